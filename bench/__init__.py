@@ -1,0 +1,1 @@
+"""Compare accuracy and latency across runtimes: ``python -m bench``."""

@@ -1,0 +1,86 @@
+"""One backend in one process: runtimes that share a process fight over threads and memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bench.backends import BackendSpec, load_backend
+from bench.latency import timed_call
+from exporter.runtime import FloatArray
+from trainer.errors import UserError
+from trainer.run import RunDir
+
+
+class Worker:
+    """A process that holds one backend and answers for it. Use it as a context manager, or `close` it.
+
+    Raises:
+        UserError: the backend cannot be loaded here.
+    """
+
+    def __init__(self, spec: BackendSpec, run: RunDir, threads: int) -> None:
+        self._name = spec.name
+        context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, spec, run, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._receive()
+
+    def logits(self, texts: Sequence[str], batch_tokens: int) -> FloatArray:
+        """Return the logits of `texts`, scored in batches of similar length."""
+        answer: FloatArray = self._ask("logits", texts, batch_tokens)
+        return answer
+
+    def time(self, texts: Sequence[str]) -> float:
+        """Return the seconds that the backend takes for `texts` as one batch, measured inside its process."""
+        return float(self._ask("time", texts))
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def _ask(self, *question: Any) -> Any:
+        self._pipe.send(question)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join(timeout=5)
+            raise UserError(
+                f"the process of `{self._name}` died with status {self._process.exitcode}",
+                "it may have run out of memory; measure fewer backends at once with `--backends`",
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection, spec: BackendSpec, run: RunDir, threads: int) -> None:
+    """Load the backend and answer questions until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    try:
+        backend = load_backend(spec, run, threads)
+        pipe.send("ready")
+        while True:
+            match pipe.recv():
+                case "logits", texts, batch_tokens:
+                    pipe.send(backend.logits(texts, batch_tokens=batch_tokens))
+                case "time", texts:
+                    pipe.send(timed_call(backend, texts))
+    except UserError as error:
+        pipe.send(error)
+    except (EOFError, BrokenPipeError):
+        pass  # the parent is done, or gone

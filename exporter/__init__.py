@@ -1,0 +1,1 @@
+"""Merge, convert, quantize and verify a trained classifier: ``python -m exporter``."""

@@ -1,0 +1,66 @@
+"""Merge, convert, quantize and verify a trained classifier: ``python -m exporter``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from exporter.artifacts import ExportRecord
+from exporter.config import ExportConfig
+from trainer.errors import run_command
+
+
+def main() -> None:
+    """Read the flags, export, and print what was made and how it was proved."""
+    config = ExportConfig(**vars(make_parser().parse_args()))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from exporter.export import export  # takes seconds to import, and --help should not wait for it
+
+    print(summary(export(config)))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser; its defaults are those of ExportConfig."""
+    parser = argparse.ArgumentParser(
+        prog="python -m exporter",
+        description="Merge a trained adapter, export it to ONNX, quantize it, and prove that it is the same classifier.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to export")
+    parser.add_argument("--quantize", action="store_true", help="also make an int8 artifact for CPUs")
+    parser.add_argument("--verify-samples", type=int, metavar="N", help="most evaluation reviews to compare on")
+    parser.set_defaults(**{field.name: field.default for field in fields(ExportConfig)})
+    return parser
+
+
+def summary(record: ExportRecord) -> str:
+    """Render an export's proof, its artifacts and the next command, for a person."""
+    rows = [
+        f"{f'{c.candidate} against {c.reference}':<28}  {c.max_abs_logit:>18.2g}  {c.mean_abs_probability:>16.2g}  "
+        f"{c.flips_harmful:>5} / {c.flips_helpful} / {c.flips_other}"
+        for c in record.comparisons
+    ]
+    run_dir = record.config.run_dir
+    flag = "" if run_dir == ExportConfig.run_dir else f" --run-dir {run_dir}"
+    return "\n".join(
+        [
+            f"proof on {record.comparisons[0].reviews} evaluation reviews, shortest to longest, alone and in batches:",
+            f"{'':<28}  {'max logit change':>18}  {'mean prob change':>16}  right→wrong / wrong→right / other",
+            *rows,
+            "",
+            *(
+                f"{run_dir / 'export' / a.name}  {a.size_bytes / 1e6:.1f} MB{'  <- ship this' * (a.name == record.chosen)}"
+                for a in record.artifacts
+            ),
+            "",
+            f'next: python -m exporter.predict{flag} "An unforgettable film."',
+            f"      python -m bench{flag}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, if_interrupted="nothing was exported; run the command again"))

@@ -1,0 +1,149 @@
+"""Artifacts, the folders that can be served, and the record of the export that made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from exporter.config import ExportConfig
+from trainer.encoding import Truncation
+from trainer.errors import UserError
+from trainer.records import file_sha256, read_record, write_record
+from trainer.run import RunDir, TrainRecord
+
+Precision = Literal["fp32", "int8"]
+
+MANIFEST = "artifact.json"
+MERGED = "pytorch-fp32"
+ONNX_FP32 = "onnx-fp32"
+ONNX_INT8 = "onnx-int8"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One classifier that can be served: all that its folder holds and all that running it takes.
+
+    Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m exporter"
+
+    name: str
+    """The folder's name, and the artifact's in every table."""
+    model_file: str
+    precision: Precision
+    label_names: tuple[str, ...]
+    """In the order of the logits."""
+    max_length: int
+    truncation: Truncation
+    pad_token_id: int
+    size_bytes: int
+    """Of everything in the folder but `artifact.json`."""
+    sha256: dict[str, str]
+    """Of every other file in the folder."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far one form of the classifier is from the form that it was made from, on the same reviews."""
+
+    candidate: str
+    reference: str
+    reviews: int
+    max_abs_logit: float
+    mean_abs_logit: float
+    max_abs_probability: float
+    mean_abs_probability: float
+    flips_harmful: int
+    """Right before, wrong after."""
+    flips_helpful: int
+    """Wrong before, right after."""
+    flips_other: int
+    """Wrong before and after, in different ways."""
+    flips_sure: int
+    """Those of the flips where the reference was sure."""
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """What an export made and what it measured."""
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m exporter --quantize"
+
+    config: ExportConfig
+    run_sha256: str
+    """Of the `run.json` that the artifacts were made from."""
+    artifacts: tuple[Artifact, ...]
+    chosen: str
+    """The name of the artifact to ship."""
+    comparisons: tuple[Comparison, ...]
+    duration_s: float
+    finished_at: str
+    versions: dict[str, str]
+
+
+def seal(
+    folder: Path, *, model_file: str, precision: Precision, train: TrainRecord
+) -> Artifact:
+    """Make `folder` an artifact: hash what it holds and write its `artifact.json`.
+
+    Raises:
+        UserError: it lacks the model or the tokenizer.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    for needed in (model_file, "tokenizer.json", "config.json"):
+        if needed not in names:
+            raise UserError(f"`{folder.name}` came out without `{needed}`", "report this as a bug")
+    artifact = Artifact(
+        name=folder.name,
+        model_file=model_file,
+        precision=precision,
+        label_names=train.label_names,
+        max_length=train.max_length,
+        truncation=train.truncation,
+        pad_token_id=train.pad_token_id,
+        size_bytes=sum(path.stat().st_size for path in files),
+        sha256={name: file_sha256(path) for name, path in names.items()},
+    )
+    write_record(folder / MANIFEST, artifact)
+    return artifact
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """Read an artifact's manifest and check its files against it.
+
+    Raises:
+        UserError: `folder` is no artifact, or a file in it is missing or changed.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made")
+    artifact = read_record(folder / MANIFEST, Artifact)
+    for name, recorded in artifact.sha256.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"`{folder / MANIFEST}` points outside its folder: `{name}`", "do not trust this folder")
+        if not path.is_file() or file_sha256(path) != recorded:
+            raise UserError(f"`{path}` is missing or was changed after the export", "copy or export the artifact again")
+    if artifact.model_file not in artifact.sha256:
+        raise UserError(f"`{folder / MANIFEST}` has no checksum for its model", "do not trust this folder")
+    return artifact
+
+
+def load_export(run: RunDir) -> ExportRecord:
+    """Read the record of a run's export.
+
+    Raises:
+        UserError: there is none, or the run was trained anew since.
+    """
+    if not run.export_record.exists():
+        raise UserError(f"no export in `{run.path}`", f"run `{ExportRecord.MADE_BY}` first")
+    record = read_record(run.export_record, ExportRecord)
+    if not run.record.exists() or file_sha256(run.record) != record.run_sha256:
+        raise UserError(
+            f"the export in `{run.path}` was made from another training run", f"run `{ExportRecord.MADE_BY}` again"
+        )
+    return record

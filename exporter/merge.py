@@ -1,0 +1,31 @@
+"""Adapter and base to one plain checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from exporter.reference import load_adapter
+from trainer.errors import UserError
+from trainer.run import RunDir, TrainRecord
+
+
+def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
+    """Merge a run's adapter into its base and save the checkpoint and its tokenizer to `folder`.
+
+    Raises:
+        UserError: the base cannot be found, or the merged weights are not finite.
+    """
+    try:
+        model = load_adapter(run, record).merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise UserError(f"the adapter cannot be merged: {error}", "train again with a lower learning rate") from None
+    model.save_pretrained(folder)
+    copy_tokenizer(run.adapter, folder)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy what a tokenizer consists of, and no weights."""
+    for path in source.iterdir():
+        if path.is_file() and not path.name.startswith(("adapter_", "model", "config", "artifact")):
+            shutil.copyfile(path, folder / path.name)

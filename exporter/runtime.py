@@ -1,0 +1,186 @@
+"""The torch-free classifier: text in, label out, with onnxruntime, tokenizers and numpy alone.
+
+    classifier = Classifier.load(Path("runs/default/export/onnx-int8"))
+    classifier.predict(["An unforgettable film."])
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from exporter.artifacts import Artifact, open_artifact
+from trainer.encoding import Encoded, Encoder
+from trainer.errors import UserError
+
+FloatArray = npt.NDArray[np.float32]
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+BATCH_TOKENS = 4096
+"""The most tokens, padding included, that `predict` puts into one batch."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one text."""
+
+    label: str
+    probabilities: dict[str, float]
+    truncated: bool
+    """Whether the text was longer than the classifier reads."""
+
+
+class Classifier:
+    """An exported classifier, ready to answer. Make one with `Classifier.load`."""
+
+    def __init__(self, artifact: Artifact, encoder: Encoder, session: onnxruntime.InferenceSession) -> None:
+        self.artifact = artifact
+        self._encoder = encoder
+        self._session = session
+        self._inputs = {node.name for node in session.get_inputs()}
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, *, device: Literal["cpu", "cuda"] = "cpu", threads: int | None = None
+    ) -> Classifier:
+        """Load an ONNX artifact after checking its files.
+
+        Args:
+            folder: the artifact's folder.
+            device: where to run.
+            threads: how many threads one call may use; all usable cores where None.
+
+        Raises:
+            UserError: the folder is no ONNX artifact or was changed, or the device cannot be used.
+        """
+        folder = Path(folder)
+        artifact = open_artifact(folder)
+        if not artifact.model_file.endswith(".onnx"):
+            raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
+        encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
+        return cls(artifact, encoder, _session(folder / artifact.model_file, device, threads or usable_cores()))
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Classify texts, in batches of similar length.
+
+        Returns:
+            One prediction a text, in their order.
+        """
+        encoded = self._encoder.encode(texts)
+        names = self.artifact.label_names
+        return [
+            Prediction(
+                label=names[int(row.argmax())],
+                probabilities=dict(zip(names, map(float, row), strict=True)),
+                truncated=e.truncated,
+            )
+            for e, row in zip(encoded, softmax(self._run_all(encoded, BATCH_TOKENS)), strict=True)
+        ]
+
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of `texts`, [len(texts), classes].
+
+        Args:
+            texts: one or more.
+            batch_tokens: the most tokens of a batch, padding included; None puts all texts into one.
+        """
+        return self._run_all(self._encoder.encode(texts), batch_tokens)
+
+    def _run_all(self, encoded: list[Encoded], batch_tokens: int | None) -> FloatArray:
+        logits = np.empty((len(encoded), len(self.artifact.label_names)), dtype=np.float32)
+        for batch in token_batches([len(e) for e in encoded], batch_tokens):
+            logits[batch] = self._run([encoded[i] for i in batch])
+        return logits
+
+    def _run(self, batch: list[Encoded]) -> FloatArray:
+        ids, mask = self._encoder.pad(batch)
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feeds["token_type_ids"] = np.zeros_like(ids)
+        (logits,) = self._session.run(["logits"], feeds)
+        return np.asarray(logits, dtype=np.float32)
+
+
+def token_batches(lengths: Sequence[int], batch_tokens: int | None) -> list[list[int]]:
+    """Group texts of similar length, so that little of a batch is padding.
+
+    Args:
+        lengths: tokens of each text.
+        batch_tokens: the most tokens of a batch, padding included; a single longer text is a batch of its own.
+            None makes one batch of all, in their order.
+
+    Returns:
+        The indices of each batch's texts; every text is in one batch.
+    """
+    if batch_tokens is None:
+        return [list(range(len(lengths)))] if lengths else []
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        # In ascending order the newest text is the longest: it decides the padded size of its batch.
+        if batches and (len(batches[-1]) + 1) * lengths[i] <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Return the probabilities for logits, along the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may keep busy: by affinity, and by the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(cores, _cgroup_cores())))
+
+
+def _cgroup_cores() -> float:
+    """Return the CPU quota of this process's control group in cores, infinite where there is none.
+
+    Source: the kernel's documentation of `cpu.max` (cgroup v2) and `cpu.cfs_quota_us` (v1).
+    """
+    root = Path("/sys/fs/cgroup")
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def _session(model: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+    """Open a session on `device`, and refuse the silent fall-back to another one."""
+    provider = PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise UserError(
+            f"this onnxruntime has no `{provider}`",
+            "for CUDA, replace the package `onnxruntime` by `onnxruntime-gpu`",
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    onnxruntime.disable_telemetry_events()
+    try:
+        session: Any = onnxruntime.InferenceSession(model, options, providers=[provider])
+    except Exception as error:  # onnxruntime raises classes of its own that it does not export
+        raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
+    if session.get_providers()[0] != provider:
+        raise UserError(
+            f"onnxruntime fell back from `{provider}` to `{session.get_providers()[0]}`",
+            "install the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
+        )
+    return session

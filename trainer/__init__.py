@@ -1,0 +1,1 @@
+"""Fine-tune a text classifier with LoRA: ``python -m trainer``."""

@@ -1,0 +1,98 @@
+"""Fine-tune a text classifier with LoRA: ``python -m trainer``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from trainer.config import Device, Precision, TrainConfig
+from trainer.encoding import Truncation
+from trainer.errors import run_command
+
+if TYPE_CHECKING:
+    from trainer.train import TrainResult
+
+
+def main() -> None:
+    """Read the flags, train, and print a summary."""
+    flags = vars(make_parser().parse_args())
+    config = TrainConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()})
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from trainer.train import train  # takes seconds to import, and --help should not wait for it
+
+    result = train(config)
+    if result:
+        print(summary(result))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser; its defaults are those of TrainConfig."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Fine-tune a text classifier with LoRA.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--model", help="base model: a folder, a Hub id, or `sample` (DistilBERT)")
+    data.add_argument("--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample` (IMDB)")
+    data.add_argument("--eval-dataset", help="the same, or a split of --dataset (its own split, or a fifth held out)")
+    data.add_argument("--text-column", help="column with the texts (found by its usual names)")
+    data.add_argument("--label-column", help="column with the labels (found by its usual names)")
+    data.add_argument("--label-names", nargs="+", metavar="NAME", help="names for labels that are the integers 0, 1, …")
+    data.add_argument("--max-train-samples", type=int, metavar="N", help="most training reviews; 0 takes all")
+    data.add_argument("--max-eval-samples", type=int, metavar="N", help="most evaluation reviews; 0 takes all")
+    data.add_argument("--max-length", type=int, metavar="N", help="most tokens of a review")
+    data.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer review to keep")
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--epochs", type=int, metavar="N", help="passes over the training reviews; the best is kept")
+    recipe.add_argument("--batch-size", type=int, metavar="N", help="reviews per step and device")
+    recipe.add_argument("--learning-rate", type=float, metavar="X", help="peak learning rate")
+    recipe.add_argument("--warmup-ratio", type=float, metavar="X", help="share of the steps with a rising learning rate")
+    recipe.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")
+    recipe.add_argument("--gradient-accumulation-steps", type=int, metavar="N", help="batches per optimizer step")
+    recipe.add_argument("--early-stopping-patience", type=int, metavar="N", help="stop after N epochs without a gain (off)")
+    recipe.add_argument("--lora-r", type=int, metavar="N", help="rank of the LoRA matrices")
+    recipe.add_argument("--lora-alpha", type=int, metavar="N", help="scale of the LoRA update, over the rank")
+    recipe.add_argument("--lora-dropout", type=float, metavar="X", help="dropout before the LoRA matrices")
+    recipe.add_argument("--lora-targets", nargs="+", metavar="LAYER", help="layers to adapt (by architecture)")
+    recipe.add_argument("--seed", type=int, metavar="N", help="seed of the split, the new weights and the order")
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", choices=get_args(Device), help="where to train")
+    run.add_argument("--precision", choices=get_args(Precision), help="auto takes bf16 where it is fast")
+    run.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run")
+    run.add_argument("--resume", action="store_true", help="continue an interrupted run with the same flags")
+    run.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
+    parser.set_defaults(**{field.name: field.default for field in fields(TrainConfig)})
+    return parser
+
+
+def summary(result: TrainResult) -> str:
+    """Render what a finished run has to say, for a person."""
+    record = result.record
+    lines = [
+        f"best epoch {record.best_epoch} of {len(record.epochs)}: accuracy {record.best.accuracy:.1%}, "
+        f"weighted F1 {record.best.f1_weighted:.1%}, evaluation loss {record.best.loss:.3f} "
+        f"on {record.evaluation_reviews:,} reviews",
+        "",
+        *(f"{e.predicted} ({e.probability:.1%}, labelled {e.label}): {_shorten(e.text)}" for e in result.examples),
+        "",
+        f"next: python -m exporter --quantize{_run_dir_flag(record.config.run_dir)}",
+    ]
+    return "\n".join(lines)
+
+
+def _shorten(text: str, width: int = 72) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _run_dir_flag(run_dir: Path) -> str:
+    return "" if run_dir == TrainConfig.run_dir else f" --run-dir {run_dir}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, if_interrupted="`--resume` continues after the last finished epoch"))

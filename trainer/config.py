@@ -1,0 +1,86 @@
+"""TrainConfig: the only home of training defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trainer.encoding import Truncation
+from trainer.errors import UserError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What was asked of a training run. `python -m trainer --help` explains each field.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    model: str | None = None
+    dataset: str | None = None
+    eval_dataset: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    label_names: tuple[str, ...] | None = None
+    max_train_samples: int = 10_000
+    max_eval_samples: int = 2_000
+    epochs: int = 3
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    gradient_accumulation_steps: int = 1
+    early_stopping_patience: int | None = None
+    max_length: int = 256
+    truncation: Truncation = "head"
+    seed: int = 42
+    device: Device = "auto"
+    precision: Precision = "auto"
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.1
+    lora_targets: tuple[str, ...] | None = None
+    resume: bool = False
+    run_dir: Path = Path("runs/default")
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for field, least in _AT_LEAST.items():
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise _out_of_range(field, value, f"at least {least}")
+        for field in ("warmup_ratio", "lora_dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise _out_of_range(field, getattr(self, field), "at least 0 and below 1")
+        if not self.learning_rate > 0:
+            raise _out_of_range("learning_rate", self.learning_rate, "above 0")
+        if self.resume and self.overwrite:
+            raise UserError(
+                "`--resume` and `--overwrite` exclude each other",
+                "`--resume` continues an interrupted run, `--overwrite` starts it again",
+            )
+
+
+_AT_LEAST = {
+    "max_train_samples": 0,
+    "max_eval_samples": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "weight_decay": 0,
+    "gradient_accumulation_steps": 1,
+    "early_stopping_patience": 1,
+    "max_length": 4,
+    "seed": 0,
+    "lora_r": 1,
+    "lora_alpha": 1,
+}
+
+
+def _out_of_range(field: str, value: object, allowed: str) -> UserError:
+    flag = "--" + field.replace("_", "-")
+    return UserError(f"`{flag} {value}` is out of range", f"give `{flag}` a value {allowed}")

@@ -1,0 +1,69 @@
+"""Errors that a user can mend, and the one place that prints them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A failure whose cause lies with the input or the machine, told with the way out of it.
+
+    Args:
+        message: what went wrong and where; lower case, names in backticks, no full stop.
+        hint: the next thing to try, in the same style.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def run_command(main: Callable[[], None], *, if_interrupted: str) -> int:
+    """Run a command and turn its failure into `error:` and `hint:` lines on stderr.
+
+    Args:
+        main: the command; anything it raises that is not foreseen here keeps its traceback, being our defect.
+        if_interrupted: the hint after Ctrl-C.
+
+    Returns:
+        The exit status: 0, the error's own (2 unless it says otherwise), or 130 after Ctrl-C.
+    """
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", if_interrupted, 130)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) left. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        return _fail("no space left on the disk", "free some space and run the command again", 2)
+    return 0
+
+
+def _fail(message: str, hint: str, exit_code: int) -> int:
+    sys.stderr.write(f"error: {message}\n\nhint: {hint}\n")
+    return exit_code
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether `error` or anything it came from is a full disk.
+
+    The writers of safetensors and of ONNX report it as text inside an exception of their own.
+    """
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

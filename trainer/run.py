@@ -1,0 +1,153 @@
+"""The run directory: where each stage leaves its work, and what the trainer says of its own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from trainer.config import TrainConfig
+from trainer.encoding import Truncation
+from trainer.errors import UserError
+from trainer.records import file_sha256, read_record
+from trainer.sources import Source
+
+DEFAULT_RUN_DIR = TrainConfig.run_dir
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths inside one run directory. Nothing is read or written when it is made."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """TrainRecord, written last."""
+        return self.path / "run.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The LoRA adapter with its head, and the tokenizer."""
+        return self.path / "adapter"
+
+    @property
+    def evaluation(self) -> Path:
+        """The evaluation reviews as JSON Lines: the later stages measure on exactly these."""
+        return self.path / "data" / "evaluation.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The state of an unfinished run, removed when it finishes."""
+        return self.path / "checkpoints"
+
+    @property
+    def unfinished(self) -> Path:
+        """The configuration of an unfinished run, against which `--resume` is checked."""
+        return self.checkpoints / "config.json"
+
+    @property
+    def export(self) -> Path:
+        """The exporter's artifacts, a folder each."""
+        return self.path / "export"
+
+    @property
+    def export_record(self) -> Path:
+        """ExportRecord, written last."""
+        return self.path / "export.json"
+
+    @property
+    def bench_record(self) -> Path:
+        """BenchRecord, written last."""
+        return self.path / "bench.json"
+
+    @property
+    def bench_report(self) -> Path:
+        """BenchRecord as a table."""
+        return self.path / "bench.md"
+
+    def load(self) -> TrainRecord:
+        """Read the record of the finished run and check that what it describes is still there, unchanged.
+
+        Raises:
+            UserError: there is no finished run, or its files were changed since.
+        """
+        if not self.record.exists():
+            raise UserError(f"no trained run in `{self.path}`", f"run `{TrainRecord.MADE_BY}` first")
+        record = read_record(self.record, TrainRecord)
+        for path, recorded in (
+            (self.adapter / ADAPTER_WEIGHTS, record.adapter_sha256),
+            (self.evaluation, record.evaluation_sha256),
+        ):
+            if not path.is_file() or file_sha256(path) != recorded:
+                raise UserError(
+                    f"`{path}` is not the file that `{self.record}` describes",
+                    f"restore it, or run `{TrainRecord.MADE_BY} --overwrite` again",
+                )
+        return record
+
+    def clear_training(self) -> None:
+        """Remove what a trainer left, its record first; what later stages made from it stays, and is stale."""
+        self.record.unlink(missing_ok=True)
+        for folder in (self.adapter, self.evaluation.parent, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class EpochScores:
+    """The scores on the evaluation reviews after one epoch."""
+
+    epoch: int
+    accuracy: float
+    f1_weighted: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """What a training run did. Everything that the exporter needs to know about it stands here."""
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m trainer"
+
+    config: TrainConfig
+    base: Source
+    base_sha256: str
+    dataset: Source
+    label_names: tuple[str, ...]
+    max_length: int
+    truncation: Truncation
+    pad_token_id: int
+    train_reviews: int
+    evaluation_reviews: int
+    duplicates_dropped: int
+    trainable_parameters: int
+    total_parameters: int
+    epochs: tuple[EpochScores, ...]
+    best_epoch: int
+    device: str
+    precision: str
+    duration_s: float
+    finished_at: str
+    versions: dict[str, str]
+    adapter_sha256: str
+    evaluation_sha256: str
+
+    @property
+    def best(self) -> EpochScores:
+        """The scores of the epoch that was kept."""
+        return next(scores for scores in self.epochs if scores.epoch == self.best_epoch)
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """What was asked of a run that has not finished."""
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m trainer"
+
+    config: TrainConfig

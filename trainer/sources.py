@@ -1,0 +1,183 @@
+"""Where base models and datasets come from: a path, the Hugging Face Hub or its cache, or the built-in sample."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import UserError
+from trainer.records import file_sha256
+
+if TYPE_CHECKING:
+    import datasets
+
+DEFAULT_MODEL = "distilbert-base-uncased"
+DEFAULT_DATASET = "stanfordnlp/imdb"
+SAMPLE = "sample"
+SAMPLE_MODEL = Path(__file__).parent / "sample" / "model"
+SAMPLE_REVIEWS = Path(__file__).parent / "sample" / "reviews.jsonl"
+
+_CHECKPOINT_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
+                     "special_tokens_map.json", "spm.model", "*.bpe.model"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base model or a dataset came from."""
+
+    name: str
+    """Hub id, path, or `sample`."""
+    revision: str | None
+    """The Hub's commit, where the Hub it was."""
+    stands_in_for: str | None
+    """The default that could not be reached and that this one replaced."""
+
+
+class HubUnreachableError(UserError):
+    """The Hub does not answer and its cache lacks what was asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"cannot reach the Hugging Face Hub for `{name}`, and its cache does not hold it",
+            "check the network, or name a local path or `sample`",
+        )
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base checkpoint on this machine."""
+
+    folder: Path
+    source: Source
+
+    def sha256(self) -> str:
+        """Return one hash over its weight files, so that later stages can tell whether it is still the same."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.glob("*.safetensors")):
+            digest.update(file_sha256(path).encode())
+        return digest.hexdigest()
+
+
+def locate_base(name: str | None, revision: str | None = None) -> Base:
+    """Find a base checkpoint: a folder, a Hub id or `sample`; None for DistilBERT, or the sample without the Hub.
+
+    Raises:
+        UserError: there is no such checkpoint, or it cannot be reached.
+    """
+    if name is None:
+        try:
+            return locate_base(DEFAULT_MODEL)
+        except HubUnreachableError:
+            return Base(SAMPLE_MODEL, Source(SAMPLE, None, stands_in_for=DEFAULT_MODEL))
+    if name == SAMPLE:
+        return Base(SAMPLE_MODEL, Source(SAMPLE, None, None))
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"`{name}` has no `config.json`", "name the folder of a checkpoint")
+        return Base(folder, Source(str(folder.resolve()), None, None))
+    if folder.is_absolute() or name.startswith((".", "~")) or folder.exists():
+        raise UserError(f"no checkpoint folder `{name}`", "check the path")
+    folder, commit = _checkpoint_folder(name, revision)
+    return Base(folder, Source(name, commit, None))
+
+
+def _checkpoint_folder(name: str, revision: str | None = None) -> tuple[Path, str]:
+    """Fetch a checkpoint's configuration, tokenizer and safetensors weights, or find them in the cache.
+
+    Args:
+        name: Hub id.
+        revision: the commit; the newest where None.
+
+    Returns:
+        The local folder and the commit.
+
+    Raises:
+        HubUnreachableError: no network and not in the cache.
+        UserError: there is no such public checkpoint.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_CHECKPOINT_FILES))
+    except LocalEntryNotFoundError:
+        raise HubUnreachableError(name) from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise UserError(
+            f"no model `{name}`: it is neither a folder nor a public id on the Hub ({type(error).__name__})",
+            "check the spelling; for a private model set `HF_TOKEN`",
+        ) from None
+    return folder, folder.name
+
+
+def dataset_splits(name: str) -> tuple[datasets.DatasetDict, str | None]:
+    """Load every split of a Hub dataset, `owner/name` or `owner/name:configuration`.
+
+    Returns:
+        The splits and the commit; None for the commit where the copy in the cache had to do.
+
+    Raises:
+        HubUnreachableError: no network and not in the cache.
+        UserError: there is no such public dataset, or it needs a configuration.
+    """
+    import datasets
+    from huggingface_hub.errors import HFValidationError
+
+    repository, _, configuration = name.partition(":")
+    revision = None
+    try:
+        revision = _dataset_commit(repository)
+        with _offline() if revision is None else contextlib.nullcontext():
+            return datasets.load_dataset(repository, configuration or None, revision=revision), revision
+    except datasets.exceptions.DatasetNotFoundError:
+        raise _no_dataset(name, "it is neither a file nor a public id on the Hub") from None
+    except (ConnectionError, FileNotFoundError):
+        raise HubUnreachableError(name) from None
+    except (HFValidationError, ValueError, RuntimeError) as error:
+        raise _no_dataset(name, str(error).splitlines()[0]) from None
+
+
+def _dataset_commit(repository: str) -> str | None:
+    """Ask the Hub once for a dataset's newest commit; None where no answer comes.
+
+    `datasets` itself asks six times, which a machine without network waits half a minute for.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        return str(HfApi().dataset_info(repository, timeout=10).sha)
+    except RepositoryNotFoundError:
+        raise _no_dataset(repository, "it is neither a file nor a public id on the Hub") from None
+    except (HfHubHTTPError, OSError):
+        return None
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let `datasets` look into its cache alone."""
+    import datasets
+    import huggingface_hub
+
+    modules = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _no_dataset(name: str, why: str) -> UserError:
+    return UserError(
+        f"no dataset `{name}`: {why}",
+        "check the spelling; a configuration is named `owner/name:configuration`; "
+        "for a private dataset set `HF_TOKEN`",
+    )

@@ -1,0 +1,363 @@
+"""The fine-tuning run: data and a base model in; the best epoch's adapter, its evaluation reviews and a record out.
+
+The loop itself is the Hugging Face `Trainer`, which brings checkpoints, resuming, mixed precision and several GPUs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from sklearn.metrics import accuracy_score, f1_score
+from transformers.trainer_utils import get_last_checkpoint
+
+from trainer.config import Device, Precision, TrainConfig
+from trainer.data import Examples, Splits, load_splits, write_examples
+from trainer.encoding import Encoded, Encoder
+from trainer.errors import UserError
+from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
+from trainer.records import file_sha256, read_record, write_record
+from trainer.run import ADAPTER_WEIGHTS, EpochScores, RunDir, TrainRecord, UnfinishedRun
+from trainer.sources import Source, locate_base
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+EXAMPLES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class ExamplePrediction:
+    """One evaluation review with the model's answer."""
+
+    text: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run returns: its record, as written to disk, and a few answers to look at."""
+
+    record: TrainRecord
+    examples: tuple[ExamplePrediction, ...]
+
+
+def train(config: TrainConfig) -> TrainResult | None:
+    """Fine-tune a classifier as `config` asks and leave it in `config.run_dir`.
+
+    Returns:
+        The result, or None in every process but the first of a distributed run.
+
+    Raises:
+        UserError: anything about the input or the machine that the user can mend.
+    """
+    started = time.monotonic()
+    transformers.logging.set_verbosity_error()
+    run = RunDir(config.run_dir)
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    _check_run_dir(run, config)
+
+    splits = _load_data(config)
+    base = locate_base(config.model)
+    _say_source("base model", base.source)
+    tokenizer = load_tokenizer(base.folder)
+    encoder = make_encoder(tokenizer, config.max_length, config.truncation)
+    model = build_model(
+        base,
+        splits.label_names,
+        max_length=config.max_length,
+        lora_r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        lora_targets=config.lora_targets,
+        seed=config.seed,
+    )
+    trainable, total = model.get_nb_trainable_parameters()
+    _say(f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}) in {precision} on {device}")
+
+    trainer = _make_trainer(config, run, model, encoder, splits, device, precision)
+    if trainer.is_world_process_zero():
+        _begin(run, config)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(run.checkpoints) if config.resume else None)
+    scores = _epoch_scores(trainer.state.log_history)
+    if not trainer.is_world_process_zero():
+        return None
+
+    save_adapter(model, base.source, run.adapter)
+    tokenizer.save_pretrained(run.adapter)
+    write_examples(run.evaluation, splits.evaluation, splits.label_names)
+    record = TrainRecord(
+        config=config,
+        base=base.source,
+        base_sha256=base.sha256(),
+        dataset=splits.source,
+        label_names=splits.label_names,
+        max_length=config.max_length,
+        truncation=config.truncation,
+        pad_token_id=encoder.pad_token_id,
+        train_reviews=len(splits.train),
+        evaluation_reviews=len(splits.evaluation),
+        duplicates_dropped=splits.duplicates_dropped,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        epochs=scores,
+        best_epoch=min(scores, key=lambda epoch: epoch.loss).epoch,
+        device=_device_name(device),
+        precision=precision,
+        duration_s=time.monotonic() - started,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={package: version(package) for package in PACKAGES},
+        adapter_sha256=file_sha256(run.adapter / ADAPTER_WEIGHTS),
+        evaluation_sha256=file_sha256(run.evaluation),
+    )
+    examples = _predict_examples(model, encoder, splits)
+    write_record(run.record, record)
+    shutil.rmtree(run.checkpoints)
+    return TrainResult(record, examples)
+
+
+def choose_device(asked: Device) -> str:
+    """Return `cuda`, `mps` or `cpu`: what was asked for, or the best there is.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(device for device, present in there.items() if present)
+    if not there[asked]:
+        raise UserError(f"no `{asked}` device on this machine", "leave out `--device` to take the best there is")
+    return asked
+
+
+def choose_precision(asked: Precision, device: str) -> str:
+    """Return the precision to train in; `auto` takes bf16 where the hardware multiplies it natively, else fp32.
+
+    Raises:
+        UserError: fp16 was asked for away from a GPU.
+    """
+    if asked == "fp16" and device != "cuda":
+        raise UserError("fp16 training needs a CUDA device", "leave out `--precision` to take the best there is")
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    # On CPUs with AMX tiles bf16 trains more than twice as fast; without them it is emulated and slower.
+    has_tiles = device == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bf16" if has_tiles else "fp32"
+
+
+def _check_run_dir(run: RunDir, config: TrainConfig) -> None:
+    """Refuse to train over something, unless told to."""
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"`{run.path}` is a file", "name another `--run-dir`")
+    if config.resume:
+        if run.record.exists() or not run.unfinished.exists():
+            raise UserError(f"no interrupted run in `{run.path}`", "leave out `--resume`")
+        _check_same(read_record(run.unfinished, UnfinishedRun).config, config)
+    elif config.overwrite:
+        if run.path.exists() and any(run.path.iterdir()) and not (run.record.exists() or run.checkpoints.exists()):
+            raise UserError(f"`{run.path}` holds something else than a run", "name another `--run-dir`")
+    elif run.record.exists():
+        raise UserError(f"`{run.path}` already holds a trained run", "add `--overwrite`, or name another `--run-dir`")
+    elif run.unfinished.exists():
+        raise UserError(
+            f"`{run.path}` holds an interrupted run",
+            "`--resume` continues it after its last finished epoch, `--overwrite` starts it again",
+        )
+
+
+def _check_same(before: TrainConfig, now: TrainConfig) -> None:
+    """Refuse to resume under another configuration than the run was started with."""
+    free = {"resume", "overwrite", "run_dir", "device"}
+    for field in dataclasses.fields(TrainConfig):
+        old, new = getattr(before, field.name), getattr(now, field.name)
+        if field.name not in free and old != new:
+            flag = "--" + field.name.replace("_", "-")
+            raise UserError(
+                f"the interrupted run had `{flag} {old}`, not `{new}`", "repeat its flags, or start again with `--overwrite`"
+            )
+
+
+def _begin(run: RunDir, config: TrainConfig) -> None:
+    """Make room for the run and write down what was asked, for `--resume`."""
+    if config.resume:
+        return
+    run.clear_training()
+    write_record(run.unfinished, UnfinishedRun(config))
+
+
+def _load_data(config: TrainConfig) -> Splits:
+    splits = load_splits(
+        config.dataset,
+        config.eval_dataset,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        label_names=config.label_names,
+        max_train_samples=config.max_train_samples,
+        max_eval_samples=config.max_eval_samples,
+        seed=config.seed,
+    )
+    _say_source("dataset", splits.source)
+    parts = zip(("train", "eval"), (splits.train, splits.evaluation), splits.available, strict=True)
+    for name, examples, available in parts:
+        limited = f" of {available:,} (`--max-{name}-samples 0` takes all)" if len(examples) < available else ""
+        _say(f"{name}: {len(examples):,}{limited} reviews, {len(splits.label_names)} classes")
+    if splits.duplicates_dropped:
+        _say(f"dropped {splits.duplicates_dropped:,} training texts that stand elsewhere in the data")
+    return splits
+
+
+def _make_trainer(
+    config: TrainConfig,
+    run: RunDir,
+    model: PeftModel,
+    encoder: Encoder,
+    splits: Splits,
+    device: str,
+    precision: str,
+) -> transformers.Trainer:
+    arguments = transformers.TrainingArguments(
+        output_dir=str(run.checkpoints),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size * 2,
+        learning_rate=config.learning_rate,
+        warmup_ratio=config.warmup_ratio,
+        weight_decay=config.weight_decay,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        group_by_length=True,  # most of a batch of reviews would otherwise be padding
+        seed=config.seed,
+        use_cpu=device == "cpu",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        greater_is_better=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device == "cuda",
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+    )
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=_rows(encoder, splits.train),
+        eval_dataset=_rows(encoder, splits.evaluation),
+        data_collator=_collator(encoder),
+        compute_metrics=_metrics,
+        callbacks=[_EpochReport(config.epochs)],
+    )
+    # Both print dictionaries to stdout, which is for results.
+    trainer.remove_callback(transformers.PrinterCallback)
+    if trainer.pop_callback(transformers.ProgressCallback):
+        trainer.add_callback(_Progress())
+    if config.early_stopping_patience:
+        trainer.add_callback(transformers.EarlyStoppingCallback(config.early_stopping_patience))
+    return trainer
+
+
+def _rows(encoder: Encoder, examples: Examples) -> list[dict[str, Any]]:
+    encoded = encoder.encode(examples.texts)
+    return [{"input_ids": e.ids, "labels": label} for e, label in zip(encoded, examples.labels, strict=True)]
+
+
+def _collator(encoder: Encoder) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids, mask = encoder.pad([Encoded(row["input_ids"], truncated=False) for row in rows])
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": labels}
+
+    return collate
+
+
+def _metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
+    predicted = prediction.predictions.argmax(axis=-1)
+    return {
+        "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
+        "f1_weighted": float(f1_score(prediction.label_ids, predicted, average="weighted")),
+    }
+
+
+def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
+    scores = tuple(
+        EpochScores(round(entry["epoch"]), entry["eval_accuracy"], entry["eval_f1_weighted"], entry["eval_loss"])
+        for entry in log
+        if "eval_loss" in entry
+    )
+    if odd := [epoch for epoch in scores if not math.isfinite(epoch.loss)]:
+        raise UserError(
+            f"training diverged: the evaluation loss after epoch {odd[0].epoch} is {odd[0].loss}",
+            "lower `--learning-rate`, or train with `--precision fp32`",
+        )
+    return scores
+
+
+def _predict_examples(model: PeftModel, encoder: Encoder, splits: Splits) -> tuple[ExamplePrediction, ...]:
+    """Let the trained model answer the first few evaluation reviews."""
+    some = splits.evaluation.take(range(min(EXAMPLES_SHOWN, len(splits.evaluation))))
+    ids, mask = (torch.from_numpy(array).to(model.device) for array in encoder.pad(encoder.encode(some.texts)))
+    with torch.inference_mode():
+        probabilities = model.eval()(input_ids=ids, attention_mask=mask).logits.float().softmax(-1).cpu()
+    names = splits.label_names
+    return tuple(
+        ExamplePrediction(text, names[label], names[int(row.argmax())], float(row.max()))
+        for text, label, row in zip(some.texts, some.labels, probabilities, strict=True)
+    )
+
+
+def _device_name(device: str) -> str:
+    return str(torch.cuda.get_device_name()) if device == "cuda" else device
+
+
+class _EpochReport(transformers.TrainerCallback):
+    """Tells the scores after each epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
+        if state.is_world_process_zero:
+            _say(
+                f"epoch {round(state.epoch)}/{self._epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
+                f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
+            )
+
+
+class _Progress(transformers.ProgressCallback):
+    """The progress bar without its log lines."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+def _say_source(kind: str, source: Source) -> None:
+    _say(f"{kind}: {source.name}{f' at {source.revision}' if source.revision else ''}")
+    if source.stands_in_for:
+        _say(
+            f"WARNING: the Hugging Face Hub cannot be reached for `{source.stands_in_for}`. "
+            f"The built-in {source.name} takes its place: scores say nothing about `{source.stands_in_for}`."
+        )
+
+
+def _say(message: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        sys.stderr.write(message + "\n")
