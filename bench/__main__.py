@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from bench.config import BenchConfig
 from trainer.errors import run_command
@@ -14,8 +15,9 @@ from trainer.errors import run_command
 
 def main() -> None:
     """Read the flags, measure, and print the table."""
-    flags = vars(make_parser().parse_args())
-    config = BenchConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()})
+    flags = vars(make_parser().parse_args()).items()
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in flags}
+    config = BenchConfig(**values)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from bench.report import render
     from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it

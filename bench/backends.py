@@ -68,7 +68,7 @@ def why_unusable(spec: BackendSpec, export: ExportRecord, gpu: str | None) -> st
         return f"the export has no `{spec.artifact}`; `{ExportRecord.MADE_BY}` makes it"
     if spec.device == "cuda":
         if spec.dtype == "int8":
-            return "the int8 artifact is made for CPUs; on CUDA it runs in pieces on both and is slower than fp32"
+            return "the int8 artifact is made for CPUs"
         if gpu is None:
             return "no CUDA device"
     return None

@@ -58,7 +58,9 @@ def _verdict(record: BenchRecord) -> str:
 
 
 def _skipped(record: BenchRecord) -> str:
-    return "\n".join(["Not measured:", "", *(f"- `{s.backend}`: {s.reason}" for s in record.skipped)] if record.skipped else [])
+    return "\n".join(
+        ["Not measured:", "", *(f"- `{s.backend}`: {s.reason}" for s in record.skipped)] if record.skipped else []
+    )
 
 
 def _method(record: BenchRecord) -> str:
@@ -78,7 +80,8 @@ def _table(rows: list[list[str]]) -> str:
     """Lay out rows as a Markdown table with aligned columns; the first row is the header, the first column text."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [
-        "| " + " | ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)) + " |" for row in rows
+        "| " + " | ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)) + " |"
+        for row in rows
     ]
     rule = "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])

@@ -16,7 +16,7 @@ from bench.config import BenchConfig
 from bench.environment import read_environment
 from bench.latency import time_backends
 from bench.report import render
-from bench.results import Accuracy, BackendInfo, BenchRecord, Skipped, Timing
+from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
 from bench.worker import Worker
 from exporter.artifacts import ExportRecord, load_export
 from exporter.runtime import BATCH_TOKENS, FloatArray, usable_cores
@@ -43,22 +43,7 @@ def bench(config: BenchConfig) -> BenchRecord:
     if config.max_eval_samples:
         examples = examples.take(range(min(config.max_eval_samples, len(examples))))
     with ExitStack() as stack:
-        workers, infos, skipped = {}, [], []
-        for spec in choose_specs(config.backends):
-            reason = why_unusable(spec, export, environment.gpu)
-            if reason is None:
-                try:
-                    _say(f"loading {spec.name}")
-                    worker = stack.enter_context(closing(Worker(spec, run, environment.threads)))
-                except UserError as error:
-                    reason = error.message
-                else:
-                    workers[spec.name] = worker
-                    infos.append(BackendInfo(spec.name, spec.artifact, spec.device, _size(spec, run, train, export)))
-            if reason is not None:
-                skipped.append(Skipped(spec.name, reason))
-        if not workers:
-            raise UserError("not one backend can be used here", "; ".join(f"{s.backend}: {s.reason}" for s in skipped))
+        workers, skipped = _start(stack, config, run, export, environment)
         accuracies = [_score(name, worker, examples) for name, worker in workers.items()]
         timings = _time(config, workers, examples.texts)
     record = BenchRecord(
@@ -68,7 +53,7 @@ def bench(config: BenchConfig) -> BenchRecord:
         labels=tuple(examples.labels),
         label_names=train.label_names,
         environment=environment,
-        backends=tuple(infos),
+        backends=tuple(_info(spec, run, train, export) for spec in choose_specs(list(workers))),
         skipped=tuple(skipped),
         accuracies=tuple(accuracies),
         timings=tuple(timings),
@@ -78,6 +63,27 @@ def bench(config: BenchConfig) -> BenchRecord:
     write_text(run.bench_report, render(record) + "\n")
     write_record(run.bench_record, record)
     return record
+
+
+def _start(
+    stack: ExitStack, config: BenchConfig, run: RunDir, export: ExportRecord, environment: Environment
+) -> tuple[dict[str, Worker], list[Skipped]]:
+    """Start a worker for every backend that can be used here, and say of the others why not."""
+    workers: dict[str, Worker] = {}
+    skipped = []
+    for spec in choose_specs(config.backends):
+        reason = why_unusable(spec, export, environment.gpu)
+        if reason is None:
+            _say(f"loading {spec.name}")
+            try:
+                workers[spec.name] = stack.enter_context(closing(Worker(spec, run, environment.threads)))
+            except UserError as error:
+                reason = error.message
+        if reason is not None:
+            skipped.append(Skipped(spec.name, reason))
+    if not workers:
+        raise UserError("not one backend can be used here", "; ".join(f"`{s.backend}`: {s.reason}" for s in skipped))
+    return workers, skipped
 
 
 def _score(name: str, worker: Worker, examples: Examples) -> Accuracy:
@@ -102,12 +108,14 @@ def _time(config: BenchConfig, workers: dict[str, Worker], texts: Sequence[str])
     return timings
 
 
-def _size(spec: BackendSpec, run: RunDir, train: TrainRecord, export: ExportRecord) -> int:
-    """Return the bytes that have to be on disk to serve a backend: for the adapter, its base too."""
-    if spec.artifact != ADAPTER:
-        return next(a.size_bytes for a in export.artifacts if a.name == spec.artifact)
-    base = locate_base(train.base.name, train.base.revision).folder
-    return sum(path.stat().st_size for path in [*run.adapter.iterdir(), *base.glob("*.safetensors")])
+def _info(spec: BackendSpec, run: RunDir, train: TrainRecord, export: ExportRecord) -> BackendInfo:
+    """Describe a backend; the adapter needs its base on disk, too."""
+    if spec.artifact == ADAPTER:
+        base = locate_base(train.base.name, train.base.revision).folder
+        size_bytes = sum(path.stat().st_size for path in [*run.adapter.iterdir(), *base.glob("*.safetensors")])
+    else:
+        size_bytes = next(a.size_bytes for a in export.artifacts if a.name == spec.artifact)
+    return BackendInfo(spec.name, spec.artifact, spec.device, size_bytes)
 
 
 def _progress(message: str) -> None:

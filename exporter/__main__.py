@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are those of ExportConfig."""
     parser = argparse.ArgumentParser(
         prog="python -m exporter",
-        description="Merge a trained adapter, export it to ONNX, quantize it, and prove that it is the same classifier.",
+        description="Merge a trained adapter, export it to ONNX, quantize it, and prove it the same classifier.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to export")
@@ -38,27 +38,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 def summary(record: ExportRecord) -> str:
     """Render an export's proof, its artifacts and the next command, for a person."""
-    rows = [
-        f"{f'{c.candidate} against {c.reference}':<28}  {c.max_abs_logit:>18.2g}  {c.mean_abs_probability:>16.2g}  "
-        f"{c.flips_harmful:>5} / {c.flips_helpful} / {c.flips_other}"
-        for c in record.comparisons
-    ]
     run_dir = record.config.run_dir
     flag = "" if run_dir == ExportConfig.run_dir else f" --run-dir {run_dir}"
+    lines = [
+        f"proof, on {record.comparisons[0].reviews} evaluation reviews, shortest to longest, alone and in batches:",
+        f"{'':<30}{'logits, largest':>18}{'probability, mean':>20}   answers changed",
+    ]
+    for c in record.comparisons:
+        lines.append(
+            f"{f'{c.candidate} vs {c.reference}':<30}{c.max_abs_logit:>18.2g}{c.mean_abs_probability:>20.2g}   "
+            f"{c.flips_harmful} to wrong, {c.flips_helpful} to right" + f", {c.flips_other} other" * bool(c.flips_other)
+        )
+    lines.append("")
+    for artifact in record.artifacts:
+        note = "  <- ship this" if artifact.name == record.chosen else ""
+        lines.append(f"{artifact.size_bytes / 1e6:>8.1f} MB  {run_dir / 'export' / artifact.name}{note}")
     return "\n".join(
-        [
-            f"proof on {record.comparisons[0].reviews} evaluation reviews, shortest to longest, alone and in batches:",
-            f"{'':<28}  {'max logit change':>18}  {'mean prob change':>16}  right→wrong / wrong→right / other",
-            *rows,
-            "",
-            *(
-                f"{run_dir / 'export' / a.name}  {a.size_bytes / 1e6:.1f} MB{'  <- ship this' * (a.name == record.chosen)}"
-                for a in record.artifacts
-            ),
-            "",
-            f'next: python -m exporter.predict{flag} "An unforgettable film."',
-            f"      python -m bench{flag}",
-        ]
+        [*lines, "", f'next: python -m exporter.predict{flag} "An unforgettable film."', f"      python -m bench{flag}"]
     )
 
 

@@ -85,9 +85,7 @@ class ExportRecord:
     versions: dict[str, str]
 
 
-def seal(
-    folder: Path, *, model_file: str, precision: Precision, train: TrainRecord
-) -> Artifact:
+def seal(folder: Path, *, model_file: str, precision: Precision, train: TrainRecord) -> Artifact:
     """Make `folder` an artifact: hash what it holds and write its `artifact.json`.
 
     Raises:
@@ -120,7 +118,9 @@ def open_artifact(folder: Path) -> Artifact:
         UserError: `folder` is no artifact, or a file in it is missing or changed.
     """
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made")
+        raise UserError(
+            f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made"
+        )
     artifact = read_record(folder / MANIFEST, Artifact)
     for name, recorded in artifact.sha256.items():
         path = folder / name

@@ -10,8 +10,8 @@ def dynamic_int8(model: Path, output: Path) -> None:
     """Quantize weights to int8 per output channel; activations are quantized when the model runs.
 
     Only products with a constant matrix are quantized, and the embeddings, which are most of a small model's bytes.
-    The products of two activations inside attention stay in float: quantizing them costs accuracy and gains nothing.
-    Optimum's quantizer cannot leave them out (it does not pass `MatMulConstBOnly` on), hence onnxruntime's own.
+    The products of two activations inside attention stay in float: there, quantizing costs accuracy. Optimum's
+    quantizer cannot leave them out (it does not pass `MatMulConstBOnly` on), hence onnxruntime's own.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -1,7 +1,7 @@
 """The torch-free classifier: text in, label out, with onnxruntime, tokenizers and numpy alone.
 
-    classifier = Classifier.load(Path("runs/default/export/onnx-int8"))
-    classifier.predict(["An unforgettable film."])
+classifier = Classifier.load(Path("runs/default/export/onnx-int8"))
+classifier.predict(["An unforgettable film."])
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def answers(classifier: HasLogits, texts: Sequence[str]) -> FloatArray:
     mixed = list(range(1, len(texts), 2))
     random.Random(0).shuffle(mixed)
     batches = [[i] for i in alone] + [mixed[i : i + BATCH] for i in range(0, len(mixed), BATCH)]
-    rows = {i: row for batch in batches for i, row in zip(batch, classifier.logits([texts[i] for i in batch]), strict=True)}
+    rows = {
+        i: row for batch in batches for i, row in zip(batch, classifier.logits([texts[i] for i in batch]), strict=True)
+    }
     return np.stack([rows[i] for i in range(len(texts))])
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from trainer.config import Device, Precision, TrainConfig
 from trainer.encoding import Truncation
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Read the flags, train, and print a summary."""
-    flags = vars(make_parser().parse_args())
-    config = TrainConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items()})
+    flags = vars(make_parser().parse_args()).items()
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in flags}
+    config = TrainConfig(**values)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from trainer.train import train  # takes seconds to import, and --help should not wait for it
 
@@ -51,10 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
     recipe.add_argument("--epochs", type=int, metavar="N", help="passes over the training reviews; the best is kept")
     recipe.add_argument("--batch-size", type=int, metavar="N", help="reviews per step and device")
     recipe.add_argument("--learning-rate", type=float, metavar="X", help="peak learning rate")
-    recipe.add_argument("--warmup-ratio", type=float, metavar="X", help="share of the steps with a rising learning rate")
+    recipe.add_argument(
+        "--warmup-ratio", type=float, metavar="X", help="share of the steps with a rising learning rate"
+    )
     recipe.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")
     recipe.add_argument("--gradient-accumulation-steps", type=int, metavar="N", help="batches per optimizer step")
-    recipe.add_argument("--early-stopping-patience", type=int, metavar="N", help="stop after N epochs without a gain (off)")
+    recipe.add_argument(
+        "--early-stopping-patience", type=int, metavar="N", help="stop after N epochs without a gain (off)"
+    )
     recipe.add_argument("--lora-r", type=int, metavar="N", help="rank of the LoRA matrices")
     recipe.add_argument("--lora-alpha", type=int, metavar="N", help="scale of the LoRA update, over the rank")
     recipe.add_argument("--lora-dropout", type=float, metavar="X", help="dropout before the LoRA matrices")

@@ -1,7 +1,7 @@
 """Reviews and labels: read from a file, the Hub or the built-in sample, checked, named and split.
 
 Files are read with the standard library (Parquet with pyarrow), not with a data-frame library: a deployed classifier
-reads its input with the same code and needs nothing more, and no text such as "NA" or "null" turns into a missing value.
+reads its input with the same code and needs nothing more, and no text such as "NA" becomes a missing value.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def read_table(path: Path) -> Table:
     if not path.is_file():
         raise UserError(f"no file `{path}`", "check the path")
     if path.suffix.lower() not in FILE_TYPES:
-        raise UserError(f"cannot read `{path}`: unknown file type `{path.suffix}`", f"give one of {_listed(FILE_TYPES)}")
+        raise UserError(
+            f"cannot read `{path}`: unknown file type `{path.suffix}`", f"give one of {_listed(FILE_TYPES)}"
+        )
     try:
         if path.suffix.lower() == ".parquet":
             table = _read_parquet(path)
@@ -364,7 +366,9 @@ def _check_classes(examples: Examples, names: tuple[str, ...], where: str, *, ho
             f"`{where}` has one class only: {_listed(names)}",
             "a classifier needs two or more; is it the right label column?",
         )
-    rarest, count = min(Counter(dict.fromkeys(range(len(names)), 0) | Counter(examples.labels)).items(), key=lambda c: c[1])
+    rarest, count = min(
+        Counter(dict.fromkeys(range(len(names)), 0) | Counter(examples.labels)).items(), key=lambda c: c[1]
+    )
     if count < (need := 2 if hold_out else 1):
         raise UserError(
             f"`{where}` has {count} different texts of the class `{names[rarest]}`, and needs {need}",

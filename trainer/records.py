@@ -62,7 +62,7 @@ def read_record(path: Path, kind: type[R]) -> R:
         raise UserError(f"`{path}` has schema {schema}, this version reads {kind.SCHEMA}", again)
     try:
         return typing.cast(R, _decode(kind, values, ""))
-    except _Mismatch as error:
+    except _MismatchError as error:
         raise UserError(f"`{path}` is damaged: {error}", again) from None
 
 
@@ -93,7 +93,7 @@ def _encode(value: object) -> str:
     raise TypeError(f"a record cannot hold {type(value).__name__}")
 
 
-class _Mismatch(Exception):
+class _MismatchError(Exception):
     """A value is not of the type that its field declares."""
 
 
@@ -122,13 +122,13 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
-    raise _Mismatch(f"`{where}` holds {json.dumps(value)[:60]}")
+    raise _MismatchError(f"`{where}` holds {json.dumps(value)[:60]}")
 
 
 def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise _Mismatch(f"`{where}` is not an object")
+        raise _MismatchError(f"`{where}` is not an object")
     hints = {field.name: typing.get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
     if odd := sorted(hints.keys() ^ value.keys()):
-        raise _Mismatch(f"field `{f'{where}.{odd[0]}'.lstrip('.')}` is missing or unknown")
+        raise _MismatchError(f"field `{f'{where}.{odd[0]}'.lstrip('.')}` is missing or unknown")
     return kind(**{name: _decode(hint, value[name], f"{where}.{name}".lstrip(".")) for name, hint in hints.items()})

@@ -178,6 +178,5 @@ def _offline() -> Iterator[None]:
 def _no_dataset(name: str, why: str) -> UserError:
     return UserError(
         f"no dataset `{name}`: {why}",
-        "check the spelling; a configuration is named `owner/name:configuration`; "
-        "for a private dataset set `HF_TOKEN`",
+        "check the spelling; a configuration is named `owner/name:configuration`; for a private dataset set `HF_TOKEN`",
     )

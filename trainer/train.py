@@ -29,7 +29,7 @@ from trainer.errors import UserError
 from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
 from trainer.records import file_sha256, read_record, write_record
 from trainer.run import ADAPTER_WEIGHTS, EpochScores, RunDir, TrainRecord, UnfinishedRun
-from trainer.sources import Source, locate_base
+from trainer.sources import Base, Source, locate_base
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -68,28 +68,15 @@ def train(config: TrainConfig) -> TrainResult | None:
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
     run = RunDir(config.run_dir)
+    _check_run_dir(run, config)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    _check_run_dir(run, config)
-
     splits = _load_data(config)
     base = locate_base(config.model)
     _say_source("base model", base.source)
     tokenizer = load_tokenizer(base.folder)
     encoder = make_encoder(tokenizer, config.max_length, config.truncation)
-    model = build_model(
-        base,
-        splits.label_names,
-        max_length=config.max_length,
-        lora_r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        lora_targets=config.lora_targets,
-        seed=config.seed,
-    )
-    trainable, total = model.get_nb_trainable_parameters()
-    _say(f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}) in {precision} on {device}")
-
+    model = _build(config, base, splits, device, precision)
     trainer = _make_trainer(config, run, model, encoder, splits, device, precision)
     if trainer.is_world_process_zero():
         _begin(run, config)
@@ -97,34 +84,10 @@ def train(config: TrainConfig) -> TrainResult | None:
     scores = _epoch_scores(trainer.state.log_history)
     if not trainer.is_world_process_zero():
         return None
-
     save_adapter(model, base.source, run.adapter)
     tokenizer.save_pretrained(run.adapter)
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    record = TrainRecord(
-        config=config,
-        base=base.source,
-        base_sha256=base.sha256(),
-        dataset=splits.source,
-        label_names=splits.label_names,
-        max_length=config.max_length,
-        truncation=config.truncation,
-        pad_token_id=encoder.pad_token_id,
-        train_reviews=len(splits.train),
-        evaluation_reviews=len(splits.evaluation),
-        duplicates_dropped=splits.duplicates_dropped,
-        trainable_parameters=trainable,
-        total_parameters=total,
-        epochs=scores,
-        best_epoch=min(scores, key=lambda epoch: epoch.loss).epoch,
-        device=_device_name(device),
-        precision=precision,
-        duration_s=time.monotonic() - started,
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={package: version(package) for package in PACKAGES},
-        adapter_sha256=file_sha256(run.adapter / ADAPTER_WEIGHTS),
-        evaluation_sha256=file_sha256(run.evaluation),
-    )
+    record = _record(config, run, base, splits, model, encoder, scores, device, precision, started)
     examples = _predict_examples(model, encoder, splits)
     write_record(run.record, record)
     shutil.rmtree(run.checkpoints)
@@ -190,7 +153,8 @@ def _check_same(before: TrainConfig, now: TrainConfig) -> None:
         if field.name not in free and old != new:
             flag = "--" + field.name.replace("_", "-")
             raise UserError(
-                f"the interrupted run had `{flag} {old}`, not `{new}`", "repeat its flags, or start again with `--overwrite`"
+                f"the interrupted run had `{flag} {old}`, not `{new}`",
+                "repeat its flags, or start again with `--overwrite`",
             )
 
 
@@ -221,6 +185,61 @@ def _load_data(config: TrainConfig) -> Splits:
     if splits.duplicates_dropped:
         _say(f"dropped {splits.duplicates_dropped:,} training texts that stand elsewhere in the data")
     return splits
+
+
+def _build(config: TrainConfig, base: Base, splits: Splits, device: str, precision: str) -> PeftModel:
+    model = build_model(
+        base,
+        splits.label_names,
+        max_length=config.max_length,
+        lora_r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        lora_targets=config.lora_targets,
+        seed=config.seed,
+    )
+    trainable, total = model.get_nb_trainable_parameters()
+    _say(f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}) in {precision} on {device}")
+    return model
+
+
+def _record(
+    config: TrainConfig,
+    run: RunDir,
+    base: Base,
+    splits: Splits,
+    model: PeftModel,
+    encoder: Encoder,
+    scores: tuple[EpochScores, ...],
+    device: str,
+    precision: str,
+    started: float,
+) -> TrainRecord:
+    trainable, total = model.get_nb_trainable_parameters()
+    return TrainRecord(
+        config=config,
+        base=base.source,
+        base_sha256=base.sha256(),
+        dataset=splits.source,
+        label_names=splits.label_names,
+        max_length=config.max_length,
+        truncation=config.truncation,
+        pad_token_id=encoder.pad_token_id,
+        train_reviews=len(splits.train),
+        evaluation_reviews=len(splits.evaluation),
+        duplicates_dropped=splits.duplicates_dropped,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        epochs=scores,
+        best_epoch=min(scores, key=lambda epoch: epoch.loss).epoch,
+        device=_device_name(device),
+        precision=precision,
+        duration_s=time.monotonic() - started,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={package: version(package) for package in PACKAGES},
+        adapter_sha256=file_sha256(run.adapter / ADAPTER_WEIGHTS),
+        evaluation_sha256=file_sha256(run.evaluation),
+    )
 
 
 def _make_trainer(
