@@ -86,12 +86,15 @@ def _texts(given: list[str], file: Path | None, text_column: str | None) -> list
         return read_texts(file, text_column)
     if given:
         return given
+    nothing = UserError("no text to classify", 'give one, as in `python -m exporter.predict "A fine film."`')
+    if sys.stdin.isatty():
+        raise nothing
     try:
-        texts = sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+        texts = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"standard input is not valid UTF-8 at byte {error.start}", "convert it with `iconv`") from None
-    if not texts:
-        raise UserError("no text to classify", 'give one, as in `python -m exporter.predict "A fine film."`')
+    if texts == [""]:
+        raise nothing
     return texts
 
 

@@ -7,6 +7,7 @@ reads its input with the same code and needs nothing more, and no text such as "
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections import Counter
@@ -163,7 +164,7 @@ def read_table(path: Path) -> Table:
         if path.suffix.lower() == ".parquet":
             table = _read_parquet(path)
         else:
-            text = path.read_text(encoding="utf-8-sig")
+            text = path.read_bytes().decode("utf-8-sig")  # as bytes, so that no line break is translated
             is_json = path.suffix.lower() in (".jsonl", ".ndjson")
             table = Table(str(path), _parse_json_lines(path, text) if is_json else _parse_csv(path, text))
     except UnicodeDecodeError as error:
@@ -179,7 +180,7 @@ def read_table(path: Path) -> Table:
 
 def _parse_csv(path: Path, text: str) -> dict[str, list[Any]]:
     csv.field_size_limit(sys.maxsize)  # a review may be longer than the 128 KiB that csv allows by default
-    reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     try:
         header = next(reader, [])
         columns: dict[str, list[Any]] = {name.strip(): [] for name in header}
@@ -226,7 +227,16 @@ def _read_parquet(path: Path) -> Table:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"`{path}` is not a Parquet file: {str(error).splitlines()[0]}", "check the file") from None
-    return Table(str(path), {name: table.column(name).to_pylist() for name in table.column_names})
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Table(str(path), columns, _class_names(table.schema.metadata))
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...] | None:
+    """Return the class names that the `datasets` library leaves in the Parquet files it writes."""
+    written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    features = written.get("info", {}).get("features", {})
+    names = [f["names"] for column, f in features.items() if column.lower() in LABEL_COLUMNS and "names" in f]
+    return tuple(names[0]) if names else None
 
 
 def _tables(dataset: str | None) -> tuple[dict[str, Table], Source]:

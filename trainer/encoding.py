@@ -46,18 +46,25 @@ class Encoder:
         truncation: which tokens of a longer text to keep: the first, the last, or a quarter from its beginning and
             the rest from its end.
         pad_token_id: what fills shorter rows of a batch.
+
+    Raises:
+        UserError: `max_length` leaves no room for a text.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, truncation: Truncation, pad_token_id: int) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        probe = tokenizer.encode("a")
-        special = probe.special_tokens_mask
-        body = [i for i, mark in enumerate(special) if not mark]
+        probe = tokenizer.encode("a")  # shows which special tokens go before a text and which after
+        body = [i for i, is_special in enumerate(probe.special_tokens_mask) if not is_special]
         self._tokenizer = tokenizer
         self._before = probe.ids[: body[0]]
         self._after = probe.ids[body[-1] + 1 :]
         self._room = max_length - len(self._before) - len(self._after)
+        if self._room < 1:
+            raise UserError(
+                f"a length of {max_length} tokens is filled by the {max_length - self._room} special tokens",
+                "give a longer `--max-length`",
+            )
         self._truncation = truncation
         self.max_length = max_length
         self.pad_token_id = pad_token_id

@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:  # by what is missing
         raise UserError(f"no usable tokenizer in `{folder}`: {_first_line(error)}", "check the checkpoint") from None
     if not tokenizer.is_fast:
         raise UserError(
@@ -97,19 +97,10 @@ def build_model(
         r=lora_r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        target_modules=list(lora_targets or _default_targets(model.config)),
+        target_modules=_targets(model, lora_targets or _default_targets(model.config)),
         modules_to_save=_modules_to_train(model, fresh),
     )
-    try:
-        model = get_peft_model(model, lora)
-    except ValueError as error:
-        if "not found in the base model" not in str(error):
-            raise
-        raise UserError(
-            f"`{base.source.name}` has no layers named {', '.join(lora_targets or ())}",
-            "name the ends of its linear layers' names with `--lora-targets`",
-        ) from None
-    return model
+    return get_peft_model(model, lora)
 
 
 def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
@@ -128,6 +119,20 @@ def _default_targets(config: PretrainedConfig) -> tuple[str, ...]:
         f"no default LoRA targets for the architecture `{config.model_type}`",
         "name the ends of its attention layers' names with `--lora-targets`, for example `--lora-targets query value`",
     )
+
+
+def _targets(model: PreTrainedModel, targets: tuple[str, ...]) -> list[str] | str:
+    """Check that each target names a layer: peft is content when one of them does."""
+    if targets == ("all-linear",):
+        return "all-linear"
+    layers = ["." + name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(layer.endswith("." + target) for layer in layers):
+            raise UserError(
+                f"this model has no layer `{target}`",
+                "name the ends of its linear layers' names with `--lora-targets`, or `all-linear`",
+            )
+    return list(targets)
 
 
 def _modules_to_train(model: PreTrainedModel, fresh: list[str]) -> list[str]:

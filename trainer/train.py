@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,7 +81,9 @@ def train(config: TrainConfig) -> TrainResult | None:
     trainer = _make_trainer(config, run, model, encoder, splits, device, precision)
     if trainer.is_world_process_zero():
         _begin(run, config)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(run.checkpoints) if config.resume else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "mtime may not be reliable")  # said of epochs shorter than a second
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(run.checkpoints) if config.resume else None)
     scores = _epoch_scores(trainer.state.log_history)
     if not trainer.is_world_process_zero():
         return None

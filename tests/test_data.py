@@ -1,0 +1,257 @@
+"""Reviews and labels come out of every kind of file as they stand in it, and bad ones are refused by name and line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import write_csv
+
+from trainer.data import Examples, load_splits, read_examples, read_table, read_texts, write_examples
+from trainer.errors import UserError
+from trainer.sources import HubUnreachableError
+
+ROWS = [(f"text {i}, with a comma\nand a line", ["bad", "good"][i % 2]) for i in range(20)]
+
+
+def write(folder: Path, kind: str, rows: list[tuple[Any, Any]], header: tuple[str, str] = ("text", "label")) -> Path:
+    path = folder / f"rows.{kind}"
+    if kind == "csv":
+        return write_csv(path, rows, header)
+    if kind == "tsv":
+        body = "".join(f'"{text}"\t{label}\n' for text, label in rows)
+        path.write_text("\t".join(header) + "\n" + body, encoding="utf-8")
+    elif kind == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    else:
+        path.write_text("".join(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "ndjson", "parquet"])
+def test_every_file_type_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
+    columns = read_table(write(tmp_path, kind, ROWS)).columns
+    assert list(zip(columns["text"], columns["label"], strict=True)) == ROWS
+
+
+def test_words_that_other_readers_take_for_missing_stay_words(tmp_path: Path) -> None:
+    texts = ["NA", "null", "NaN", "", "None"]
+    assert read_texts(write_csv(tmp_path / "a.csv", [(text, "x") for text in texts])) == texts
+
+
+def test_only_real_line_breaks_end_a_csv_row(tmp_path: Path) -> None:
+    texts = ["form\x0cfeed", "line\u2028separator", "next\x85line", "two\r\nlines", "two\nlines"]
+    assert read_texts(write_csv(tmp_path / "a.csv", [(text, "x") for text in texts])) == texts
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\na,b\n")
+    assert list(read_table(tmp_path / "a.csv").columns) == ["text", "label"]
+
+
+def test_a_text_longer_than_the_csv_default_limit_is_read(tmp_path: Path) -> None:
+    long = "word " * 50_000
+    assert read_texts(write_csv(tmp_path / "a.csv", [(long, "x")])) == [long]
+
+
+@pytest.mark.parametrize("header", [("Review", "Sentiment"), ("sentence", "class"), ("content", "category")])
+def test_usual_column_names_are_found(tmp_path: Path, header: tuple[str, str]) -> None:
+    assert load_splits(str(write(tmp_path, "csv", ROWS, header)), None).label_names == ("bad", "good")
+
+
+def test_named_columns_win_over_usual_ones(tmp_path: Path) -> None:
+    rows = [("x", f"text {i}", "u", "ab"[i % 2]) for i in range(20)]
+    path = write_csv(tmp_path / "a.csv", rows, ("text", "mine", "label", "theirs"))
+    splits = load_splits(str(path), None, text_column="mine", label_column="theirs")
+    assert splits.label_names == ("a", "b")
+    assert all(text.startswith("text ") for text in splits.train.texts)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["10", "9", "-1"], ("-1", "9", "10")),
+        ([2, 0, 1], ("0", "1", "2")),
+        (["b", "a", "10"], ("10", "a", "b")),
+        ([True, False, True], ("False", "True")),
+    ],
+)
+def test_labels_are_ordered_by_value_or_by_alphabet(tmp_path: Path, labels: list[Any], names: tuple[str, ...]) -> None:
+    rows = [(f"text {i}", labels[i % 3]) for i in range(30)]
+    assert load_splits(str(write(tmp_path, "parquet", rows)), None).label_names == names
+
+
+def test_integers_take_the_names_given(tmp_path: Path) -> None:
+    path = write(tmp_path, "parquet", [(f"{'good' if i % 2 else 'bad'} {i}", i % 2) for i in range(40)])
+    splits = load_splits(str(path), None, label_names=("negative", "positive"))
+    assert splits.label_names == ("negative", "positive")
+    assert all(("good" in t) == (label == 1) for t, label in zip(splits.train.texts, splits.train.labels, strict=True))
+
+
+def test_a_parquet_file_of_the_datasets_library_brings_its_class_names(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    rows = {"text": [f"text {i}" for i in range(20)], "label": [i % 2 for i in range(20)]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    assert load_splits(str(tmp_path / "a.parquet"), None).label_names == ("neg", "pos")
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    numbers=st.lists(st.integers(0, 30), min_size=20, max_size=80),
+    seed=st.integers(0, 5),
+    separate=st.booleans(),
+)
+def test_no_text_stands_in_both_parts(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[int], seed: int, *, separate: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("straddle")
+    rows = [(f" Text  {n}" if i % 3 else f"text {n}", "ab"[n % 2]) for i, n in enumerate(numbers)]
+    rows += [(f"{label} {i}", label) for label in "ab" for i in range(4)]
+    train = write_csv(folder / "train.csv", rows)
+    held_out = write_csv(folder / "eval.csv", rows[:5] + rows[-8:-6]) if separate else None
+    splits = load_splits(str(train), str(held_out) if held_out else None, seed=seed)
+    parts = [{" ".join(text.lower().split()) for text in part.texts} for part in (splits.train, splits.evaluation)]
+    assert not parts[0] & parts[1]
+    assert len(parts[0]) == len(splits.train)
+    distinct = {" ".join(text.lower().split()) for text, _ in rows}
+    assert splits.duplicates_dropped == len(rows) - len(distinct - (parts[1] if separate else set()))
+
+
+def test_samples_keep_the_shares_of_the_classes(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "rare" if i % 10 == 0 else "common") for i in range(1000)]
+    splits = load_splits(str(write_csv(tmp_path / "a.csv", rows)), None, max_train_samples=100, max_eval_samples=50)
+    assert [sorted(Counter(part.labels).values()) for part in (splits.train, splits.evaluation)] == [[10, 90], [5, 45]]
+    assert splits.available == (800, 200)
+
+
+def test_the_seed_decides_the_hold_out(tmp_path: Path) -> None:
+    path = str(write_csv(tmp_path / "a.csv", ROWS))
+    texts = [load_splits(path, None, seed=seed).evaluation.texts for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_examples_round_trip(tmp_path: Path) -> None:
+    examples = Examples(["a\r\nb", "é \u2028 \x85", '"'], [1, 0, 1])
+    write_examples(tmp_path / "e.jsonl", examples, ("x", "y"))
+    assert read_examples(tmp_path / "e.jsonl", ("x", "y")) == examples
+
+
+def bad_file(folder: Path, name: str, content: bytes) -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"text,label\n", "is empty"),
+        ("a.jsonl", b"\n", "is empty"),
+        ("a.csv", b"text,label\n\xff\xfe,b\n", "not valid UTF-8 at byte 11"),
+        ("a.jsonl", b'{"text": "\xff"}\n', "not valid UTF-8"),
+        ("a.csv", b"text,label\na,b,c\n", "line 2: 3 fields"),
+        ("a.csv", b"text,text\na,b\n", "names a column twice"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', "line 2 has other fields"),
+        ("a.jsonl", b"[1]\n", "line 1 has other fields"),
+        ("a.parquet", b"PAR1 not really", "not a Parquet file"),
+        ("a.parquet", b"", "not a Parquet file"),
+        ("a.xlsx", b"x", "unknown file type `.xlsx`"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_splits(str(bad_file(tmp_path, name, content)), None)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file `.*nowhere.csv`"):
+        load_splits(str(tmp_path / "nowhere.csv"), None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "x"), (" ", "y"), ("", "x")], "2 of 3 rows with a text that is empty, the first is row 2"),
+        ([("a", "x"), ("b", "")], "1 of 2 rows with a label that is empty"),
+        ([(f"t{i}", "x") for i in range(9)], "one class only: `x`"),
+        ([*[(f"t{i}", "x") for i in range(9)], ("b", "y")], "1 different texts of the class `y`"),
+        ([("same", "xy"[i % 2]) for i in range(9)], "0 different texts of the class `y`"),
+    ],
+)
+def test_bad_rows_are_refused(tmp_path: Path, rows: list[tuple[object, ...]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_splits(str(write_csv(tmp_path / "a.csv", rows)), None)
+
+
+def test_unknown_columns_are_refused_with_those_there_are(tmp_path: Path) -> None:
+    path = str(write_csv(tmp_path / "a.csv", [("a", "b")], ("one", "two")))
+    with pytest.raises(UserError, match="holds the texts") as error:
+        load_splits(path, None)
+    assert "`one`, `two`" in error.value.hint
+    with pytest.raises(UserError, match="no column `three`") as error:
+        load_splits(path, None, text_column="three")
+    assert "`one`, `two`" in error.value.hint
+
+
+def test_an_evaluation_label_that_training_lacks_is_refused(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "a.csv", ROWS)
+    with pytest.raises(UserError, match="label `ugly`"):
+        load_splits(str(train), str(write_csv(tmp_path / "b.csv", [("new", "ugly")])))
+
+
+def test_names_that_do_not_fit_the_integers_are_refused(tmp_path: Path) -> None:
+    path = str(write(tmp_path, "parquet", [(f"t{i}", i % 3) for i in range(30)]))
+    with pytest.raises(UserError, match="label `2`"):
+        load_splits(path, None, label_names=("no", "yes"))
+
+
+def test_parquet_without_pyarrow_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "parquet", ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match="needs pyarrow"):
+        read_texts(path)
+
+
+@pytest.fixture
+def on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a dataset with class names on a Hub that answers."""
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+
+    def split(word: str, count: int) -> datasets.Dataset:
+        rows = {"text": [f"{word} {i}" for i in range(count)], "label": [i % 2 for i in range(count)]}
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    splits = datasets.DatasetDict(train=split("a", 30), test=split("b", 10), unsupervised=split("c", 5))
+    monkeypatch.setattr("trainer.sources._dataset_commit", lambda _: "abc123")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: splits)
+
+
+@pytest.mark.usefixtures("on_the_hub")
+def test_a_hub_dataset_brings_its_split_its_class_names_and_its_commit() -> None:
+    splits = load_splits("acme/reviews", None)
+    assert splits.label_names == ("neg", "pos")
+    assert (len(splits.train), len(splits.evaluation)) == (30, 10)
+    assert (splits.source.name, splits.source.revision) == ("acme/reviews", "abc123")
+    assert len(load_splits("acme/reviews", "unsupervised").evaluation) == 5
+
+
+def test_without_the_hub_the_default_is_replaced_and_a_name_is_not() -> None:
+    splits = load_splits(None, None)
+    assert (splits.source.name, splits.source.stands_in_for) == ("sample", "stanfordnlp/imdb")
+    with pytest.raises(HubUnreachableError):
+        load_splits("stanfordnlp/imdb", None)

@@ -1,0 +1,72 @@
+"""Every flag fills a field of its configuration, every field has a flag, and defaults live in the fields alone."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+import bench.__main__
+import exporter.__main__
+import trainer.__main__
+from bench.config import BenchConfig
+from exporter.config import ExportConfig
+from trainer.config import TrainConfig
+from trainer.errors import UserError
+
+COMMANDS = [
+    (trainer.__main__.make_parser(), TrainConfig),
+    (exporter.__main__.make_parser(), ExportConfig),
+    (bench.__main__.make_parser(), BenchConfig),
+]
+
+
+@pytest.mark.parametrize(("parser", "config"), COMMANDS)
+def test_no_flags_give_the_default_configuration(parser: argparse.ArgumentParser, config: Any) -> None:
+    assert config(**vars(parser.parse_args([]))) == config()
+
+
+@pytest.mark.parametrize(("parser", "config"), COMMANDS)
+def test_flags_and_fields_agree(parser: argparse.ArgumentParser, config: Any) -> None:
+    flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    assert flags == {"--" + field.name.replace("_", "-") for field in fields(config)}
+
+
+def test_the_run_directory_is_the_same_in_all_commands() -> None:
+    assert TrainConfig().run_dir == ExportConfig().run_dir == BenchConfig().run_dir
+
+
+def test_the_recipe_is_the_reference_recipe() -> None:
+    config = TrainConfig()
+    assert (config.epochs, config.batch_size, config.lora_r, config.max_train_samples) == (3, 16, 8, 10_000)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"warmup_ratio": 1.0},
+        {"lora_dropout": -0.1},
+        {"max_length": 3},
+        {"resume": True, "overwrite": True},
+    ],
+)
+def test_training_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        TrainConfig(**values)
+
+
+@pytest.mark.parametrize("values", [{"calls": 0}, {"batch_sizes": (1, 0)}, {"threads": 0}, {"warmup": -1}])
+def test_benchmark_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        BenchConfig(**values)
+
+
+def test_exporting_without_reviews_is_refused() -> None:
+    with pytest.raises(UserError):
+        ExportConfig(verify_samples=0)

@@ -1,0 +1,197 @@
+"""LoRA goes where it should, everything new is trained, and the seed decides every new weight."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from toys import make_tokenizer
+from transformers import AutoConfig, AutoModel, PretrainedConfig, set_seed
+
+from trainer.errors import UserError
+from trainer.model import build_model, load_tokenizer
+from trainer.sources import Base, HubUnreachableError, Source, locate_base
+
+LORA: dict[str, Any] = {
+    "max_length": 16,
+    "lora_r": 8,
+    "lora_alpha": 16,
+    "lora_dropout": 0.1,
+    "lora_targets": None,
+    "seed": 0,
+}
+BINARY = ("negative", "positive")
+
+SIZE = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
+ARCHITECTURES: dict[str, tuple[PretrainedConfig, str]] = {
+    # by model type: a small configuration, and what is trained in full on top of LoRA
+    "bert": (transformers.BertConfig(**SIZE), "classifier"),
+    "roberta": (transformers.RobertaConfig(**SIZE), "classifier"),
+    "electra": (transformers.ElectraConfig(**SIZE, embedding_size=16), "classifier"),
+    "deberta": (transformers.DebertaConfig(**SIZE, pos_att_type=["c2p"], relative_attention=True), "classifier pooler"),
+    "deberta-v2": (
+        transformers.DebertaV2Config(**SIZE, pos_att_type=["c2p"], relative_attention=True),
+        "classifier pooler",
+    ),
+    "modernbert": (
+        transformers.ModernBertConfig(**SIZE, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3),
+        "classifier head",
+    ),
+    "distilbert": (
+        transformers.DistilBertConfig(vocab_size=64, dim=16, hidden_dim=32, n_layers=2, n_heads=2),
+        "classifier pre_classifier",
+    ),
+}
+
+
+def make_base(folder: Path, config: PretrainedConfig) -> Base:
+    AutoModel.from_config(config).save_pretrained(folder)
+    return Base(folder, Source("toy", None, None))
+
+
+def test_distilbert_at_its_true_size_trains_739_586_parameters(tmp_path: Path) -> None:
+    base = make_base(tmp_path, transformers.DistilBertConfig())
+    trainable, total = build_model(base, BINARY, **LORA).get_nb_trainable_parameters()
+    assert trainable == 739_586
+    assert total == 66_955_010 + 739_586  # peft keeps a frozen copy of the head beside the trained one
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_its_new_modules_and_its_lora_alone(tmp_path: Path, architecture: str) -> None:
+    config, full = ARCHITECTURES[architecture]
+    base = make_base(tmp_path, config)
+    model = build_model(base, BINARY, **LORA)
+    trained = {name for name, weights in model.named_parameters() if weights.requires_grad}
+    lora = {name for name in trained if ".lora_A." in name or ".lora_B." in name}
+    whole = {name.split(".modules_to_save")[0].rpartition(".")[2] for name in trained - lora}
+    assert whole == set(full.split())
+    assert len(lora) >= 2 * config.num_hidden_layers
+    known = AutoModel.from_pretrained(base.folder).state_dict()
+    frozen = {n: w for n, w in model.get_base_model().named_parameters() if n.removeprefix("x") and not w.requires_grad}
+    body = {n.partition(".")[2].replace(".base_layer", ""): w for n, w in frozen.items() if "original_module" not in n}
+    assert all(torch.equal(body[name], weights) for name, weights in known.items() if name in body)
+
+
+def test_an_unknown_architecture_asks_for_its_targets(tmp_path: Path) -> None:
+    base = make_base(tmp_path, transformers.MPNetConfig(**SIZE))
+    with pytest.raises(UserError, match="`mpnet`") as error:
+        build_model(base, BINARY, **LORA)
+    assert "--lora-targets" in error.value.hint
+    assert build_model(base, BINARY, **LORA | {"lora_targets": ("attn.q", "attn.v")})
+
+
+def test_targets_that_do_not_exist_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="no layer `nowhere`"):
+        build_model(locate_base(str(checkpoint)), BINARY, **LORA | {"lora_targets": ("q_lin", "nowhere")})
+
+
+def test_the_seed_decides_head_and_adapter_whatever_was_drawn_before(checkpoint: Path) -> None:
+    def trained_weights(seed: int) -> dict[str, torch.Tensor]:
+        torch.rand(7)
+        model = build_model(locate_base(str(checkpoint)), BINARY, **LORA | {"seed": seed})
+        return {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
+
+    first, again, other = trained_weights(1), trained_weights(1), trained_weights(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first if "lora_A" in name)
+    assert any(not torch.equal(first[name], other[name]) for name in first if "classifier" in name)
+
+
+def test_weights_are_loaded_in_fp32_whatever_they_are_stored_in(checkpoint: Path, tmp_path: Path) -> None:
+    AutoModel.from_pretrained(checkpoint).half().save_pretrained(tmp_path)
+    model = build_model(locate_base(str(tmp_path)), BINARY, **LORA)
+    assert {weights.dtype for weights in model.parameters()} == {torch.float32}
+
+
+def test_a_base_with_another_head_gets_a_new_one(checkpoint: Path, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(checkpoint, num_labels=5)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model = build_model(locate_base(str(tmp_path)), BINARY, **LORA)
+    assert model.get_base_model().config.id2label == {0: "negative", 1: "positive"}
+    assert model.get_base_model().classifier.modules_to_save["default"].out_features == 2
+
+
+def test_texts_longer_than_the_model_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="64 positions"):
+        build_model(locate_base(str(checkpoint)), BINARY, **LORA | {"max_length": 65})
+    roberta = make_base(tmp_path, replace_positions(ARCHITECTURES["roberta"][0], 42, pad_token_id=1))
+    assert build_model(roberta, BINARY, **LORA | {"max_length": 40})
+    with pytest.raises(UserError, match="40 positions"):
+        build_model(roberta, BINARY, **LORA | {"max_length": 41})
+
+
+def replace_positions(config: PretrainedConfig, positions: int, pad_token_id: int) -> PretrainedConfig:
+    return type(config)(**config.to_dict() | {"max_position_embeddings": positions, "pad_token_id": pad_token_id})
+
+
+def test_pickled_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "pickled"))
+    torch.save(AutoModel.from_pretrained(checkpoint).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot load"):
+        build_model(Base(folder, Source("pickled", None, None)), BINARY, **LORA)
+
+
+def test_code_in_a_checkpoint_is_not_run(checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "code"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "evil",
+        "auto_map": {n: f"evil.{n}" for n in ("AutoConfig", "AutoModelForSequenceClassification")},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(UserError):
+        build_model(locate_base(str(folder)), BINARY, **LORA)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    base = make_base(tmp_path, ARCHITECTURES["bert"][0])
+    with pytest.raises(UserError, match="no usable tokenizer"):
+        load_tokenizer(base.folder)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all"])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(UserError, match="no checkpoint folder"):
+        locate_base(name)
+
+
+def test_without_the_hub_the_default_is_replaced_and_a_name_is_not() -> None:
+    source = locate_base(None).source
+    assert (source.name, source.stands_in_for) == ("sample", "distilbert-base-uncased")
+    with pytest.raises(HubUnreachableError):
+        locate_base("distilbert-base-uncased")
+
+
+def test_what_the_cache_holds_needs_no_network(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(checkpoint, tmp_path / "models--acme--tiny" / "snapshots" / commit)
+    refs = tmp_path / "models--acme--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(commit)
+    base = locate_base("acme/tiny")
+    assert base.source == Source("acme/tiny", commit, None)
+    assert base.sha256() == locate_base(str(checkpoint)).sha256()
+    assert locate_base("acme/tiny", commit) == base
+
+
+def test_a_base_is_known_by_its_weights(checkpoint: Path, tmp_path: Path) -> None:
+    before = locate_base(str(checkpoint))
+    set_seed(5)
+    after = make_base(tmp_path, AutoConfig.from_pretrained(checkpoint))
+    make_tokenizer(tmp_path)
+    assert replace(before, folder=tmp_path).sha256() == after.sha256() != before.sha256()

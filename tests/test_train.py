@@ -1,0 +1,203 @@
+"""A training run learns, leaves exactly what it says, can be repeated and resumed, and guards what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import trainer.__main__
+from trainer.config import TrainConfig
+from trainer.data import read_examples
+from trainer.errors import UserError
+from trainer.records import read_record
+from trainer.run import ADAPTER_WEIGHTS, RunDir, TrainRecord
+from trainer.train import choose_device, choose_precision, train
+
+Command = Callable[..., tuple[int, str, str]]
+
+LEFT = {
+    "run.json",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "adapter/special_tokens_map.json",
+    "adapter/tokenizer.json",
+    "adapter/tokenizer_config.json",
+    "data/evaluation.jsonl",
+}
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_learns_the_rule_and_leaves_exactly_its_files(trained: RunDir) -> None:
+    record = trained.load()
+    assert files(trained.path) == LEFT
+    assert record.best.accuracy > 0.8  # chance is 0.25
+    assert record.label_names == ("food", "money", "music", "sport")
+    assert (record.train_reviews, record.evaluation_reviews) == (128, 32)
+    assert record.best.loss == min(epoch.loss for epoch in record.epochs)
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(trained: RunDir) -> None:
+    """Score the saved adapter on the saved reviews: the loss must be the best epoch's."""
+    from exporter.reference import TorchClassifier
+
+    record = trained.load()
+    examples = read_examples(trained.evaluation, record.label_names)
+    logits = torch.from_numpy(TorchClassifier.load_adapter(trained).logits(examples.texts))
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(examples.labels))
+    assert float(loss) == pytest.approx(record.best.loss, abs=1e-5)
+
+
+def test_the_adapter_is_named_after_its_base_and_knows_no_cache(trained: RunDir, toy_config: TrainConfig) -> None:
+    config = json.loads((trained.adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(Path(toy_config.model or "").resolve())
+
+
+def test_a_run_can_be_repeated_from_its_record(trained: RunDir, tmp_path: Path) -> None:
+    config = trained.load().config
+    train(replace(config, run_dir=tmp_path / "again"))
+    first, again = (load_file(run.adapter / ADAPTER_WEIGHTS) for run in (trained, RunDir(tmp_path / "again")))
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_fewer_epochs_without_a_gain_stop_the_run(toy_config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(toy_config, epochs=30, learning_rate=0.1, early_stopping_patience=1, run_dir=tmp_path / "run")
+    result = train(config)
+    assert result is not None
+    epochs = result.record.epochs
+    assert len(epochs) < 30
+    assert result.record.best_epoch == epochs[-1].epoch - 1
+
+
+def test_divergence_is_an_error_and_no_run(toy_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        train(replace(toy_config, learning_rate=1e30, epochs=1, run_dir=tmp_path / "run"))
+    assert not RunDir(tmp_path / "run").record.exists()
+
+
+def test_an_existing_run_is_not_replaced_unless_asked(trained: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(trained)
+    config = replace(run.load().config, run_dir=run.path, epochs=1)
+    with pytest.raises(UserError, match="already holds") as error:
+        train(config)
+    assert "--overwrite" in error.value.hint
+    train(replace(config, overwrite=True))
+    assert len(run.load().epochs) == 1
+    assert files(run.path) == LEFT
+
+
+def test_a_folder_of_something_else_is_not_overwritten(toy_config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="something else"):
+        train(replace(toy_config, run_dir=tmp_path, overwrite=True))
+    assert files(tmp_path) == {"adapter/mine.txt"}
+
+
+def test_resuming_nothing_is_an_error(toy_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no interrupted run"):
+        train(replace(toy_config, run_dir=tmp_path, resume=True))
+
+
+def flags_of(config: TrainConfig) -> list[str]:
+    names = ("model", "dataset", "learning_rate", "max_length", "device", "precision", "run_dir")
+    return [part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(config, name)))]
+
+
+def test_an_interrupted_run_resumes_to_what_it_would_have_been(toy_config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(toy_config, run_dir=tmp_path / "run")
+    epochs = ["--epochs", "30"]
+    command = [sys.executable, "-m", "trainer", *flags_of(config), *epochs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("epoch 2/30"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "error: interrupted" in rest
+    assert "--resume" in rest
+    assert "Traceback" not in rest
+    run = RunDir(config.run_dir)
+    assert not run.record.exists()
+    with pytest.raises(UserError, match="no trained run"):
+        run.load()
+
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "interrupted run" in refused.stderr
+    other = subprocess.run([*command, "--resume", "--seed", "1"], capture_output=True, text=True, check=False)
+    assert other.returncode == 2
+    assert "`--seed 42`" in other.stderr
+
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    assert re.findall(r"epoch (\d+)/30", done.stderr)[0] in ("2", "3", "4")
+    assert [epoch.epoch for epoch in run.load().epochs] == list(range(1, 31))
+    assert files(run.path) == LEFT
+
+
+def test_without_a_network_the_defaults_say_that_the_sample_stands_in(tmp_path: Path) -> None:
+    """The command as a new user runs it, asking a Hub that refuses connections."""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    limits = ["--max-train-samples", "32", "--max-eval-samples", "16", "--epochs", "1", "--max-length", "16"]
+    command = [sys.executable, "-m", "trainer", "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
+    done = subprocess.run([*command, *limits], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr.count("WARNING: the Hugging Face Hub cannot be reached") == 2
+    record = read_record(tmp_path / "run" / "run.json", TrainRecord)
+    assert (record.base.name, record.base.stands_in_for) == ("sample", "distilbert-base-uncased")
+    assert (record.dataset.name, record.dataset.stands_in_for) == ("sample", "stanfordnlp/imdb")
+    named = subprocess.run(
+        [*command, "--overwrite", "--model", "distilbert-base-uncased", "--dataset", "sample"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert named.returncode == 2
+    assert "error: cannot reach the Hugging Face Hub for `distilbert-base-uncased`" in named.stderr
+    assert "Traceback" not in named.stderr
+
+
+def test_the_summary_gives_scores_examples_and_the_next_command(
+    command: Command, toy_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(toy_config, run_dir=tmp_path / "run")
+    status, out, err = command(trainer.__main__.main, *flags_of(config), "--epochs", 1)
+    assert status == 0
+    record = RunDir(config.run_dir).load()
+    assert f"accuracy {record.best.accuracy:.1%}" in out
+    assert f"evaluation loss {record.best.loss:.3f}" in out
+    assert sum(", labelled " in line for line in out.splitlines()) == 4
+    assert f"next: python -m exporter --quantize --run-dir {config.run_dir}" in out
+    assert f"training {record.trainable_parameters:,} of {record.total_parameters:,} parameters" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="no `cuda` device"):
+        choose_device("cuda")
+
+
+def test_precision_is_bf16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert choose_precision("auto", "cpu") == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
+    assert choose_precision("auto", "cpu") == "fp32"
+    assert choose_precision("auto", "mps") == "fp32"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert choose_precision("auto", "cuda") == "fp32"
+    with pytest.raises(UserError, match="fp16"):
+        choose_precision("fp16", "cpu")

@@ -1,0 +1,56 @@
+"""Toys that tests build their own truth from: labelled texts with a rule in them, and a tokenizer to match."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+TOPICS = {
+    "food": ["soup", "bread", "cheese", "oven", "salt"],
+    "money": ["bank", "loan", "price", "coin", "tax"],
+    "music": ["drum", "song", "choir", "tune", "harp"],
+    "sport": ["goal", "race", "team", "ball", "coach"],
+}
+FILLER = ["the", "a", "of", "and", "we", "saw", "it", "again", "today", "with"]
+WORDS = sorted({word for words in TOPICS.values() for word in words} | set(FILLER))
+
+
+def make_texts(count: int, seed: int = 0, longest: int = 30) -> list[tuple[str, str]]:
+    """Return `count` different texts of 3 to `longest` words with their topic, which a few words give away."""
+    rng = random.Random(seed)
+    rows: dict[str, str] = {}
+    while len(rows) < count:
+        topic = list(TOPICS)[len(rows) % len(TOPICS)]
+        words = [rng.choice(TOPICS[topic] if rng.random() < 0.5 else FILLER) for _ in range(rng.randint(3, longest))]
+        rows[" ".join([rng.choice(TOPICS[topic]), *words])] = topic
+    return list(rows.items())
+
+
+def write_csv(path: Path, rows: list[tuple[object, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def make_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",  # noqa: S106
+        pad_token="[PAD]",  # noqa: S106
+        cls_token="[CLS]",  # noqa: S106
+        sep_token="[SEP]",  # noqa: S106
+        mask_token="[MASK]",  # noqa: S106
+        model_max_length=64,
+    ).save_pretrained(folder)
