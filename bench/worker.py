@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -49,13 +50,14 @@ class Worker:
             self._process.terminate()
 
     def _ask(self, *question: Any) -> Any:
-        self._pipe.send(question)
+        with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving
+            self._pipe.send(question)
         return self._receive()
 
     def _receive(self) -> Any:
         try:
             answer = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._process.join(timeout=5)
             raise UserError(
                 f"the process of `{self._name}` died with status {self._process.exitcode}",
@@ -82,5 +84,5 @@ def _serve(pipe: Connection, spec: BackendSpec, run: RunDir, threads: int) -> No
                     pipe.send(timed_call(backend, texts))
     except UserError as error:
         pipe.send(error)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         pass  # the parent is done, or gone

@@ -54,6 +54,8 @@ class Comparison:
     reviews: int
     max_abs_logit: float
     mean_abs_logit: float
+    logit_noise: float
+    """`mean_abs_logit` over how much the reference's logits vary from review to review."""
     max_abs_probability: float
     mean_abs_probability: float
     flips_harmful: int

@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+CGROUP = Path("/sys/fs/cgroup")
+
 BATCH_TOKENS = 4096
 """The most tokens, padding included, that `predict` puts into one batch."""
 
@@ -141,8 +143,11 @@ def softmax(logits: FloatArray) -> FloatArray:
 
 def usable_cores() -> int:
     """Return how many cores this process may keep busy: by affinity, and by the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(cores, _cgroup_cores())))
+    return max(1, int(min(_affinity_cores(), _cgroup_cores())))
+
+
+def _affinity_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cgroup_cores() -> float:
@@ -150,12 +155,13 @@ def _cgroup_cores() -> float:
 
     Source: the kernel's documentation of `cpu.max` (cgroup v2) and `cpu.cfs_quota_us` (v1).
     """
-    root = Path("/sys/fs/cgroup")
     try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
+        if (CGROUP / "cpu.max").exists():
+            quota, period = (CGROUP / "cpu.max").read_text().split()
         else:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = (
+                (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
     except (OSError, ValueError):
         return math.inf
     return math.inf if quota in ("max", "-1") else int(quota) / int(period)

@@ -17,6 +17,9 @@ from trainer.errors import UserError
 SURE = 0.6
 """From this probability on the reference counts as sure of its answer; below it a changed label is a near tie."""
 
+SMALLEST_SPREAD = 1e-6
+"""Taken for the spread of a classifier that gives every review the same logits."""
+
 BATCH = 8
 
 
@@ -32,6 +35,7 @@ class Tolerance:
     """How far a form may be from the one it was made from. A bound of None is not checked."""
 
     max_abs_logit: float | None = None
+    logit_noise: float | None = None
     mean_abs_probability: float | None = None
     sure_flips_share: float = 0.0
 
@@ -39,7 +43,7 @@ class Tolerance:
 SAME_NUMBERS = Tolerance(max_abs_logit=1e-3)
 """For links that only reorder fp32 arithmetic: merging, and the conversion to ONNX."""
 
-SAME_ANSWERS = Tolerance(mean_abs_probability=0.05, sure_flips_share=0.05)
+SAME_ANSWERS = Tolerance(logit_noise=0.15, mean_abs_probability=0.05, sure_flips_share=0.05)
 """For int8, which changes every number a little: a broken recipe is far beyond it, a usable one far below."""
 
 
@@ -94,6 +98,7 @@ def compare(
         reviews=len(truth),
         max_abs_logit=float(logit_gaps.max()),
         mean_abs_logit=float(logit_gaps.mean()),
+        logit_noise=float(logit_gaps.mean() / max(reference.std(axis=0).mean(), SMALLEST_SPREAD)),
         max_abs_probability=float(probability_gaps.max()),
         mean_abs_probability=float(probability_gaps.mean()),
         flips_harmful=int((flips & (before == truth)).sum()),
@@ -111,6 +116,7 @@ def check(comparison: Comparison, tolerance: Tolerance) -> None:
     """
     measured = (
         ("largest logit difference", comparison.max_abs_logit, tolerance.max_abs_logit),
+        ("mean logit difference over their spread", comparison.logit_noise, tolerance.logit_noise),
         ("mean probability difference", comparison.mean_abs_probability, tolerance.mean_abs_probability),
         ("share of sure answers changed", comparison.flips_sure / comparison.reviews, tolerance.sure_flips_share),
     )

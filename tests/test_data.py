@@ -255,3 +255,13 @@ def test_without_the_hub_the_default_is_replaced_and_a_name_is_not() -> None:
     assert (splits.source.name, splits.source.stands_in_for) == ("sample", "stanfordnlp/imdb")
     with pytest.raises(HubUnreachableError):
         load_splits("stanfordnlp/imdb", None)
+
+
+def test_the_built_in_reviews_are_balanced_and_distinct() -> None:
+    splits = load_splits("sample", None)
+    assert splits.duplicates_dropped == 0
+    assert splits.label_names == ("negative", "positive")
+    for part, size in ((splits.train, 262), (splits.evaluation, 88)):
+        assert len(part) == size
+        assert part.labels.count(0) == part.labels.count(1)
+    assert all(15 < len(text.split()) < 700 for text in splits.train.texts + splits.evaluation.texts)

@@ -28,13 +28,13 @@ LORA: dict[str, Any] = {
 }
 BINARY = ("negative", "positive")
 
-SIZE = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+SIZE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
         "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
 ARCHITECTURES: dict[str, tuple[PretrainedConfig, str]] = {
     # by model type: a small configuration, and what is trained in full on top of LoRA
     "bert": (transformers.BertConfig(**SIZE), "classifier"),
     "roberta": (transformers.RobertaConfig(**SIZE), "classifier"),
-    "electra": (transformers.ElectraConfig(**SIZE, embedding_size=16), "classifier"),
+    "electra": (transformers.ElectraConfig(**SIZE, embedding_size=32), "classifier"),
     "deberta": (transformers.DebertaConfig(**SIZE, pos_att_type=["c2p"], relative_attention=True), "classifier pooler"),
     "deberta-v2": (
         transformers.DebertaV2Config(**SIZE, pos_att_type=["c2p"], relative_attention=True),
@@ -45,7 +45,7 @@ ARCHITECTURES: dict[str, tuple[PretrainedConfig, str]] = {
         "classifier head",
     ),
     "distilbert": (
-        transformers.DistilBertConfig(vocab_size=64, dim=16, hidden_dim=32, n_layers=2, n_heads=2),
+        transformers.DistilBertConfig(vocab_size=64, dim=32, hidden_dim=64, n_layers=2, n_heads=2),
         "classifier pre_classifier",
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import signal
 from pathlib import Path
 
 TOPICS = {
@@ -25,6 +26,10 @@ def make_texts(count: int, seed: int = 0, longest: int = 30) -> list[tuple[str, 
         words = [rng.choice(TOPICS[topic] if rng.random() < 0.5 else FILLER) for _ in range(rng.randint(3, longest))]
         rows[" ".join([rng.choice(TOPICS[topic]), *words])] = topic
     return list(rows.items())
+
+
+# CPython ends by the signal itself where the interrupt came inside `exec`, as imports use it. A shell says 130 to both.
+INTERRUPTED = (130, -signal.SIGINT)
 
 
 def write_csv(path: Path, rows: list[tuple[object, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:

@@ -19,9 +19,12 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
+        super().__init__(message, hint)  # both, so that it survives the way back from another process
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def run_command(main: Callable[[], None], *, if_interrupted: str) -> int:

@@ -1,0 +1,328 @@
+"""The benchmark: what it times, what it counts, what it prints, and what it does with a backend that is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import INTERRUPTED
+
+import bench.__main__
+from bench.accuracy import score
+from bench.backends import SPECS, choose_specs, load_backend, why_unusable
+from bench.config import BenchConfig
+from bench.latency import draw_batches, time_backends, timed_call
+from bench.report import render
+from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
+from bench.run import bench as run_bench
+from bench.stats import Spread, flips, speed_ratio, spread
+from bench.worker import Worker
+from exporter.artifacts import load_export
+from trainer.errors import UserError
+from trainer.records import read_record, write_record
+from trainer.run import RunDir
+
+Command = Callable[..., tuple[int, str, str]]
+CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
+
+
+class TestStats:
+    def test_quartiles_by_hand(self) -> None:
+        assert spread([4, 1, 3, 2, 5]) == Spread(2, 3, 4)
+        assert spread([1, 2]) == Spread(1.25, 1.5, 1.75)
+        with pytest.raises(ValueError, match="no samples"):
+            spread([])
+
+    @given(st.lists(st.floats(1e-6, 1e3), min_size=1))
+    def test_a_backend_is_as_fast_as_itself(self, samples: list[float]) -> None:
+        assert speed_ratio(samples, samples) == Spread(1, 1, 1)
+
+    def test_speed_is_compared_call_by_call(self) -> None:
+        # The machine slows down tenfold after two calls: the candidate is twice as fast all the same.
+        assert speed_ratio([2, 2, 20, 20], [1, 1, 10, 10]) == Spread(2, 2, 2)
+        with pytest.raises(ValueError, match="zip"):
+            speed_ratio([1, 2], [1])
+
+    def test_flips_by_hand(self) -> None:
+        assert flips([0, 0, 1, 1, 2], before=[0, 0, 0, 1, 0], after=[0, 1, 1, 0, 1]) == (2, 1)
+
+
+class TestLatency:
+    def test_the_clock_is_read_around_the_call_alone(self) -> None:
+        now = [0.0]
+
+        class Slow:
+            def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
+                assert batch_tokens is None
+                now[0] += len(texts) * 0.25
+                return np.zeros((len(texts), 2), dtype=np.float32)
+
+        def clock() -> float:
+            return now[0]
+
+        assert timed_call(Slow(), ["a", "b"], clock) == 0.5
+
+    def test_all_get_the_same_reviews_in_interleaved_rounds_and_warm_up_is_not_counted(self) -> None:
+        asked: list[tuple[str, tuple[str, ...]]] = []
+
+        class Fake:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def time(self, texts: Sequence[str]) -> float:
+                asked.append((self.name, tuple(texts)))
+                return float(len(asked))
+
+        names = ["a", "b", "c"]
+        texts = [str(i) for i in range(50)]
+        timings = time_backends({n: Fake(n) for n in names}, texts, batch_size=2, calls=10, warmup=3, seed=1)
+        assert [(t.backend, t.batch_size, len(t.samples_s)) for t in timings] == [(n, 2, 10) for n in names]
+        rounds = [asked[i : i + 3] for i in range(0, len(asked), 3)]
+        assert len(rounds) == 13
+        assert all({name for name, _ in r} == set(names) and len({texts for _, texts in r}) == 1 for r in rounds)
+        assert len({tuple(name for name, _ in r) for r in rounds}) > 2  # the order changes
+        assert min(min(t.samples_s) for t in timings) > 9  # the first three rounds are gone
+
+    @given(count=st.integers(1, 20), batch_size=st.integers(1, 8), calls=st.integers(1, 20))
+    def test_reviews_repeat_only_when_all_were_drawn(self, count: int, batch_size: int, calls: int) -> None:
+        drawn = draw_batches([str(i) for i in range(count)], batch_size, calls, seed=0)
+        assert [len(batch) for batch in drawn] == [batch_size] * calls
+        flat = [text for batch in drawn for text in batch]
+        for start in range(0, len(flat), count):
+            part = flat[start : start + count]
+            assert len(set(part)) == len(part)
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    logits = np.log(np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2]]))
+    scores = score("x", logits, [0, 1, 2])
+    assert (scores.reviews, scores.predicted) == (3, (0, 1, 0))
+    assert scores.accuracy == pytest.approx(2 / 3)
+    assert scores.f1_weighted == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert scores.loss == pytest.approx(-np.log([0.7, 0.6, 0.2]).mean(), abs=1e-6)
+
+
+def make_record() -> BenchRecord:
+    """A record by hand: int8 is twice as fast, turns one answer wrong and two right."""
+    names = ["pytorch-fp32-cpu", "onnx-int8-cpu"]
+    answers = {names[0]: (0, 0, 0, 1), names[1]: (0, 1, 1, 0)}
+    return BenchRecord(
+        config=BenchConfig(run_dir=Path("runs/x"), batch_sizes=(1,), calls=3),
+        export_sha256="0",
+        chosen="onnx-int8",
+        labels=(0, 1, 1, 1),
+        label_names=("no", "yes"),
+        environment=Environment("Linux x86_64", "A CPU", 4, 2, None, {"onnxruntime": "1.2"}),
+        backends=(
+            BackendInfo(names[0], "pytorch-fp32", "cpu", 268_000_000),
+            BackendInfo(names[1], "onnx-int8", "cpu", 67_400_000),
+        ),
+        skipped=(Skipped("onnx-fp32-cuda", "no CUDA device"),),
+        accuracies=(
+            Accuracy(names[0], 4, 0.5, 0.45, 0.7, answers[names[0]]),
+            Accuracy(names[1], 4, 0.75, 0.74, 0.6, answers[names[1]]),
+        ),
+        timings=(Timing(names[0], 1, (0.020, 0.022, 0.024)), Timing(names[1], 1, (0.010, 0.011, 0.012))),
+        duration_s=1.0,
+        finished_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+class TestReport:
+    def test_the_table_says_what_the_record_holds(self) -> None:
+        header, rule, *rows = render(make_record()).splitlines()[:4]
+        assert [cell.strip() for cell in header.split("|")[1:7]] == [
+            "backend", "accuracy", "weighted F1", "loss", "worse / better", "MB"
+        ]  # fmt: skip
+        assert set(rule) == set("|-:")
+        assert [cell.strip() for cell in rows[1].split("|")[1:-1]] == [
+            "onnx-int8-cpu", "75.00%", "74.00%", "0.600", "1 / 2", "67.4", "11.0 [10.5, 11.5]", "2.00× [2.00, 2.00]"
+        ]  # fmt: skip
+        assert "1.00× [1.00, 1.00]" in rows[0]
+        assert len({len(line) for line in (header, rule, *rows)}) == 1
+
+    def test_the_verdict_names_folder_speed_accuracy_and_size(self) -> None:
+        assert (
+            "Ship `runs/x/export/onnx-int8`: 2.00× [2.00, 2.00] the speed of `pytorch-fp32-cpu` at batch 1, "
+            "+25.00 points of accuracy on 4 reviews, 67.4 MB."
+        ) in render(make_record())
+
+    def test_what_was_not_measured_is_a_row_with_its_reason(self) -> None:
+        assert "- `onnx-fp32-cuda`: no CUDA device" in render(make_record())
+
+    def test_without_the_usual_baseline_the_first_backend_is_it(self) -> None:
+        record = make_record()
+        text = render(replace(record, backends=record.backends[1:]))
+        assert "times faster than `onnx-int8-cpu`" in text
+        assert "Ship `runs/x/export/onnx-int8` (67.4 MB)." in text
+
+    def test_a_record_round_trips(self, tmp_path: Path) -> None:
+        write_record(tmp_path / "bench.json", make_record())
+        assert read_record(tmp_path / "bench.json", BenchRecord) == make_record()
+
+
+class TestBackends:
+    def test_an_unknown_name_is_refused_with_those_there_are(self) -> None:
+        with pytest.raises(UserError, match="no backend `onnx`") as error:
+            choose_specs(["onnx"])
+        assert "onnx-int8-cpu" in error.value.hint
+
+    def test_reasons(self, exported: RunDir) -> None:
+        export = load_export(exported)
+        without_int8 = replace(export, artifacts=export.artifacts[:2])
+        specs = {spec.name: spec for spec in SPECS}
+        assert why_unusable(specs["onnx-int8-cpu"], export, None) is None
+        assert "no `onnx-int8`" in str(why_unusable(specs["onnx-int8-cpu"], without_int8, None))
+        assert why_unusable(specs["pytorch-bf16-cuda"], export, None) == "no CUDA device"
+        assert why_unusable(specs["pytorch-bf16-cuda"], export, "H100") is None
+        assert why_unusable(specs["onnx-int8-cuda"], export, "H100") == "the int8 artifact is made for CPUs"
+
+    def test_without_torch_its_backends_say_so(self, exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(UserError, match="PyTorch is not installed"):
+            load_backend(choose_specs(["pytorch-fp32-cpu"])[0], exported, threads=1)
+
+    def test_threads_are_those_of_the_budget(self, exported: RunDir) -> None:
+        import torch
+
+        before = torch.get_num_threads()
+        try:
+            load_backend(choose_specs(["pytorch-fp32-cpu"])[0], exported, threads=1)
+            assert torch.get_num_threads() == 1
+        finally:
+            torch.set_num_threads(before)
+
+
+class TestWorker:
+    def test_it_answers_as_the_backend_does_here(self, exported: RunDir) -> None:
+        spec = choose_specs(["onnx-fp32-cpu"])[0]
+        texts = ["goal race team", "soup"]
+        worker = Worker(spec, exported, threads=1)
+        try:
+            expected = load_backend(spec, exported, threads=1).logits(texts)
+            np.testing.assert_allclose(worker.logits(texts, 4096), expected, atol=1e-5)
+            assert 0 < worker.time(texts) < 10
+        finally:
+            worker.close()
+
+    def test_a_backend_that_cannot_be_loaded_says_why(self, exported: RunDir) -> None:
+        with pytest.raises(UserError, match="CUDA"):
+            Worker(choose_specs(["onnx-fp32-cuda"])[0], exported, threads=1)
+
+    def test_a_process_that_dies_is_reported(self, exported: RunDir) -> None:
+        worker = Worker(choose_specs(["onnx-fp32-cpu"])[0], exported, threads=1)
+        os.kill(worker._process.pid or 0, signal.SIGKILL)
+        with pytest.raises(UserError, match="`onnx-fp32-cpu` died with status -9"):
+            worker.logits(["a"], 4096)
+        worker.close()
+
+
+def test_the_whole_benchmark(exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command) -> None:
+    run = copy_of(exported)
+    status, out, _ = command(bench.__main__.main, "--run-dir", run.path, "--calls", 5, "--batch-sizes", 1, 4)
+    assert status == 0
+    record = read_record(run.bench_record, BenchRecord)
+    measured = [info.name for info in record.backends]
+    assert set(measured) | {s.backend for s in record.skipped} == {spec.name for spec in SPECS}
+    assert measured[: len(CPU)] == [name for name in measured if name.endswith("cpu")] == CPU
+    assert {(t.backend, t.batch_size, len(t.samples_s)) for t in record.timings} == {
+        (name, size, 5) for name in measured for size in (1, 4)
+    }
+    best = run.load().best
+    for scores in record.accuracies:
+        assert scores.reviews == 32
+        assert scores.accuracy == pytest.approx(best.accuracy, abs=0.07)
+    assert record.accuracies[0].loss == pytest.approx(best.loss, abs=1e-4)
+    assert record.backends[1].size_bytes == load_export(run).artifacts[0].size_bytes
+    assert run.bench_report.read_text() in out + "\n"
+    assert f"Ship `{run.export / 'onnx-int8'}`" in out
+
+
+def test_fewer_backends_and_reviews_on_request(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(exported)
+    config = BenchConfig(
+        run.path, backends=("onnx-int8-cpu",), calls=2, batch_sizes=(1,), max_eval_samples=7, threads=1
+    )
+    record = run_bench(config)
+    assert [scores.reviews for scores in record.accuracies] == [7]
+    assert record.skipped == ()
+    assert record.environment.threads == 1
+
+
+def test_not_one_usable_backend_is_an_error(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(exported)
+    with pytest.raises(UserError, match="not one backend"):
+        run_bench(BenchConfig(run.path, backends=("onnx-int8-cuda",)))
+    assert not run.bench_record.exists()
+
+
+def test_benchmarking_before_exporting_is_an_error(trained: RunDir, command: Command, tmp_path: Path) -> None:
+    status, _, err = command(bench.__main__.main, "--run-dir", trained.path)
+    assert status == 2
+    assert "error: no export in" in err
+    assert "hint: run `python -m exporter --quantize` first" in err
+    status, _, err = command(bench.__main__.main, "--run-dir", tmp_path)
+    assert status == 2
+    assert "error: no trained run in" in err
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: run.export_record.write_text(run.export_record.read_text()[:-40]), "cut short"),
+        (lambda run: run.export_record.write_text(json.dumps({"kind": "ExportRecord", "schema": 99})), "schema 99"),
+        (lambda run: (run.export / "onnx-fp32" / "model.onnx").write_bytes(b"x"), "changed after the export"),
+    ],
+)
+def test_a_damaged_export_is_refused_or_skipped_with_its_reason(
+    exported: RunDir,
+    copy_of: Callable[[RunDir], RunDir],
+    command: Command,
+    damage: Callable[[RunDir], object],
+    message: str,
+) -> None:
+    run = copy_of(exported)
+    damage(run)
+    status, _, err = command(bench.__main__.main, "--run-dir", run.path, "--backends", "onnx-fp32-cpu")
+    assert status == 2
+    assert message in err
+
+
+def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    run = copy_of(exported)
+    command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], "--calls", "1000000"]
+    # A terminal sends Ctrl-C to the whole group: the workers must not answer it with tracebacks of their own.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("timing"):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode in INTERRUPTED
+    assert re.fullmatch(r"error: interrupted\n\nhint: .*\n", rest)
+    assert not run.bench_record.exists()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker outlived the benchmark")

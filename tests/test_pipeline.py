@@ -1,0 +1,67 @@
+"""The three commands, one after another, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+from test_model import ARCHITECTURES
+from toys import WORDS, make_texts, make_tokenizer, write_csv
+from transformers import AutoModel
+
+from exporter.artifacts import load_export
+from exporter.config import ExportConfig
+from exporter.export import export
+from trainer.config import TrainConfig
+from trainer.run import RunDir
+from trainer.train import train
+
+
+def python_m(*command: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, topics_csv: Path, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    more = write_csv(tmp_path / "more.csv", list(make_texts(40, seed=9)))
+    recipe = ["--epochs", 16, "--batch-size", 8, "--learning-rate", 1e-2, "--max-length", 24, "--precision", "fp32"]
+    data = ["--model", checkpoint, "--dataset", topics_csv, "--eval-dataset", more, "--run-dir", run.path]
+    python_m("trainer", *data, *recipe)
+    python_m("exporter", "--quantize", "--run-dir", run.path)
+    done = python_m("bench", "--run-dir", run.path, "--calls", 3, "--batch-sizes", 1)
+    assert "| onnx-int8-cpu " in done.stdout
+    assert {path.name for path in run.path.iterdir()} == {
+        "adapter", "bench.json", "bench.md", "data", "export", "export.json", "run.json"
+    }  # fmt: skip
+
+    answers = tmp_path / "answers.jsonl"
+    python_m("exporter.predict", "--run-dir", run.path, "--file", more, "--output", answers)
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    truth = dict(make_texts(40, seed=9))
+    assert {row["label"] for row in rows} == {"food", "money", "music", "sport"}
+    assert sum(row["label"] == truth[row["text"]] for row in rows) > 30
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp_path: Path, architecture: str) -> None:
+    config, _ = ARCHITECTURES[architecture]
+    base = tmp_path / "base"
+    transformers.set_seed(0)
+    AutoModel.from_config(config).save_pretrained(base)
+    make_tokenizer(base)
+    assert config.vocab_size >= 5 + len(WORDS)
+    run = tmp_path / "run"
+    train(
+        TrainConfig(
+            str(base), str(topics_csv), epochs=8, learning_rate=1e-2, batch_size=8,
+            max_length=16, precision="fp32", device="cpu", run_dir=run,
+        )
+    )  # fmt: skip
+    export(ExportConfig(run, quantize=True, verify_samples=16))
+    assert [artifact.name for artifact in load_export(RunDir(run)).artifacts][-1] == "onnx-int8"

@@ -1,0 +1,137 @@
+"""The deployed classifier: batches, threads, providers and answers, with the base dependencies alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import exporter.runtime
+from exporter.runtime import Classifier, softmax, token_batches, usable_cores
+from trainer.errors import UserError
+from trainer.run import RunDir
+
+
+@given(lengths=st.lists(st.integers(1, 512)), batch_tokens=st.integers(1, 5000))
+def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], batch_tokens: int) -> None:
+    batches = token_batches(lengths, batch_tokens)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= batch_tokens
+
+
+def test_batches_put_similar_lengths_together() -> None:
+    assert token_batches([9, 1, 10, 2], 20) == [[1, 3], [0, 2]]
+    assert token_batches([9, 1], None) == [[0, 1]]
+    assert token_batches([], None) == token_batches([], 5) == []
+
+
+def test_softmax_is_stable() -> None:
+    np.testing.assert_allclose(
+        softmax(np.float32([[1000, 1000], [0, np.log(3)]])), [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6
+    )
+
+
+def test_predictions_come_in_order_with_all_probabilities(exported: RunDir) -> None:
+    classifier = Classifier.load(exported.export / "onnx-int8")
+    texts = ["goal race team ball coach goal race", "soup bread cheese", "", "bank loan price coin tax " * 9]
+    predictions = classifier.predict(texts)
+    assert [p.label for p in predictions][:2] == ["sport", "food"]
+    assert [p.truncated for p in predictions] == [False, False, False, True]
+    for p in predictions:
+        assert list(p.probabilities) == ["food", "money", "music", "sport"]
+        assert sum(p.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert p.label == max(p.probabilities, key=p.probabilities.__getitem__)
+    assert classifier.predict([]) == []
+
+
+def test_text_beyond_the_limit_changes_nothing(exported: RunDir) -> None:
+    classifier = Classifier.load(exported.export / "onnx-fp32")
+    start = "drum song choir tune harp " * 5  # 25 words: the limit is 24 tokens, two of them special
+    first, second = classifier.logits([start + "goal " * 20, start + "bank " * 3])
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_what_was_asked(exported: RunDir, threads: int) -> None:
+    classifier = Classifier.load(exported.export / "onnx-fp32", threads=threads)
+    assert classifier._session.get_session_options().intra_op_num_threads == threads
+
+
+def test_a_device_that_this_onnxruntime_lacks_is_refused(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(UserError, match="no `CUDAExecutionProvider`"):
+        Classifier.load(exported.export / "onnx-fp32", device="cuda")
+
+
+def test_a_silent_fall_back_to_the_cpu_is_an_error(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *args, **_: real(*args, providers=["CPUExecutionProvider"])
+    )
+    with pytest.raises(UserError, match="fell back from `CUDAExecutionProvider` to `CPUExecutionProvider`"):
+        Classifier.load(exported.export / "onnx-fp32", device="cuda")
+
+
+def test_a_checkpoint_is_not_an_onnx_artifact(exported: RunDir) -> None:
+    with pytest.raises(UserError, match="not an ONNX artifact"):
+        Classifier.load(exported.export / "pytorch-fp32")
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, np.inf),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, np.inf),
+        ({"cpu.max": "nonsense"}, np.inf),
+        ({}, np.inf),
+    ],
+)
+def test_the_quota_of_the_container_limits_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], quota: float
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(exporter.runtime, "CGROUP", tmp_path)
+    monkeypatch.setattr(exporter.runtime, "_affinity_cores", lambda: 8)
+    assert usable_cores() == min(8, max(1, int(min(quota, 8))))
+
+
+BLOCKED = (
+    "torch",
+    "transformers",
+    "peft",
+    "optimum",
+    "datasets",
+    "sklearn",
+    "onnx",
+    "pandas",
+    "pyarrow",
+    "huggingface_hub",
+)
+
+
+def test_it_answers_where_nothing_but_the_base_dependencies_can_be_imported(
+    exported: RunDir, tmp_path: Path, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    folder = (copy_of(exported).export / "onnx-int8").rename(tmp_path / "deployed")
+    code = f"""
+import sys
+for name in {BLOCKED}:
+    sys.modules[name] = None
+from exporter.runtime import Classifier
+print(Classifier.load({str(folder)!r}).predict(["goal race team ball"])[0].label)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path.cwd())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "sport\n", "")
