@@ -25,6 +25,7 @@ def raising(error: BaseException):
         (VerificationError("different", "look"), 3),
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device"), 2),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 71936 vs 71828"), 2),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 2),
     ],
 )

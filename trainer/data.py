@@ -155,7 +155,8 @@ def read_table(path: Path) -> Table:
         UserError: the file is absent, empty, of another type, not UTF-8, or malformed; the message names the line.
     """
     if not path.is_file():
-        raise UserError(f"no file `{path}`", "check the path")
+        what = f"`{path}` is a folder" if path.is_dir() else f"no file `{path}`"
+        raise UserError(what, f"give the path of a file: {_listed(FILE_TYPES)}")
     if path.suffix.lower() not in FILE_TYPES:
         raise UserError(
             f"cannot read `{path}`: unknown file type `{path.suffix}`", f"give one of {_listed(FILE_TYPES)}"

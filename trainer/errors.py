@@ -63,10 +63,12 @@ def _fail(message: str, hint: str, exit_code: int) -> int:
 def _is_disk_full(error: BaseException | None) -> bool:
     """Tell whether `error` or anything it came from is a full disk.
 
-    The writers of safetensors and of ONNX report it as text inside an exception of their own.
+    The writers of safetensors and of ONNX report it as text inside an exception of their own; that of PyTorch's
+    checkpoints only notices that less was written than it wanted.
     """
+    signs = (os.strerror(errno.ENOSPC), "inline_container.cc")
     while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        if getattr(error, "errno", None) == errno.ENOSPC or any(sign in str(error) for sign in signs):
             return True
         error = error.__cause__ or error.__context__
     return False
