@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import INTERRUPTED
+from toys import INTERRUPTED, start
 
 import bench.__main__
 from bench.accuracy import score
@@ -100,8 +99,8 @@ class TestLatency:
         drawn = draw_batches([str(i) for i in range(count)], batch_size, calls, seed=0)
         assert [len(batch) for batch in drawn] == [batch_size] * calls
         flat = [text for batch in drawn for text in batch]
-        for start in range(0, len(flat), count):
-            part = flat[start : start + count]
+        for first in range(0, len(flat), count):
+            part = flat[first : first + count]
             assert len(set(part)) == len(part)
 
 
@@ -306,9 +305,7 @@ def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
     run = copy_of(exported)
     command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], "--calls", "1000000"]
     # A terminal sends Ctrl-C to the whole group: the workers must not answer it with tracebacks of their own.
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with start(command) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith("timing"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toys import INTERRUPTED
+from toys import INTERRUPTED, start
 from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
@@ -223,7 +222,7 @@ def test_a_failed_export_leaves_the_earlier_one(
 def test_an_interrupted_export_leaves_nothing(trained: RunDir, copy_of: Copy) -> None:
     run = copy_of(trained)
     command = [sys.executable, "-m", "exporter", "--quantize", "--run-dir", str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start(command) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith("merging"):

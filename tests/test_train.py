@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import INTERRUPTED
+from toys import INTERRUPTED, start
 
 import trainer.__main__
 from trainer.config import TrainConfig
@@ -123,7 +123,7 @@ def test_an_interrupted_run_resumes_to_what_it_would_have_been(toy_config: Train
     config = replace(toy_config, run_dir=tmp_path / "run")
     epochs = ["--epochs", "30"]
     command = [sys.executable, "-m", "trainer", *flags_of(config), *epochs]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start(command) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith("epoch 2/30"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import signal
+import subprocess
 from pathlib import Path
 
 TOPICS = {
@@ -30,6 +31,21 @@ def make_texts(count: int, seed: int = 0, longest: int = 30) -> list[tuple[str, 
 
 # CPython ends by the signal itself where the interrupt came inside `exec`, as imports use it. A shell says 130 to both.
 INTERRUPTED = (130, -signal.SIGINT)
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, as a terminal does, with Ctrl-C in effect.
+
+    Under a background job of a shell it would inherit that SIGINT is ignored.
+    """
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def write_csv(path: Path, rows: list[tuple[object, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:

@@ -31,7 +31,7 @@ class TrainConfig:
     max_eval_samples: int = 2_000
     epochs: int = 3
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     warmup_ratio: float = 0.06
     weight_decay: float = 0.01
     gradient_accumulation_steps: int = 1

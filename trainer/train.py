@@ -276,6 +276,7 @@ def _make_trainer(
         greater_is_better=False,
         remove_unused_columns=False,
         dataloader_pin_memory=device == "cuda",
+        ddp_find_unused_parameters=False,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
