@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from bench.config import BenchConfig
 from trainer.errors import run_command
+from trainer.flags import HelpFormatter, parse, take_defaults
 
 
 def main() -> None:
     """Read the flags, measure, and print the table."""
-    flags = vars(make_parser().parse_args()).items()
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in flags}
-    config = BenchConfig(**values)
+    config = parse(make_parser(), BenchConfig)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from bench.report import render
     from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it
@@ -32,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Compare accuracy and latency of a trained classifier across PyTorch and ONNX Runtime.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the exported run to measure")
     parser.add_argument("--backends", nargs="+", metavar="NAME", help="which to measure, as named in the table (all)")
@@ -42,8 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-eval-samples", type=int, metavar="N", help="most reviews to score; 0 takes all")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each backend (all usable cores)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the reviews drawn and of the order")
-    parser.set_defaults(**{field.name: field.default for field in fields(BenchConfig)})
-    return parser
+    return take_defaults(parser, BenchConfig)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from onnxruntime import get_available_providers
+
 from exporter.artifacts import MERGED, ONNX_FP32, ONNX_INT8, ExportRecord
 from exporter.reference import Dtype, TorchClassifier
-from exporter.runtime import Classifier, FloatArray
+from exporter.runtime import PROVIDERS, Classifier, FloatArray
 from trainer.errors import UserError
 from trainer.run import RunDir
 
@@ -33,7 +35,8 @@ class BackendSpec:
     name: str
     artifact: str
     device: Device
-    dtype: Dtype | Literal["int8"]
+    dtype: Dtype = "fp32"
+    """The precision that PyTorch computes in; an ONNX artifact brings its own."""
 
 
 SPECS = (
@@ -43,10 +46,10 @@ SPECS = (
     BackendSpec("pytorch-fp32-cuda", MERGED, "cuda", "fp32"),
     BackendSpec("pytorch-bf16-cuda", MERGED, "cuda", "bf16"),
     BackendSpec("pytorch-fp16-cuda", MERGED, "cuda", "fp16"),
-    BackendSpec("onnx-fp32-cpu", ONNX_FP32, "cpu", "fp32"),
-    BackendSpec("onnx-fp32-cuda", ONNX_FP32, "cuda", "fp32"),
-    BackendSpec("onnx-int8-cpu", ONNX_INT8, "cpu", "int8"),
-    BackendSpec("onnx-int8-cuda", ONNX_INT8, "cuda", "int8"),
+    BackendSpec("onnx-fp32-cpu", ONNX_FP32, "cpu"),
+    BackendSpec("onnx-fp32-cuda", ONNX_FP32, "cuda"),
+    BackendSpec("onnx-int8-cpu", ONNX_INT8, "cpu"),
+    BackendSpec("onnx-int8-cuda", ONNX_INT8, "cuda"),
 )
 
 
@@ -67,10 +70,12 @@ def why_unusable(spec: BackendSpec, export: ExportRecord, gpu: str | None) -> st
     if spec.artifact != ADAPTER and spec.artifact not in {artifact.name for artifact in export.artifacts}:
         return f"the export has no `{spec.artifact}`; `{ExportRecord.MADE_BY}` makes it"
     if spec.device == "cuda":
-        if spec.dtype == "int8":
+        if spec.artifact == ONNX_INT8:
             return "the int8 artifact is made for CPUs"
         if gpu is None:
             return "no CUDA device"
+        if spec.artifact.startswith("onnx") and PROVIDERS["cuda"] not in get_available_providers():
+            return "this onnxruntime cannot use CUDA; `onnxruntime-gpu` can"
     return None
 
 
@@ -87,7 +92,6 @@ def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Backend:
     except ModuleNotFoundError:
         raise UserError("PyTorch is not installed", "`pip install 'lora2onnx[train]'`") from None
     torch.set_num_threads(threads)
-    dtype: Dtype = "fp32" if spec.dtype == "int8" else spec.dtype
     if spec.artifact == ADAPTER:
-        return TorchClassifier.load_adapter(run, spec.device, dtype)
-    return TorchClassifier.load(run.export / spec.artifact, spec.device, dtype)
+        return TorchClassifier.load_adapter(run, spec.device, spec.dtype)
+    return TorchClassifier.load(run.export / spec.artifact, spec.device, spec.dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import UserError
-from trainer.run import DEFAULT_RUN_DIR
+from trainer.config import TrainConfig
+from trainer.flags import check_at_least, out_of_range
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class BenchConfig:
         UserError: a value is out of its range.
     """
 
-    run_dir: Path = DEFAULT_RUN_DIR
+    run_dir: Path = TrainConfig.run_dir
     backends: tuple[str, ...] | None = None
     batch_sizes: tuple[int, ...] = (1, 8)
     calls: int = 64
@@ -27,10 +27,6 @@ class BenchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field, least in (("calls", 1), ("warmup", 0), ("max_eval_samples", 0), ("threads", 1)):
-            value = getattr(self, field)
-            if value is not None and value < least:
-                flag = "--" + field.replace("_", "-")
-                raise UserError(f"`{flag} {value}` is out of range", f"give `{flag}` a value of at least {least}")
+        check_at_least(self, {"calls": 1, "warmup": 0, "max_eval_samples": 0, "threads": 1})
         if min(self.batch_sizes) < 1:
-            raise UserError("a batch holds at least one review", "give `--batch-sizes` values of at least 1")
+            raise out_of_range("batch_sizes", min(self.batch_sizes), "at least 1")

@@ -12,7 +12,7 @@ def render(record: BenchRecord) -> str:
     return "\n\n".join(
         part
         for part in (
-            _table([_header(record), *(_row(record, info) for info in record.backends)]),
+            _table([_header(record), *(_row(record, info) for info in record.backends), *_empty_rows(record)]),
             _verdict(record),
             _skipped(record),
             _method(record),
@@ -36,6 +36,10 @@ def _row(record: BenchRecord, info: BackendInfo) -> list[str]:
         samples = _samples(record, info.name, batch_size)
         cells += [_milliseconds(spread(samples)), _ratio(speed_ratio(_baseline(record, batch_size), samples))]
     return [info.name, *cells]
+
+
+def _empty_rows(record: BenchRecord) -> list[list[str]]:
+    return [[s.backend, *["–"] * (len(_header(record)) - 1)] for s in record.skipped]
 
 
 def _verdict(record: BenchRecord) -> str:
@@ -68,6 +72,7 @@ def _method(record: BenchRecord) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     gpu = f", {environment.gpu}" if environment.gpu else ""
     return (
+        f"Scores: on {len(record.labels):,} evaluation reviews. "
         f"Times: median [quartiles] of {record.config.calls} calls, texts in, logits out, on reviews drawn at random; "
         f"every backend in a process of its own, {environment.threads} threads each, in interleaved random order. "
         f"Speed: times faster than `{_baseline_name(record)}`, call by call. "

@@ -18,7 +18,7 @@ from bench.latency import time_backends
 from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
 from bench.worker import Worker
-from exporter.artifacts import ExportRecord, load_export
+from exporter.artifacts import ExportRecord, IntegrityError, load_export
 from exporter.runtime import BATCH_TOKENS, FloatArray, usable_cores
 from trainer.data import Examples, read_examples
 from trainer.errors import UserError
@@ -77,6 +77,8 @@ def _start(
             _say(f"loading {spec.name}")
             try:
                 workers[spec.name] = stack.enter_context(closing(Worker(spec, run, environment.threads)))
+            except IntegrityError:  # a changed file, or a GPU row that would be measured on the CPU
+                raise
             except UserError as error:
                 reason = error.message
         if reason is not None:

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -29,7 +29,10 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec, run, threads), daemon=True)
-        self._process.start()
+        # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
+        # since the child takes a moment before it could set it for itself.
+        with _ignored(signal.SIGINT):
+            self._process.start()
         theirs.close()
         self._receive()
 
@@ -70,7 +73,6 @@ class Worker:
 
 def _serve(pipe: Connection, spec: BackendSpec, run: RunDir, threads: int) -> None:
     """Load the backend and answer questions until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[variable] = str(threads)
     try:
@@ -82,7 +84,22 @@ def _serve(pipe: Connection, spec: BackendSpec, run: RunDir, threads: int) -> No
                     pipe.send(backend.logits(texts, batch_tokens=batch_tokens))
                 case "time", texts:
                     pipe.send(timed_call(backend, texts))
-    except UserError as error:
-        pipe.send(error)
     except (EOFError, ConnectionError):
         pass  # the parent is done, or gone
+    except UserError as error:
+        pipe.send(error)
+    except Exception as error:  # whatever a runtime raises is a reason to be told, such as a device out of memory
+        reason = (str(error).splitlines() or [""])[0]
+        pipe.send(
+            UserError(f"`{spec.name}` failed: {type(error).__name__}: {reason}", "leave it out with `--backends`")
+        )
+
+
+@contextlib.contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """Ignore a signal for the time being; a process started in it goes on ignoring it."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from exporter.artifacts import ExportRecord
 from exporter.config import ExportConfig
 from trainer.errors import run_command
+from trainer.flags import HelpFormatter, parse, run_dir_flag, take_defaults
 
 
 def main() -> None:
     """Read the flags, export, and print what was made and how it was proved."""
-    config = ExportConfig(**vars(make_parser().parse_args()))
+    config = parse(make_parser(), ExportConfig)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from exporter.export import export  # takes seconds to import, and --help should not wait for it
 
@@ -27,19 +27,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m exporter",
         description="Merge a trained adapter, export it to ONNX, quantize it, and prove it the same classifier.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to export")
     parser.add_argument("--quantize", action="store_true", help="also make an int8 artifact for CPUs")
     parser.add_argument("--verify-samples", type=int, metavar="N", help="most evaluation reviews to compare on")
-    parser.set_defaults(**{field.name: field.default for field in fields(ExportConfig)})
-    return parser
+    return take_defaults(parser, ExportConfig)
 
 
 def summary(record: ExportRecord) -> str:
     """Render an export's proof, its artifacts and the next command, for a person."""
     run_dir = record.config.run_dir
-    flag = "" if run_dir == ExportConfig.run_dir else f" --run-dir {run_dir}"
+    flag = run_dir_flag(run_dir, ExportConfig.run_dir)
     lines = [
         f"proof, on {record.comparisons[0].reviews} evaluation reviews, shortest to longest, alone and in batches:",
         f"{'':<30}{'logits, largest':>18}{'probability, mean':>20}   answers changed",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.config import ExportConfig
-from trainer.encoding import Truncation
+from trainer.config import Truncation
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record, write_record
 from trainer.run import RunDir, TrainRecord
@@ -15,6 +15,7 @@ from trainer.run import RunDir, TrainRecord
 Precision = Literal["fp32", "int8"]
 
 MANIFEST = "artifact.json"
+NEEDED = ("tokenizer.json", "config.json")
 MERGED = "pytorch-fp32"
 ONNX_FP32 = "onnx-fp32"
 ONNX_INT8 = "onnx-int8"
@@ -45,6 +46,20 @@ class Artifact:
     """Of every other file in the folder."""
 
 
+class IntegrityError(UserError):
+    """Something is not what it says it is: never to be passed over in silence."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a form of the classifier may be from the one it was made from. A bound of None is not checked."""
+
+    max_abs_logit: float | None = None
+    logit_noise: float | None = None
+    mean_abs_probability: float | None = None
+    sure_flips_share: float = 0.0
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How far one form of the classifier is from the form that it was made from, on the same reviews."""
@@ -66,6 +81,7 @@ class Comparison:
     """Wrong before and after, in different ways."""
     flips_sure: int
     """Those of the flips where the reference was sure."""
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ def seal(folder: Path, *, model_file: str, precision: Precision, train: TrainRec
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    for needed in (model_file, "tokenizer.json", "config.json"):
+    for needed in (model_file, *NEEDED):
         if needed not in names:
             raise UserError(f"`{folder.name}` came out without `{needed}`", "report this as a bug")
     artifact = Artifact(
@@ -127,11 +143,16 @@ def open_artifact(folder: Path) -> Artifact:
     for name, recorded in artifact.sha256.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"`{folder / MANIFEST}` points outside its folder: `{name}`", "do not trust this folder")
+            raise IntegrityError(
+                f"`{folder / MANIFEST}` points outside its folder: `{name}`", "do not trust this folder"
+            )
         if not path.is_file() or file_sha256(path) != recorded:
-            raise UserError(f"`{path}` is missing or was changed after the export", "copy or export the artifact again")
-    if artifact.model_file not in artifact.sha256:
-        raise UserError(f"`{folder / MANIFEST}` has no checksum for its model", "do not trust this folder")
+            raise IntegrityError(
+                f"`{path}` is missing or was changed after the export", "copy or export the artifact again"
+            )
+    for name in (artifact.model_file, *NEEDED):
+        if name not in artifact.sha256:
+            raise IntegrityError(f"`{folder / MANIFEST}` has no checksum for `{name}`", "do not trust this folder")
     return artifact
 
 

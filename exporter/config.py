@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import UserError
-from trainer.run import DEFAULT_RUN_DIR
+from trainer.config import TrainConfig
+from trainer.flags import check_at_least
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,9 @@ class ExportConfig:
         UserError: a value is out of its range.
     """
 
-    run_dir: Path = DEFAULT_RUN_DIR
+    run_dir: Path = TrainConfig.run_dir
     quantize: bool = False
     verify_samples: int = 256
 
     def __post_init__(self) -> None:
-        if self.verify_samples < 1:
-            raise UserError("nothing to verify with", "give `--verify-samples` a value of at least 1")
+        check_at_least(self, {"verify_samples": 1})

@@ -8,22 +8,21 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from exporter.artifacts import MERGED, ONNX_FP32, ONNX_INT8, Artifact, Comparison, ExportRecord, seal
+from exporter.artifacts import MERGED, ONNX_FP32, ONNX_INT8, Artifact, Comparison, ExportRecord, Tolerance, seal
 from exporter.config import ExportConfig
 from exporter.convert import convert
 from exporter.merge import copy_tokenizer, merge
 from exporter.quantize import dynamic_int8
 from exporter.reference import TorchClassifier, adapter_encoder
 from exporter.runtime import Classifier, FloatArray
-from exporter.verify import SAME_ANSWERS, SAME_NUMBERS, HasLogits, Tolerance, answers, check, choose_reviews, compare
+from exporter.verify import SAME_ANSWERS, SAME_NUMBERS, HasLogits, answers, check, choose_reviews, compare
 from trainer.data import Examples, read_examples
-from trainer.records import file_sha256, write_record
+from trainer.records import file_sha256, installed_versions, write_record
 from trainer.run import RunDir, TrainRecord
 
-PACKAGES = ("torch", "transformers", "peft", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+PACKAGES = ("torch", "transformers", "peft", "optimum", "optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 def export(config: ExportConfig) -> ExportRecord:
@@ -50,7 +49,7 @@ def export(config: ExportConfig) -> ExportRecord:
             comparisons=tuple(chain.comparisons),
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={package: version(package) for package in PACKAGES},
+            versions=installed_versions(PACKAGES),
         )
         _put_in_place(run, folder)
     write_record(run.export_record, record)
@@ -74,8 +73,8 @@ class Chain:
         logits = answers(classifier, self._reviews.texts)
         if self._last:
             reference, reference_logits = self._last
-            comparison = compare(reference_logits, logits, self._reviews.labels, names=(name, reference))
-            check(comparison, tolerance)
+            comparison = compare(reference_logits, logits, self._reviews.labels, tolerance, names=(name, reference))
+            check(comparison)
             self.comparisons.append(comparison)
         self._last = (name, logits)
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.artifacts import load_export
-from trainer.data import read_texts
+from trainer.config import TrainConfig
+from trainer.data import check_unicode, read_texts
 from trainer.errors import UserError, run_command
+from trainer.flags import HelpFormatter
 from trainer.records import write_text
-from trainer.run import DEFAULT_RUN_DIR, RunDir
+from trainer.run import RunDir
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 def main() -> None:
     """Read the flags, classify, and print or write the answers."""
     args = make_parser().parse_args()
+    if args.artifact and args.run_dir:
+        raise UserError("both `--artifact` and `--run-dir` were given", "give one of them")
     texts = _texts(args.text, args.file, args.text_column)
+    check_unicode(texts, "the input")
     _check_output(args.output, args.file)
-    folder = args.artifact or _chosen_artifact(RunDir(args.run_dir))
+    folder = args.artifact or _chosen_artifact(RunDir(args.run_dir or TrainConfig.run_dir))
     from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
 
     predictions = Classifier.load(folder).predict(texts)
@@ -42,14 +47,14 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m exporter.predict",
         description="Classify texts with an exported artifact. Without a text or --file, reads one text a line from "
         "standard input.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("text", nargs="*", help="the texts to classify")
     parser.add_argument("--file", type=Path, help="a CSV, TSV, JSON Lines or Parquet file with the texts")
     parser.add_argument("--text-column", help="column with the texts (found by its usual names)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the answers to this .csv or .jsonl file")
     parser.add_argument("--artifact", type=Path, metavar="DIR", help="the artifact's folder (the run's chosen one)")
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", default=DEFAULT_RUN_DIR, help="the run to take it from")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to take it from (runs/default)")
     return parser
 
 
@@ -82,6 +87,8 @@ def render(texts: list[str], predictions: list[Prediction], suffix: str) -> str:
 def _texts(given: list[str], file: Path | None, text_column: str | None) -> list[str]:
     if given and file:
         raise UserError("both a text and `--file` were given", "give one of them")
+    if text_column and not file:
+        raise UserError("`--text-column` goes with `--file`", "leave it out, or name the file")
     if file:
         return read_texts(file, text_column)
     if given:

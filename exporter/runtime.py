@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from exporter.artifacts import Artifact, open_artifact
+from exporter.artifacts import Artifact, IntegrityError, open_artifact
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 
@@ -59,7 +59,7 @@ class Classifier:
         Args:
             folder: the artifact's folder.
             device: where to run.
-            threads: how many threads one call may use; all usable cores where None.
+            threads: how many threads one call of the model may use; all usable cores where None.
 
         Raises:
             UserError: the folder is no ONNX artifact or was changed, or the device cannot be used.
@@ -151,7 +151,7 @@ def _affinity_cores() -> int:
 
 
 def _cgroup_cores() -> float:
-    """Return the CPU quota of this process's control group in cores, infinite where there is none.
+    """Return the CPU quota of the container in cores, infinite where there is none.
 
     Source: the kernel's documentation of `cpu.max` (cgroup v2) and `cpu.cfs_quota_us` (v1).
     """
@@ -178,6 +178,8 @@ def _session(model: Path, device: str, threads: int) -> onnxruntime.InferenceSes
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Otherwise its threads spin for a while after each call, on cores that somebody else may want.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     onnxruntime.disable_telemetry_events()
     try:
@@ -185,7 +187,7 @@ def _session(model: Path, device: str, threads: int) -> onnxruntime.InferenceSes
     except Exception as error:  # onnxruntime raises classes of its own that it does not export
         raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
     if session.get_providers()[0] != provider:
-        raise UserError(
+        raise IntegrityError(
             f"onnxruntime fell back from `{provider}` to `{session.get_providers()[0]}`",
             "install the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
         )

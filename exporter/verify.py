@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from exporter.artifacts import Comparison
+from exporter.artifacts import Comparison, Tolerance
 from exporter.runtime import FloatArray, softmax
 from trainer.data import Examples
 from trainer.errors import UserError
@@ -30,20 +29,10 @@ class HasLogits(Protocol):
         """Return the logits of `texts`, [len(texts), classes]."""
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a form may be from the one it was made from. A bound of None is not checked."""
-
-    max_abs_logit: float | None = None
-    logit_noise: float | None = None
-    mean_abs_probability: float | None = None
-    sure_flips_share: float = 0.0
-
-
 SAME_NUMBERS = Tolerance(max_abs_logit=1e-3)
 """For links that only reorder fp32 arithmetic: merging, and the conversion to ONNX."""
 
-SAME_ANSWERS = Tolerance(logit_noise=0.15, mean_abs_probability=0.05, sure_flips_share=0.05)
+SAME_ANSWERS = Tolerance(logit_noise=0.5, mean_abs_probability=0.05, sure_flips_share=0.05)
 """For int8, which changes every number a little: a broken recipe is far beyond it, a usable one far below."""
 
 
@@ -77,7 +66,7 @@ def answers(classifier: HasLogits, texts: Sequence[str]) -> FloatArray:
 
 
 def compare(
-    reference: FloatArray, candidate: FloatArray, labels: Sequence[int], *, names: tuple[str, str]
+    reference: FloatArray, candidate: FloatArray, labels: Sequence[int], tolerance: Tolerance, *, names: tuple[str, str]
 ) -> Comparison:
     """Measure how far `candidate` is from `reference`.
 
@@ -85,6 +74,7 @@ def compare(
         reference: logits, [reviews, classes].
         candidate: logits of the same reviews.
         labels: the true class of each review.
+        tolerance: how far it may be; see `check`.
         names: what the two are called: the candidate, then the reference.
     """
     before, after, truth = reference.argmax(-1), candidate.argmax(-1), np.asarray(labels)
@@ -105,15 +95,17 @@ def compare(
         flips_helpful=int((flips & (after == truth)).sum()),
         flips_other=int((flips & (before != truth) & (after != truth)).sum()),
         flips_sure=int((flips & (probabilities.max(-1) >= SURE)).sum()),
+        tolerance=tolerance,
     )
 
 
-def check(comparison: Comparison, tolerance: Tolerance) -> None:
+def check(comparison: Comparison) -> None:
     """Refuse a comparison that is beyond its tolerance.
 
     Raises:
         VerificationError: it is, or its numbers are not finite.
     """
+    tolerance = comparison.tolerance
     measured = (
         ("largest logit difference", comparison.max_abs_logit, tolerance.max_abs_logit),
         ("mean logit difference over their spread", comparison.logit_noise, tolerance.logit_noise),

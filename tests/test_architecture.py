@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
 SURFACE = {
-    "trainer": {"data", "encoding", "errors", "records", "run", "sources"},
+    "trainer": {"config", "data", "encoding", "errors", "flags", "records", "run", "sources"},
     "exporter": {"artifacts", "reference", "runtime"},
 }
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")

@@ -20,7 +20,7 @@ from toys import INTERRUPTED, start
 
 import bench.__main__
 from bench.accuracy import score
-from bench.backends import SPECS, choose_specs, load_backend, why_unusable
+from bench.backends import SPECS, BackendSpec, choose_specs, load_backend, why_unusable
 from bench.config import BenchConfig
 from bench.latency import draw_batches, time_backends, timed_call
 from bench.report import render
@@ -28,7 +28,7 @@ from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipp
 from bench.run import bench as run_bench
 from bench.stats import Spread, flips, speed_ratio, spread
 from bench.worker import Worker
-from exporter.artifacts import load_export
+from exporter.artifacts import IntegrityError, load_export
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir
@@ -104,6 +104,10 @@ class TestLatency:
             assert len(set(part)) == len(part)
 
 
+def test_a_confident_mistake_costs_what_it_should() -> None:
+    assert score("x", np.float32([[0, 40], [0, 1]]), [0, 1]).loss == pytest.approx((40 + np.log(1 + np.exp(-1))) / 2)
+
+
 def test_scores_are_those_of_scikit_learn() -> None:
     logits = np.log(np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2]]))
     scores = score("x", logits, [0, 1, 2])
@@ -141,7 +145,7 @@ def make_record() -> BenchRecord:
 
 class TestReport:
     def test_the_table_says_what_the_record_holds(self) -> None:
-        header, rule, *rows = render(make_record()).splitlines()[:4]
+        header, rule, *rows = render(make_record()).splitlines()[:5]
         assert [cell.strip() for cell in header.split("|")[1:7]] == [
             "backend", "accuracy", "weighted F1", "loss", "worse / better", "MB"
         ]  # fmt: skip
@@ -159,7 +163,10 @@ class TestReport:
         ) in render(make_record())
 
     def test_what_was_not_measured_is_a_row_with_its_reason(self) -> None:
-        assert "- `onnx-fp32-cuda`: no CUDA device" in render(make_record())
+        text = render(make_record())
+        assert "- `onnx-fp32-cuda`: no CUDA device" in text
+        (row,) = [line for line in text.splitlines() if line.startswith("| onnx-fp32-cuda")]
+        assert {cell.strip() for cell in row.split("|")[2:-1]} == {"–"}
 
     def test_without_the_usual_baseline_the_first_backend_is_it(self) -> None:
         record = make_record()
@@ -178,7 +185,7 @@ class TestBackends:
             choose_specs(["onnx"])
         assert "onnx-int8-cpu" in error.value.hint
 
-    def test_reasons(self, exported: RunDir) -> None:
+    def test_reasons(self, exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         export = load_export(exported)
         without_int8 = replace(export, artifacts=export.artifacts[:2])
         specs = {spec.name: spec for spec in SPECS}
@@ -186,6 +193,10 @@ class TestBackends:
         assert "no `onnx-int8`" in str(why_unusable(specs["onnx-int8-cpu"], without_int8, None))
         assert why_unusable(specs["pytorch-bf16-cuda"], export, None) == "no CUDA device"
         assert why_unusable(specs["pytorch-bf16-cuda"], export, "H100") is None
+        monkeypatch.setattr("bench.backends.get_available_providers", lambda: ["CPUExecutionProvider"])
+        assert "onnxruntime-gpu" in str(why_unusable(specs["onnx-fp32-cuda"], export, "H100"))
+        monkeypatch.setattr("bench.backends.get_available_providers", lambda: ["CUDAExecutionProvider"])
+        assert why_unusable(specs["onnx-fp32-cuda"], export, "H100") is None
         assert why_unusable(specs["onnx-int8-cuda"], export, "H100") == "the int8 artifact is made for CPUs"
 
     def test_without_torch_its_backends_say_so(self, exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,9 +227,14 @@ class TestWorker:
         finally:
             worker.close()
 
-    def test_a_backend_that_cannot_be_loaded_says_why(self, exported: RunDir) -> None:
-        with pytest.raises(UserError, match="CUDA"):
-            Worker(choose_specs(["onnx-fp32-cuda"])[0], exported, threads=1)
+    def test_a_backend_that_cannot_be_loaded_says_why(self, trained: RunDir) -> None:
+        with pytest.raises(UserError, match="not an artifact"):
+            Worker(choose_specs(["onnx-fp32-cpu"])[0], trained, threads=1)
+
+    def test_whatever_a_runtime_raises_is_told_in_a_line(self, exported: RunDir) -> None:
+        odd = BackendSpec("odd", "pytorch-fp32", "nowhere")  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"`odd` failed: RuntimeError: .*nowhere"):
+            Worker(odd, exported, threads=1)
 
     def test_a_process_that_dies_is_reported(self, exported: RunDir) -> None:
         worker = Worker(choose_specs(["onnx-fp32-cpu"])[0], exported, threads=1)
@@ -235,7 +251,7 @@ def test_the_whole_benchmark(exported: RunDir, copy_of: Callable[[RunDir], RunDi
     record = read_record(run.bench_record, BenchRecord)
     measured = [info.name for info in record.backends]
     assert set(measured) | {s.backend for s in record.skipped} == {spec.name for spec in SPECS}
-    assert measured[: len(CPU)] == [name for name in measured if name.endswith("cpu")] == CPU
+    assert [name for name in measured if name.endswith("cpu")] == CPU
     assert {(t.backend, t.batch_size, len(t.samples_s)) for t in record.timings} == {
         (name, size, 5) for name in measured for size in (1, 4)
     }
@@ -277,6 +293,15 @@ def test_benchmarking_before_exporting_is_an_error(trained: RunDir, command: Com
     assert "error: no trained run in" in err
 
 
+def test_a_changed_artifact_is_an_error_even_where_another_backend_could_be_measured(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    run = copy_of(exported)
+    (run.export / "onnx-fp32" / "model.onnx").write_bytes(b"x")
+    with pytest.raises(IntegrityError):
+        run_bench(BenchConfig(run.path, backends=("onnx-int8-cpu", "onnx-fp32-cpu"), calls=1))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -299,8 +324,9 @@ def test_a_damaged_export_is_refused_or_skipped_with_its_reason(
     assert message in err
 
 
+@pytest.mark.parametrize("moment", ["loading onnx-int8-cpu", "timing"])
 def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], moment: str
 ) -> None:
     run = copy_of(exported)
     command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], "--calls", "1000000"]
@@ -308,7 +334,8 @@ def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
     with start(command) as process:
         assert process.stderr
         for line in process.stderr:
-            if line.startswith("timing"):
+            if line.startswith(moment):
+                time.sleep(0.2)
                 os.killpg(process.pid, signal.SIGINT)
                 break
         rest = process.stderr.read()

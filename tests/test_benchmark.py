@@ -1,4 +1,7 @@
-"""Each backend on the built-in sample, timed by pytest-benchmark through the code that `python -m bench` times.
+"""Each backend on the built-in sample, timed by pytest-benchmark.
+
+The backends are those of `python -m bench`, but share one process: use this to watch one of them over time, and the
+command to compare them.
 
 Deselected by default: `make bench`.
 """

@@ -129,6 +129,27 @@ def test_no_text_stands_in_both_parts(
     assert splits.duplicates_dropped == len(rows) - len(distinct - (parts[1] if separate else set()))
 
 
+def test_class_names_are_those_of_the_label_column(tmp_path: Path) -> None:
+    import datasets
+
+    names = {"category": ["ham", "spam"], "label": ["neg", "pos"], "other": ["buy", "sell"]}
+    features = {"text": datasets.Value("string"), "topic": datasets.Value("string")}
+    features |= {column: datasets.ClassLabel(names=classes) for column, classes in names.items()}
+    rows = {column: [i % 2 for i in range(20)] for column in names}
+    rows |= {"text": [f"text {i}" for i in range(20)], "topic": [f"t{i % 2}" for i in range(20)]}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(tmp_path / "a.parquet")
+    expected = {None: ("neg", "pos"), "other": ("buy", "sell"), "category": ("ham", "spam"), "topic": ("t0", "t1")}
+    for column, classes in expected.items():
+        assert load_splits(str(tmp_path / "a.parquet"), None, label_column=column).label_names == classes
+
+
+def test_the_first_evaluation_reviews_are_not_all_of_one_class(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "ab"[i // 50]) for i in range(100)]
+    held_out = write_csv(tmp_path / "b.csv", [(f"other {text}", label) for text, label in rows])
+    splits = load_splits(str(write_csv(tmp_path / "a.csv", rows)), str(held_out))
+    assert set(splits.evaluation.labels[:20]) == {0, 1}
+
+
 def test_samples_keep_the_shares_of_the_classes(tmp_path: Path) -> None:
     rows = [(f"text {i}", "rare" if i % 10 == 0 else "common") for i in range(1000)]
     splits = load_splits(str(write_csv(tmp_path / "a.csv", rows)), None, max_train_samples=100, max_eval_samples=50)
@@ -163,6 +184,7 @@ def bad_file(folder: Path, name: str, content: bytes) -> Path:
         ("a.jsonl", b'{"text": "\xff"}\n', "not valid UTF-8"),
         ("a.csv", b"text,label\na,b,c\n", "line 2: 3 fields"),
         ("a.csv", b"text,text\na,b\n", "names a column twice"),
+        ("a.csv", b'label,text\nx,"never closed\ny,b\n', "line 3: unexpected end of data"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
         ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', "line 2 has other fields"),
         ("a.jsonl", b"[1]\n", "line 1 has other fields"),
@@ -188,12 +210,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         ([("a", "x"), ("b", "")], "1 of 2 rows with a label that is empty"),
         ([(f"t{i}", "x") for i in range(9)], "one class only: `x`"),
         ([*[(f"t{i}", "x") for i in range(9)], ("b", "y")], "1 different texts of the class `y`"),
+        ([("\ud800", "x"), ("b", "y")], "text 1 of .* is not valid Unicode"),
         ([("same", "xy"[i % 2]) for i in range(9)], "0 different texts of the class `y`"),
     ],
 )
 def test_bad_rows_are_refused(tmp_path: Path, rows: list[tuple[object, ...]], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_splits(str(write_csv(tmp_path / "a.csv", rows)), None)
+        load_splits(str(write(tmp_path, "jsonl", rows)), None)
 
 
 def test_unknown_columns_are_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -248,6 +271,16 @@ def test_a_hub_dataset_brings_its_split_its_class_names_and_its_commit() -> None
     assert (len(splits.train), len(splits.evaluation)) == (30, 10)
     assert (splits.source.name, splits.source.revision) == ("acme/reviews", "abc123")
     assert len(load_splits("acme/reviews", "unsupervised").evaluation) == 5
+
+
+def test_an_evaluation_set_that_was_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    odd = datasets.DatasetDict(evaluation=datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]}))
+    monkeypatch.setattr("trainer.sources._dataset_commit", lambda _: "abc123")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: odd)
+    with pytest.raises(UserError, match="`acme/odd` has no split to evaluate on"):
+        load_splits("sample", "acme/odd")
 
 
 def test_without_the_hub_the_default_is_replaced_and_a_name_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from tokenizers import Tokenizer
 from toys import WORDS, make_texts
 from transformers import AutoTokenizer
 
-from trainer.encoding import Encoder, Truncation
+from trainer.config import Truncation
+from trainer.encoding import Encoder
 from trainer.errors import UserError
 
 
@@ -62,6 +64,13 @@ def test_special_tokens_come_from_the_tokenizer(checkpoint: Path, tmp_path: Path
 def test_a_limit_that_the_special_tokens_fill_is_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="special tokens"):
         encoder(checkpoint, 2)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    content = json.loads((checkpoint / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+    with pytest.raises(UserError, match="no special token"):
+        encoder(tmp_path, 8)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_our_own_defects_keep_their_traceback() -> None:
         run_command(raising(ZeroDivisionError()), if_interrupted="")
 
 
+def test_a_package_of_the_train_extra_that_is_absent_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ModuleNotFoundError("No module named 'sklearn.metrics'", name="sklearn.metrics")
+    assert run_command(raising(error), if_interrupted="") == 2
+    assert "pip install 'lora2onnx[train]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        run_command(raising(ModuleNotFoundError(name="trainer.nonsense")), if_interrupted="")
+
+
 def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(lambda: None, if_interrupted="") == 0
     assert capsys.readouterr() == ("", "")

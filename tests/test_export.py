@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
 import exporter.export
-from exporter.artifacts import MANIFEST, Artifact, ExportRecord, load_export, open_artifact
+from exporter.artifacts import MANIFEST, Artifact, ExportRecord, IntegrityError, load_export, open_artifact
 from exporter.config import ExportConfig
 from exporter.export import export
 from exporter.reference import TorchClassifier
@@ -28,7 +28,7 @@ from exporter.verify import VerificationError
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
-from trainer.run import ADAPTER_WEIGHTS, RunDir
+from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 Copy = Callable[[RunDir], RunDir]
@@ -79,7 +79,7 @@ def test_merging_follows_its_formula(exported: RunDir, checkpoint: Path) -> None
     base, merged = (
         load_file(folder / "model.safetensors") for folder in (checkpoint, exported.export / "pytorch-fp32")
     )
-    adapter = load_file(exported.adapter / ADAPTER_WEIGHTS)
+    adapter = load_file(exported.adapter / "adapter_model.safetensors")
     layer = "transformer.layer.1.attention.q_lin"
     a, b = (adapter[f"base_model.model.distilbert.{layer}.lora_{part}.weight"] for part in "AB")
     expected = base[f"{layer}.weight"] + 16 / 8 * (b @ a)
@@ -137,6 +137,11 @@ def test_a_later_export_replaces_an_earlier_one(exported: RunDir, copy_of: Copy)
     run = copy_of(exported)
     export(ExportConfig(run_dir=run.path, verify_samples=4))
     assert set(listing(run.export)) == {"pytorch-fp32", "onnx-fp32"}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
 
 
 def sabotaged(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,9 +252,11 @@ def test_exporting_before_training_is_an_error(tmp_path: Path, command: Command)
     [
         (lambda run: run.record.write_text(run.record.read_text()[:200]), "cut short"),
         (lambda run: run.record.write_text(run.record.read_text().replace('"schema": 1', '"schema": 0')), "schema 0"),
-        (lambda run: (run.adapter / ADAPTER_WEIGHTS).unlink(), "is not the file that"),
-        (lambda run: (run.adapter / ADAPTER_WEIGHTS).write_bytes(b"x"), "is not the file that"),
+        (lambda run: (run.adapter / "adapter_model.safetensors").unlink(), "is not the file that"),
+        (lambda run: (run.adapter / "adapter_model.safetensors").write_bytes(b"x"), "is not the file that"),
         (lambda run: run.evaluation.write_text("{}"), "is not the file that"),
+        (lambda run: (run.adapter / "tokenizer.json").unlink(), "is not the file that"),
+        (lambda run: edit(run.adapter / "adapter_config.json", '"lora_alpha": 16', '"lora_alpha": 1600'), "is not the"),
     ],
 )
 def test_a_damaged_run_is_refused(
@@ -300,7 +307,11 @@ def test_a_manifest_cannot_point_outside_its_folder(exported: RunDir, tmp_path: 
     outside = tmp_path / "secret"
     outside.write_text("x")
     write_record(folder / MANIFEST, Artifact(**{**artifact.__dict__, "sha256": {"../secret": "0"}}))
-    with pytest.raises(UserError, match="points outside"):
+    with pytest.raises(IntegrityError, match="points outside"):
+        Classifier.load(folder)
+    unchecked = {name: value for name, value in artifact.sha256.items() if name != "tokenizer.json"}
+    write_record(folder / MANIFEST, Artifact(**{**artifact.__dict__, "sha256": unchecked}))
+    with pytest.raises(IntegrityError, match=r"no checksum for `tokenizer.json`"):
         Classifier.load(folder)
 
 

@@ -74,8 +74,9 @@ def test_every_architecture_trains_its_new_modules_and_its_lora_alone(tmp_path: 
     assert whole == set(full.split())
     assert len(lora) >= 2 * config.num_hidden_layers
     known = AutoModel.from_pretrained(base.folder).state_dict()
-    frozen = {n: w for n, w in model.get_base_model().named_parameters() if n.removeprefix("x") and not w.requires_grad}
+    frozen = {n: w for n, w in model.get_base_model().named_parameters() if not w.requires_grad}
     body = {n.partition(".")[2].replace(".base_layer", ""): w for n, w in frozen.items() if "original_module" not in n}
+    assert len(known.keys() & body.keys()) > 10
     assert all(torch.equal(body[name], weights) for name, weights in known.items() if name in body)
 
 
@@ -129,6 +130,11 @@ def test_texts_longer_than_the_model_are_refused(checkpoint: Path, tmp_path: Pat
 
 def replace_positions(config: PretrainedConfig, positions: int, pad_token_id: int) -> PretrainedConfig:
     return type(config)(**config.to_dict() | {"max_position_embeddings": positions, "pad_token_id": pad_token_id})
+
+
+def test_the_built_in_tokenizer_marks_where_a_text_begins_and_ends() -> None:
+    tokenizer = load_tokenizer(locate_base("sample").folder)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("A film.")["input_ids"]) == ["[CLS]", "a", "film", ".", "[SEP]"]
 
 
 def test_pickled_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -187,6 +193,9 @@ def test_what_the_cache_holds_needs_no_network(
     assert base.source == Source("acme/tiny", commit, None)
     assert base.sha256() == locate_base(str(checkpoint)).sha256()
     assert locate_base("acme/tiny", commit) == base
+    (base.folder / "model.safetensors").unlink()
+    with pytest.raises(HubUnreachableError, match="without safetensors"):
+        locate_base("acme/tiny")
 
 
 def test_a_base_is_known_by_its_weights(checkpoint: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record
-from trainer.run import ADAPTER_WEIGHTS, RunDir, TrainRecord
+from trainer.run import RunDir, TrainRecord
 from trainer.train import choose_device, choose_precision, train
 
 Command = Callable[..., tuple[int, str, str]]
@@ -70,7 +70,9 @@ def test_the_adapter_is_named_after_its_base_and_knows_no_cache(trained: RunDir,
 def test_a_run_can_be_repeated_from_its_record(trained: RunDir, tmp_path: Path) -> None:
     config = trained.load().config
     train(replace(config, run_dir=tmp_path / "again"))
-    first, again = (load_file(run.adapter / ADAPTER_WEIGHTS) for run in (trained, RunDir(tmp_path / "again")))
+    first, again = (
+        load_file(run.adapter / "adapter_model.safetensors") for run in (trained, RunDir(tmp_path / "again"))
+    )
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -101,12 +103,22 @@ def test_an_existing_run_is_not_replaced_unless_asked(trained: RunDir, copy_of: 
     assert files(run.path) == LEFT
 
 
-def test_a_folder_of_something_else_is_not_overwritten(toy_config: TrainConfig, tmp_path: Path) -> None:
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "adapter" / "mine.txt").write_text("mine")
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_training_never_deletes_what_is_not_a_run(toy_config: TrainConfig, tmp_path: Path, *, overwrite: bool) -> None:
+    mine = {"data/reviews.csv", "adapter/mine.txt", "checkpoints/config.json", "run.json"}
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match="something else"):
-        train(replace(toy_config, run_dir=tmp_path, overwrite=True))
-    assert files(tmp_path) == {"adapter/mine.txt"}
+        train(replace(toy_config, run_dir=tmp_path, overwrite=overwrite))
+    assert files(tmp_path) == mine
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_run_directory_that_cannot_be_is_refused(toy_config: TrainConfig, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        train(replace(toy_config, run_dir=tmp_path / place))
 
 
 def test_resuming_nothing_is_an_error(toy_config: TrainConfig, tmp_path: Path) -> None:
@@ -146,10 +158,24 @@ def test_an_interrupted_run_resumes_to_what_it_would_have_been(toy_config: Train
     assert other.returncode == 2
     assert "`--seed 42`" in other.stderr
 
+    moved = {**json.loads(run.unfinished.read_text()), "data_sha256": "other"}
+    kept = run.unfinished.read_text()
+    run.unfinished.write_text(json.dumps(moved))
+    changed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert changed.returncode == 2
+    assert "not that of the interrupted run" in changed.stderr
+    run.unfinished.write_text(kept)
+
+    (run.checkpoints / "checkpoint-9999").mkdir()  # as a crash in the middle of saving leaves it
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
     assert re.findall(r"epoch (\d+)/30", done.stderr)[0] in ("2", "3", "4")
     assert [epoch.epoch for epoch in run.load().epochs] == list(range(1, 31))
     assert files(run.path) == LEFT
+    train(replace(config, epochs=30, batch_size=16, run_dir=tmp_path / "straight"))
+    resumed, straight = (
+        load_file(r.adapter / "adapter_model.safetensors") for r in (run, RunDir(tmp_path / "straight"))
+    )
+    assert all(torch.allclose(resumed[name], straight[name], atol=1e-6) for name in straight)
 
 
 def test_without_a_network_the_defaults_say_that_the_sample_stands_in(tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from exporter.artifacts import Comparison
+from exporter.artifacts import Comparison, Tolerance
 from exporter.verify import (
     SAME_ANSWERS,
     SAME_NUMBERS,
-    Tolerance,
     VerificationError,
     answers,
     check,
@@ -29,7 +28,7 @@ def logits(*rows: list[float]) -> np.ndarray:
 
 def test_a_comparison_by_hand() -> None:
     candidate = logits([0.0, 2.0], [0.0, 2.5], [0.0, 0.1], [0.1, 0.0])
-    found = compare(REFERENCE, candidate, [0, 1, 1, 1], names=("new", "old"))
+    found = compare(REFERENCE, candidate, [0, 1, 1, 1], SAME_NUMBERS, names=("new", "old"))
     sure, near = (1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-0.1)))
     gaps = [2 * sure - 1, 1 / (1 + np.exp(-2.5)) - sure, 2 * near - 1, 2 * near - 1]
     assert (found.candidate, found.reference, found.reviews) == ("new", "old", 4)
@@ -44,16 +43,16 @@ def test_a_comparison_by_hand() -> None:
 
 
 def test_a_flip_between_two_wrong_answers_is_neither_harmful_nor_helpful() -> None:
-    found = compare(logits([9, 0, 0]), logits([0, 9, 0]), [2], names=("b", "a"))
+    found = compare(logits([9, 0, 0]), logits([0, 9, 0]), [2], SAME_NUMBERS, names=("b", "a"))
     assert (found.flips_harmful, found.flips_helpful, found.flips_other) == (0, 0, 1)
 
 
-def same() -> Comparison:
-    return compare(REFERENCE, REFERENCE, [0, 1, 0, 1], names=("b", "a"))
+def same(tolerance: Tolerance) -> Comparison:
+    return compare(REFERENCE, REFERENCE, [0, 1, 0, 1], tolerance, names=("b", "a"))
 
 
 def test_equal_forms_pass_any_tolerance() -> None:
-    check(same(), Tolerance(max_abs_logit=0.0, mean_abs_probability=0.0))
+    check(same(Tolerance(max_abs_logit=0.0, logit_noise=0.0, mean_abs_probability=0.0)))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_equal_forms_pass_any_tolerance() -> None:
         ({"max_abs_logit": 2e-3}, SAME_NUMBERS, "largest logit difference 0.002 on 4 reviews, tolerance 0.001"),
         ({"max_abs_logit": float("nan")}, SAME_NUMBERS, "largest logit difference nan"),
         ({"flips_sure": 1}, SAME_NUMBERS, "share of sure answers changed 0.25"),
-        ({"logit_noise": 0.2}, SAME_ANSWERS, "mean logit difference over their spread 0.2"),
+        ({"logit_noise": 0.6}, SAME_ANSWERS, "mean logit difference over their spread 0.6"),
         ({"mean_abs_probability": 0.06}, SAME_ANSWERS, "mean probability difference 0.06"),
         ({"mean_abs_probability": float("nan")}, SAME_ANSWERS, "mean probability difference nan"),
         ({"flips_sure": 1}, SAME_ANSWERS, "share of sure answers changed 0.25 on 4 reviews, tolerance 0.05"),
@@ -70,7 +69,7 @@ def test_equal_forms_pass_any_tolerance() -> None:
 )
 def test_beyond_tolerance_is_an_error(change: dict[str, float], tolerance: Tolerance, message: str) -> None:
     with pytest.raises(VerificationError) as error:
-        check(replace(same(), **change), tolerance)  # type: ignore[arg-type]
+        check(replace(same(tolerance), **change))  # type: ignore[arg-type]
     assert "`b` is not the same classifier as `a`" in error.value.message
     assert message in error.value.message
 

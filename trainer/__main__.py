@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-from trainer.config import Device, Precision, TrainConfig
-from trainer.encoding import Truncation
+from trainer.config import Device, Precision, TrainConfig, Truncation
 from trainer.errors import run_command
+from trainer.flags import HelpFormatter, parse, run_dir_flag, take_defaults
 
 if TYPE_CHECKING:
     from trainer.train import TrainResult
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Read the flags, train, and print a summary."""
-    flags = vars(make_parser().parse_args()).items()
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in flags}
-    config = TrainConfig(**values)
+    config = parse(make_parser(), TrainConfig)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from trainer.train import train  # takes seconds to import, and --help should not wait for it
 
@@ -35,11 +32,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Fine-tune a text classifier with LoRA.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--model", help="base model: a folder, a Hub id, or `sample` (DistilBERT)")
-    data.add_argument("--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample` (IMDB)")
+    data.add_argument("--model", help="base model: a folder, a Hub id, or `sample`; without it DistilBERT from the Hub")
+    data.add_argument(
+        "--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample`; without it IMDB"
+    )
     data.add_argument("--eval-dataset", help="the same, or a split of --dataset (its own split, or a fifth held out)")
     data.add_argument("--text-column", help="column with the texts (found by its usual names)")
     data.add_argument("--label-column", help="column with the labels (found by its usual names)")
@@ -71,8 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run")
     run.add_argument("--resume", action="store_true", help="continue an interrupted run with the same flags")
     run.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
-    parser.set_defaults(**{field.name: field.default for field in fields(TrainConfig)})
-    return parser
+    return take_defaults(parser, TrainConfig)
 
 
 def summary(result: TrainResult) -> str:
@@ -85,7 +83,7 @@ def summary(result: TrainResult) -> str:
         "",
         *(f"{e.predicted} ({e.probability:.1%}, labelled {e.label}): {_shorten(e.text)}" for e in result.examples),
         "",
-        f"next: python -m exporter --quantize{_run_dir_flag(record.config.run_dir)}",
+        f"next: python -m exporter --quantize{run_dir_flag(record.config.run_dir, TrainConfig.run_dir)}",
     ]
     return "\n".join(lines)
 
@@ -95,9 +93,9 @@ def _shorten(text: str, width: int = 72) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def _run_dir_flag(run_dir: Path) -> str:
-    return "" if run_dir == TrainConfig.run_dir else f" --run-dir {run_dir}"
-
-
 if __name__ == "__main__":
-    sys.exit(run_command(main, if_interrupted="`--resume` continues after the last finished epoch"))
+    sys.exit(
+        run_command(
+            main, if_interrupted="`--resume` continues a run that had begun to train, after its last finished epoch"
+        )
+    )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.encoding import Truncation
 from trainer.errors import UserError
+from trainer.flags import check_at_least, out_of_range
 
+Truncation = Literal["head", "tail", "head-tail"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -50,15 +51,12 @@ class TrainConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for field, least in _AT_LEAST.items():
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise _out_of_range(field, value, f"at least {least}")
+        check_at_least(self, _AT_LEAST)
         for field in ("warmup_ratio", "lora_dropout"):
             if not 0 <= getattr(self, field) < 1:
-                raise _out_of_range(field, getattr(self, field), "at least 0 and below 1")
+                raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
         if not self.learning_rate > 0:
-            raise _out_of_range("learning_rate", self.learning_rate, "above 0")
+            raise out_of_range("learning_rate", self.learning_rate, "above 0")
         if self.resume and self.overwrite:
             raise UserError(
                 "`--resume` and `--overwrite` exclude each other",
@@ -79,8 +77,3 @@ _AT_LEAST = {
     "lora_r": 1,
     "lora_alpha": 1,
 }
-
-
-def _out_of_range(field: str, value: object, allowed: str) -> UserError:
-    flag = "--" + field.replace("_", "-")
-    return UserError(f"`{flag} {value}` is out of range", f"give `{flag}` a value {allowed}")

@@ -7,12 +7,14 @@ reads its input with the same code and needs nothing more, and no text such as "
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +66,28 @@ class Splits:
     available: tuple[int, int]
     """How many training and evaluation examples there were before the sample limits."""
 
+    def sha256(self) -> str:
+        """Return one hash over all texts and labels."""
+        parts = [[part.texts, part.labels] for part in (self.train, self.evaluation)]
+        return hashlib.sha256(json.dumps([self.label_names, *parts]).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Table:
-    """One file or split: its columns, and what its integer labels are called if it says so."""
+    """One file or split: its columns, and what the integers in some of them are called."""
 
     name: str
     columns: dict[str, list[Any]]
-    class_names: tuple[str, ...] | None = None
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts with the name of each one's label, and the order of the names where the data or the user gives one."""
+
+    texts: list[str]
+    labels: list[str]
+    order: tuple[str, ...] | None
 
 
 def load_splits(
@@ -103,18 +119,18 @@ def load_splits(
     """
     tables, source = _tables(dataset)
     train_table, eval_table = _choose(tables, source.name, eval_dataset)
-    texts, labels = _rows(train_table, text_column, label_column, label_names)
-    eval_texts, eval_labels = _rows(eval_table, text_column, label_column, label_names) if eval_table else ([], [])
-    names = _order(labels, eval_labels, train_table, label_names)
-    evaluation = Examples(eval_texts, [names.index(label) for label in eval_labels])
-    train = Examples(texts, [names.index(label) for label in labels])
-    train, dropped = _without_duplicates(train, reserved=eval_texts)
+    train_rows = _rows(train_table, text_column, label_column, label_names)
+    eval_rows = _rows(eval_table, text_column, label_column, label_names) if eval_table else Rows([], [], None)
+    names = _order(train_rows, eval_rows, train_table.name)
+    evaluation = Examples(eval_rows.texts, [names.index(label) for label in eval_rows.labels])
+    train = Examples(train_rows.texts, [names.index(label) for label in train_rows.labels])
+    train, dropped = _without_duplicates(train, reserved=evaluation.texts)
     _check_classes(train, names, train_table.name, hold_out=eval_table is None)
     if eval_table is None:
         train, evaluation = _stratified(train, round(len(train) * (1 - HOLD_OUT)), seed)
     return Splits(
         train=_stratified(train, max_train_samples, seed)[0],
-        evaluation=_stratified(evaluation, max_eval_samples, seed)[0],
+        evaluation=_shuffled(_stratified(evaluation, max_eval_samples, seed)[0], seed),
         label_names=names,
         source=source,
         duplicates_dropped=dropped,
@@ -181,7 +197,9 @@ def read_table(path: Path) -> Table:
 
 def _parse_csv(path: Path, text: str) -> dict[str, list[Any]]:
     csv.field_size_limit(sys.maxsize)  # a review may be longer than the 128 KiB that csv allows by default
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    reader = csv.reader(
+        io.StringIO(text, newline=""), strict=True, delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+    )
     try:
         header = next(reader, [])
         columns: dict[str, list[Any]] = {name.strip(): [] for name in header}
@@ -232,12 +250,11 @@ def _read_parquet(path: Path) -> Table:
     return Table(str(path), columns, _class_names(table.schema.metadata))
 
 
-def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...] | None:
+def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
     """Return the class names that the `datasets` library leaves in the Parquet files it writes."""
     written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
     features = written.get("info", {}).get("features", {})
-    names = [f["names"] for column, f in features.items() if column.lower() in LABEL_COLUMNS and "names" in f]
-    return tuple(names[0]) if names else None
+    return {column: tuple(feature["names"]) for column, feature in features.items() if "names" in feature}
 
 
 def _tables(dataset: str | None) -> tuple[dict[str, Table], Source]:
@@ -252,7 +269,7 @@ def _tables(dataset: str | None) -> tuple[dict[str, Table], Source]:
         table = read_table(SAMPLE_REVIEWS)
         return dict(_by_split(table)), Source(SAMPLE, None, None)
     if _is_path(dataset):
-        return {"train": read_table(Path(dataset))}, Source(dataset, None, None)
+        return {"train": read_table(Path(dataset))}, Source(str(Path(dataset).resolve()), None, None)
     return _hub_tables(dataset)
 
 
@@ -269,8 +286,8 @@ def _hub_tables(name: str) -> tuple[dict[str, Table], Source]:
     tables = {}
     for split, data in splits.items():
         columns = {column: data[column][:] for column in data.column_names}
-        classes = [f.names for c, f in data.features.items() if c.lower() in LABEL_COLUMNS and hasattr(f, "names")]
-        tables[split] = Table(f"{name} ({split})", columns, tuple(classes[0]) if classes else None)
+        classes = {column: tuple(f.names) for column, f in data.features.items() if hasattr(f, "names")}
+        tables[split] = Table(f"{name} ({split})", columns, classes)
     return tables, Source(name, revision, None)
 
 
@@ -288,15 +305,16 @@ def _choose(tables: dict[str, Table], name: str, eval_dataset: str | None) -> tu
     if eval_dataset in tables:
         return train, tables[eval_dataset]
     others, _ = _tables(eval_dataset)
-    return train, next((others[split] for split in (*EVALUATION_SPLITS, "train") if split in others), None)
+    for split in (*EVALUATION_SPLITS, "train"):
+        if split in others:
+            return train, others[split]
+    raise UserError(f"`{eval_dataset}` has no split to evaluate on", f"it has {_listed(others)}; name a file instead")
 
 
-def _rows(
-    table: Table, text_column: str | None, label_column: str | None, label_names: tuple[str, ...] | None
-) -> tuple[list[str], list[str]]:
-    """Return a table's texts and the name of each one's label."""
+def _rows(table: Table, text_column: str | None, label_column: str | None, label_names: tuple[str, ...] | None) -> Rows:
     texts = table.columns[_find_column(table, text_column, TEXT_COLUMNS, "text")]
-    labels = table.columns[_find_column(table, label_column, LABEL_COLUMNS, "label")]
+    label_column = _find_column(table, label_column, LABEL_COLUMNS, "label")
+    labels = table.columns[label_column]
     for problem, bad in (
         ("text that is empty", [i for i, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]),
         ("label that is empty or not a name or an integer", [i for i, v in enumerate(labels) if not _is_label(v)]),
@@ -306,16 +324,30 @@ def _rows(
                 f"`{table.name}` has {len(bad)} of {len(texts)} rows with a {problem}, the first is row {bad[0] + 1}",
                 "mend or remove these rows",
             )
-    names = label_names or table.class_names
+    check_unicode(texts, f"`{table.name}`")
+    names = label_names or table.class_names.get(label_column)
     written = [str(label).strip() for label in labels]
     if names is None or set(written) <= set(names):
-        return texts, written
+        return Rows(texts, written, names)
     if odd := sorted(set(written) - {str(i) for i in range(len(names))}):
         raise UserError(
             f"`{table.name}` has the label `{odd[0]}`, which the names {_listed(names)} leave out",
             f"for labels that are the integers 0 to {len(names) - 1}, `--label-names` gives one name each",
         )
-    return texts, [names[int(label)] for label in written]
+    return Rows(texts, [names[int(label)] for label in written], names)
+
+
+def check_unicode(texts: Sequence[str], where: str) -> None:
+    """Refuse texts with half a surrogate pair, which JSON can spell and no tokenizer can read.
+
+    Raises:
+        UserError: there is one.
+    """
+    for number, text in enumerate(texts, 1):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"text {number} of {where} is not valid Unicode", "mend or remove it") from None
 
 
 def _is_label(value: object) -> bool:
@@ -338,16 +370,16 @@ def _find_column(table: Table, wanted: str | None, usual: tuple[str, ...], kind:
     return found
 
 
-def _order(train: list[str], evaluation: list[str], table: Table, given: tuple[str, ...] | None) -> tuple[str, ...]:
+def _order(train: Rows, evaluation: Rows, where: str) -> tuple[str, ...]:
     """Return the names of the classes in the order of their indices: as given, or integers by value, or by alphabet."""
-    found = set(train)
-    if strangers := sorted(set(evaluation) - found):
+    found = set(train.labels)
+    if strangers := sorted(set(evaluation.labels) - found):
         raise UserError(
-            f"the evaluation data has the label `{strangers[0]}`, which `{table.name}` never shows",
+            f"the evaluation data has the label `{strangers[0]}`, which `{where}` never shows",
             "give training data for every class, or remove these rows",
         )
-    if names := given or table.class_names:
-        return tuple(name for name in names if name in found)
+    if train.order:
+        return tuple(name for name in train.order if name in found)
     return tuple(sorted(found, key=int if all(_is_integer(name) for name in found) else None))
 
 
@@ -402,6 +434,11 @@ def _stratified(examples: Examples, size: int, seed: int) -> tuple[Examples, Exa
             "add examples, or raise the sample limits",
         ) from None
     return examples.take(first), examples.take(second)
+
+
+def _shuffled(examples: Examples, seed: int) -> Examples:
+    """Mix the order, so that the first of a file sorted by label are not all of one class."""
+    return examples.take(random.Random(seed).sample(range(len(examples)), len(examples)))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from trainer.config import Truncation
 from trainer.errors import UserError
-
-Truncation = Literal["head", "tail", "head-tail"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -48,7 +46,7 @@ class Encoder:
         pad_token_id: what fills shorter rows of a batch.
 
     Raises:
-        UserError: `max_length` leaves no room for a text.
+        UserError: `max_length` leaves no room for a text, or the tokenizer is not that of an encoder.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, truncation: Truncation, pad_token_id: int) -> None:
@@ -56,6 +54,10 @@ class Encoder:
         tokenizer.no_padding()
         probe = tokenizer.encode("a")  # shows which special tokens go before a text and which after
         body = [i for i, is_special in enumerate(probe.special_tokens_mask) if not is_special]
+        if not body or len(body) == len(probe.ids):
+            raise UserError(
+                "this tokenizer knows no letter or adds no special token", "take a checkpoint made for classification"
+            )
         self._tokenizer = tokenizer
         self._before = probe.ids[: body[0]]
         self._after = probe.ids[body[-1] + 1 :]
@@ -80,9 +82,9 @@ class Encoder:
         try:
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"no `tokenizer.json` in `{folder}`", "export the model again") from None
+            raise UserError(f"no `tokenizer.json` in `{folder}`", "make the folder again") from None
         except Exception as error:  # tokenizers raises bare Exception for what it cannot parse
-            raise UserError(f"`{path}` is damaged: {error}", "export the model again") from None
+            raise UserError(f"`{path}` is damaged: {error}", "make the folder again") from None
         return cls(tokenizer, max_length, truncation, pad_token_id)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:

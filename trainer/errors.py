@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 
+TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "optimum", "peft", "safetensors", "sklearn", "torch",
+               "transformers")  # fmt: skip
+"""What the extra `train` brings and a deployed classifier does without."""
+
 
 class UserError(Exception):
     """A failure whose cause lies with the input or the machine, told with the way out of it.
@@ -48,6 +52,10 @@ def run_command(main: Callable[[], None], *, if_interrupted: str) -> int:
         # The reader of our output (`| head`) left. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAIN_EXTRA:
+            raise
+        return _fail(f"the package `{error.name}` is not installed", "run `pip install 'lora2onnx[train]'`", 2)
     except Exception as error:
         if not _is_disk_full(error):
             raise

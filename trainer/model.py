@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.encoding import Encoder, Truncation
+from trainer.config import Truncation
+from trainer.encoding import Encoder
 from trainer.errors import UserError
 from trainer.sources import Base, Source
 

@@ -6,12 +6,16 @@ file that is cut short, from another version, or changed by hand is refused, nev
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import platform
 import types
 import typing
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -91,6 +95,15 @@ def _encode(value: object) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"a record cannot hold {type(value).__name__}")
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of Python and of those of `packages` that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 class _MismatchError(Exception):

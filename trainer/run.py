@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from trainer.config import TrainConfig
-from trainer.encoding import Truncation
+from trainer.config import TrainConfig, Truncation
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record
 from trainer.sources import Source
-
-DEFAULT_RUN_DIR = TrainConfig.run_dir
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,8 @@ class RunDir:
         if not self.record.exists():
             raise UserError(f"no trained run in `{self.path}`", f"run `{TrainRecord.MADE_BY}` first")
         record = read_record(self.record, TrainRecord)
-        for path, recorded in (
-            (self.adapter / ADAPTER_WEIGHTS, record.adapter_sha256),
-            (self.evaluation, record.evaluation_sha256),
-        ):
+        adapter = {self.adapter / name: recorded for name, recorded in record.adapter_sha256.items()}
+        for path, recorded in (adapter | {self.evaluation: record.evaluation_sha256}).items():
             if not path.is_file() or file_sha256(path) != recorded:
                 raise UserError(
                     f"`{path}` is not the file that `{self.record}` describes",
@@ -87,14 +82,16 @@ class RunDir:
                 )
         return record
 
+    def is_ours(self) -> bool:
+        """Tell whether a run lives here, finished or not, rather than somebody's files of the same names."""
+        records = ((self.record, TrainRecord), (self.unfinished, UnfinishedRun))
+        return any(kind.__name__ in path.read_text(errors="replace") for path, kind in records if path.is_file())
+
     def clear_training(self) -> None:
         """Remove what a trainer left, its record first; what later stages made from it stays, and is stale."""
         self.record.unlink(missing_ok=True)
         for folder in (self.adapter, self.evaluation.parent, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,8 @@ class TrainRecord:
     duration_s: float
     finished_at: str
     versions: dict[str, str]
-    adapter_sha256: str
+    adapter_sha256: dict[str, str]
+    """Of every file in `adapter/`."""
     evaluation_sha256: str
 
     @property
@@ -151,3 +149,6 @@ class UnfinishedRun:
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     config: TrainConfig
+    base_sha256: str
+    data_sha256: str
+    """Of the training and the evaluation reviews with their labels."""

@@ -55,11 +55,22 @@ class Base:
     source: Source
 
     def sha256(self) -> str:
-        """Return one hash over its weight files, so that later stages can tell whether it is still the same."""
+        """Return one hash over configuration and weights, by which later stages know it again."""
         digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]:
             digest.update(file_sha256(path).encode())
         return digest.hexdigest()
+
+
+class IncompleteCheckpointError(HubUnreachableError):
+    """The Hub or its cache gave a part of a checkpoint only."""
+
+    def __init__(self, name: str) -> None:
+        UserError.__init__(
+            self,
+            f"`{name}` came without safetensors weights or without a tokenizer",
+            "check the network if its cache may hold a part only; otherwise take another checkpoint",
+        )
 
 
 def locate_base(name: str | None, revision: str | None = None) -> Base:
@@ -112,6 +123,10 @@ def _checkpoint_folder(name: str, revision: str | None = None) -> tuple[Path, st
             f"no model `{name}`: it is neither a folder nor a public id on the Hub ({type(error).__name__})",
             "check the spelling; for a private model set `HF_TOKEN`",
         ) from None
+    except OSError:
+        raise HubUnreachableError(name) from None
+    if not any(folder.glob("*.safetensors")) or not any(folder.glob("tokenizer*")):
+        raise IncompleteCheckpointError(name)
     return folder, folder.name
 
 

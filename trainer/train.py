@@ -15,21 +15,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from sklearn.metrics import accuracy_score, f1_score
-from transformers.trainer_utils import get_last_checkpoint
 
 from trainer.config import Device, Precision, TrainConfig
 from trainer.data import Examples, Splits, load_splits, write_examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
+from trainer.flags import flag_of
 from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
-from trainer.records import file_sha256, read_record, write_record
-from trainer.run import ADAPTER_WEIGHTS, EpochScores, RunDir, TrainRecord, UnfinishedRun
+from trainer.records import file_sha256, installed_versions, read_record, write_record
+from trainer.run import EpochScores, RunDir, TrainRecord, UnfinishedRun
 from trainer.sources import Base, Source, locate_base
 
 if TYPE_CHECKING:
@@ -80,10 +79,11 @@ def train(config: TrainConfig) -> TrainResult | None:
     model = _build(config, base, splits, device, precision)
     trainer = _make_trainer(config, run, model, encoder, splits, device, precision)
     if trainer.is_world_process_zero():
-        _begin(run, config)
+        _begin(run, config, base, splits)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "mtime may not be reliable")  # said of epochs shorter than a second
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(run.checkpoints) if config.resume else None)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(run) if config.resume else None)
+    trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
     if not trainer.is_world_process_zero():
         return None
@@ -129,16 +129,18 @@ def choose_precision(asked: Precision, device: str) -> str:
 
 
 def _check_run_dir(run: RunDir, config: TrainConfig) -> None:
-    """Refuse to train over something, unless told to."""
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"`{run.path}` is a file", "name another `--run-dir`")
+    """Refuse to train where nothing can be written, over anything but a run, and over a run unless told to."""
+    nearest = next(folder for folder in (run.path, *run.path.resolve().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"cannot write to `{nearest}`", "name another `--run-dir`")
+    if run.path.exists() and any(run.path.iterdir()) and not run.is_ours():
+        raise UserError(f"`{run.path}` holds something else than a run", "name another `--run-dir`")
     if config.resume:
         if run.record.exists() or not run.unfinished.exists():
             raise UserError(f"no interrupted run in `{run.path}`", "leave out `--resume`")
         _check_same(read_record(run.unfinished, UnfinishedRun).config, config)
     elif config.overwrite:
-        if run.path.exists() and any(run.path.iterdir()) and not (run.record.exists() or run.checkpoints.exists()):
-            raise UserError(f"`{run.path}` holds something else than a run", "name another `--run-dir`")
+        return
     elif run.record.exists():
         raise UserError(f"`{run.path}` already holds a trained run", "add `--overwrite`, or name another `--run-dir`")
     elif run.unfinished.exists():
@@ -154,19 +156,32 @@ def _check_same(before: TrainConfig, now: TrainConfig) -> None:
     for field in dataclasses.fields(TrainConfig):
         old, new = getattr(before, field.name), getattr(now, field.name)
         if field.name not in free and old != new:
-            flag = "--" + field.name.replace("_", "-")
+            flag = flag_of(field.name)
             raise UserError(
                 f"the interrupted run had `{flag} {old}`, not `{new}`",
                 "repeat its flags, or start again with `--overwrite`",
             )
 
 
-def _begin(run: RunDir, config: TrainConfig) -> None:
-    """Make room for the run and write down what was asked, for `--resume`."""
-    if config.resume:
+def _begin(run: RunDir, config: TrainConfig, base: Base, splits: Splits) -> None:
+    """Make room for the run and write down what it was given; on `--resume` check that it is given the same."""
+    now = UnfinishedRun(config, base.sha256(), splits.sha256())
+    if not config.resume:
+        run.clear_training()
+        write_record(run.unfinished, now)
         return
-    run.clear_training()
-    write_record(run.unfinished, UnfinishedRun(config))
+    before = read_record(run.unfinished, UnfinishedRun)
+    if (before.base_sha256, before.data_sha256) != (now.base_sha256, now.data_sha256):
+        raise UserError(
+            "the data or the base model is not that of the interrupted run",
+            "restore them, or start again with `--overwrite`",
+        )
+
+
+def _last_checkpoint(run: RunDir) -> str | None:
+    """Return the newest checkpoint that was written whole: its `trainer_state.json` comes last."""
+    whole = [path.parent for path in run.checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def _load_data(config: TrainConfig) -> Splits:
@@ -184,7 +199,7 @@ def _load_data(config: TrainConfig) -> Splits:
     parts = zip(("train", "eval"), (splits.train, splits.evaluation), splits.available, strict=True)
     for name, examples, available in parts:
         limited = f" of {available:,} (`--max-{name}-samples 0` takes all)" if len(examples) < available else ""
-        _say(f"{name}: {len(examples):,}{limited} reviews, {len(splits.label_names)} classes")
+        _say(f"{name}: {len(examples):,} reviews{limited}")
     if splits.duplicates_dropped:
         _say(f"dropped {splits.duplicates_dropped:,} training texts that stand elsewhere in the data")
     return splits
@@ -239,8 +254,8 @@ def _record(
         precision=precision,
         duration_s=time.monotonic() - started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={package: version(package) for package in PACKAGES},
-        adapter_sha256=file_sha256(run.adapter / ADAPTER_WEIGHTS),
+        versions=installed_versions(PACKAGES),
+        adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
         evaluation_sha256=file_sha256(run.evaluation),
     )
 
@@ -272,6 +287,7 @@ def _make_trainer(
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # the count of early stopping
         metric_for_best_model="loss",
         greater_is_better=False,
         remove_unused_columns=False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from tokenizers import BertWordPieceTokenizer
+from tokenizers.processors import BertProcessing
 from transformers import DistilBertConfig, DistilBertModel, DistilBertTokenizerFast, set_seed
 
 from trainer.data import read_table
@@ -23,6 +24,9 @@ def make() -> None:
     rows = zip(columns["text"], columns["split"], strict=True)
     wordpiece = BertWordPieceTokenizer(lowercase=True)
     wordpiece.train_from_iterator((text for text, split in rows if split == "train"), VOCABULARY)
+    wordpiece.post_processor = BertProcessing(
+        *((token, wordpiece.token_to_id(token)) for token in ("[SEP]", "[CLS]")),
+    )
     tokenizer = DistilBertTokenizerFast(tokenizer_object=wordpiece._tokenizer, model_max_length=MAX_POSITIONS)
     set_seed(0)
     config = DistilBertConfig(
