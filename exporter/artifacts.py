@@ -55,7 +55,6 @@ class Tolerance:
     """How far a form of the classifier may be from the one it was made from. A bound of None is not checked."""
 
     max_abs_logit: float | None = None
-    logit_noise: float | None = None
     mean_abs_probability: float | None = None
     sure_flips_share: float = 0.0
 
@@ -69,8 +68,6 @@ class Comparison:
     reviews: int
     max_abs_logit: float
     mean_abs_logit: float
-    logit_noise: float
-    """`mean_abs_logit` over how much the reference's logits vary from review to review."""
     max_abs_probability: float
     mean_abs_probability: float
     flips_harmful: int

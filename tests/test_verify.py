@@ -34,8 +34,6 @@ def test_a_comparison_by_hand() -> None:
     assert (found.candidate, found.reference, found.reviews) == ("new", "old", 4)
     assert found.max_abs_logit == 2.0
     assert found.mean_abs_logit == pytest.approx((2 + 2 + 0 + 0.5 + 4 * 0.1) / 8)
-    spread = np.mean([np.std([2.0, 0, 0.1, 0]), np.std([0, 2.0, 0, 0.1])])
-    assert found.logit_noise == pytest.approx(found.mean_abs_logit / spread)
     assert found.max_abs_probability == pytest.approx(max(gaps), abs=1e-6)
     assert found.mean_abs_probability == pytest.approx(np.mean(gaps), abs=1e-6)
     # The first (sure) and the fourth (near a tie) went wrong, the third came right.
@@ -52,7 +50,7 @@ def same(tolerance: Tolerance) -> Comparison:
 
 
 def test_equal_forms_pass_any_tolerance() -> None:
-    check(same(Tolerance(max_abs_logit=0.0, logit_noise=0.0, mean_abs_probability=0.0)))
+    check(same(Tolerance(max_abs_logit=0.0, mean_abs_probability=0.0)))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,6 @@ def test_equal_forms_pass_any_tolerance() -> None:
         ({"max_abs_logit": 2e-3}, SAME_NUMBERS, "largest logit difference 0.002 on 4 reviews, tolerance 0.001"),
         ({"max_abs_logit": float("nan")}, SAME_NUMBERS, "largest logit difference nan"),
         ({"flips_sure": 1}, SAME_NUMBERS, "share of sure answers changed 0.25"),
-        ({"logit_noise": 0.6}, SAME_ANSWERS, "mean logit difference over their spread 0.6"),
         ({"mean_abs_probability": 0.06}, SAME_ANSWERS, "mean probability difference 0.06"),
         ({"mean_abs_probability": float("nan")}, SAME_ANSWERS, "mean probability difference nan"),
         ({"flips_sure": 1}, SAME_ANSWERS, "share of sure answers changed 0.25 on 4 reviews, tolerance 0.05"),
