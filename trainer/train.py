@@ -269,7 +269,26 @@ def _make_trainer(
     device: str,
     precision: str,
 ) -> transformers.Trainer:
-    arguments = transformers.TrainingArguments(
+    trainer = transformers.Trainer(
+        model=model,
+        args=_arguments(config, run, device, precision),
+        train_dataset=_rows(encoder, splits.train),
+        eval_dataset=_rows(encoder, splits.evaluation),
+        data_collator=_collator(encoder),
+        compute_metrics=_metrics,
+        callbacks=[_EpochReport(config.epochs)],
+    )
+    # Both print dictionaries to stdout, which is for results.
+    trainer.remove_callback(transformers.PrinterCallback)
+    if trainer.pop_callback(transformers.ProgressCallback):
+        trainer.add_callback(_Progress())
+    if config.early_stopping_patience:
+        trainer.add_callback(transformers.EarlyStoppingCallback(config.early_stopping_patience))
+    return trainer
+
+
+def _arguments(config: TrainConfig, run: RunDir, device: str, precision: str) -> transformers.TrainingArguments:
+    return transformers.TrainingArguments(
         output_dir=str(run.checkpoints),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -296,22 +315,6 @@ def _make_trainer(
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
-    trainer = transformers.Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=_rows(encoder, splits.train),
-        eval_dataset=_rows(encoder, splits.evaluation),
-        data_collator=_collator(encoder),
-        compute_metrics=_metrics,
-        callbacks=[_EpochReport(config.epochs)],
-    )
-    # Both print dictionaries to stdout, which is for results.
-    trainer.remove_callback(transformers.PrinterCallback)
-    if trainer.pop_callback(transformers.ProgressCallback):
-        trainer.add_callback(_Progress())
-    if config.early_stopping_patience:
-        trainer.add_callback(transformers.EarlyStoppingCallback(config.early_stopping_patience))
-    return trainer
 
 
 def _rows(encoder: Encoder, examples: Examples) -> list[dict[str, Any]]:
