@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +296,25 @@ def test_the_built_in_reviews_are_balanced_and_distinct() -> None:
     splits = load_splits("sample", None)
     assert splits.duplicates_dropped == 0
     assert splits.label_names == ("negative", "positive")
-    for part, size in ((splits.train, 262), (splits.evaluation, 88)):
+    for part, size in ((splits.train, 890), (splits.evaluation, 296)):
         assert len(part) == size
         assert part.labels.count(0) == part.labels.count(1)
-    assert all(15 < len(text.split()) < 700 for text in splits.train.texts + splits.evaluation.texts)
+    assert all(20 <= len(text.split()) <= 700 for text in splits.train.texts + splits.evaluation.texts)
+
+
+def shingles(text: str, width: int = 5) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + width]) for i in range(len(words) - width + 1)}
+
+
+def test_no_built_in_review_resembles_another() -> None:
+    """Of the runs of five words of a review, at most a fifth stand in any other one."""
+    splits = load_splits("sample", None)
+    reviews = [shingles(text) for text in splits.train.texts + splits.evaluation.texts]
+    where = defaultdict(list)
+    for number, review in enumerate(reviews):
+        for shingle in review:
+            where[shingle].append(number)
+    shared = Counter(pair for numbers in where.values() for pair in combinations(numbers, 2))
+    assert shared, "no five words stand in two reviews: is anything compared?"
+    assert max(count / min(len(reviews[a]), len(reviews[b])) for (a, b), count in shared.items()) <= 0.2
