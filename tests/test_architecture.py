@@ -60,7 +60,7 @@ def test_the_probe_would_notice() -> None:
     assert "sklearn" in loaded_by("import sklearn")
 
 
-@pytest.mark.parametrize("package", ["trainer", "exporter", "exporter.predict", "bench"])
+@pytest.mark.parametrize("package", ["trainer", "trainer.pretrain", "exporter", "exporter.predict", "bench"])
 def test_help_loads_nothing_heavy(package: str) -> None:
     code = f"""
 import runpy, sys

@@ -38,7 +38,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
     except (OSError, ValueError, TypeError, ImportError) as error:  # by what is missing
-        raise UserError(f"no usable tokenizer in `{folder}`: {_first_line(error)}", "check the checkpoint") from None
+        raise UserError(f"no usable tokenizer in `{folder}`: {first_line(error)}", "check the checkpoint") from None
     if not tokenizer.is_fast:
         raise UserError(
             f"`{folder}` has a tokenizer that only Python code can run", "take a checkpoint with a `tokenizer.json`"
@@ -90,8 +90,8 @@ def build_model(
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot load `{base.source.name}`: {_first_line(error)}", "check the checkpoint") from None
-    _check_length(model.config, max_length)
+        raise UserError(f"cannot load `{base.source.name}`: {first_line(error)}", "check the checkpoint") from None
+    check_length(model.config, max_length)
     fresh = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
@@ -143,7 +143,12 @@ def _modules_to_train(model: PreTrainedModel, fresh: list[str]) -> list[str]:
     return sorted(layers | {name for name, _ in model.named_children() if name in ("classifier", "score")})
 
 
-def _check_length(config: PretrainedConfig, max_length: int) -> None:
+def check_length(config: PretrainedConfig, max_length: int) -> None:
+    """Refuse a length that the model has no positions for.
+
+    Raises:
+        UserError: it has fewer.
+    """
     longest = getattr(config, "max_position_embeddings", max_length)
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):
         longest -= config.pad_token_id + 1  # their positions are counted from behind the padding token
@@ -154,5 +159,6 @@ def _check_length(config: PretrainedConfig, max_length: int) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says."""
     return str(error).strip().split(os.linesep)[0]

@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import transformers
@@ -32,10 +33,13 @@ from trainer.run import EpochScores, RunDir, TrainRecord, UnfinishedRun
 from trainer.sources import Base, Source, locate_base
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from peft import PeftModel
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 EXAMPLES_SHOWN = 4
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def train(config: TrainConfig) -> TrainResult | None:
     precision = choose_precision(config.precision, device)
     splits = _load_data(config)
     base = locate_base(config.model)
-    _say_source("base model", base.source)
+    say_source("base model", base.source)
     tokenizer = load_tokenizer(base.folder)
     encoder = make_encoder(tokenizer, config.max_length, config.truncation)
     model = _build(config, base, splits, device, precision)
@@ -82,7 +86,7 @@ def train(config: TrainConfig) -> TrainResult | None:
         _begin(run, config, base, splits)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "mtime may not be reliable")  # said of epochs shorter than a second
-        trainer.train(resume_from_checkpoint=_last_checkpoint(run) if config.resume else None)
+        trainer.train(resume_from_checkpoint=last_checkpoint(run.checkpoints) if config.resume else None)
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
     if not trainer.is_world_process_zero():
@@ -123,9 +127,9 @@ def choose_precision(asked: Precision, device: str) -> str:
         return asked
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    # On CPUs with AMX tiles bf16 trains more than twice as fast; without them it is emulated and slower.
-    has_tiles = device == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
-    return "bf16" if has_tiles else "fp32"
+    # A CPU with AMX tiles or AVX-512's bf16 products trains about twice as fast in it; others emulate it, slower.
+    features = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
 
 
 def _check_run_dir(run: RunDir, config: TrainConfig) -> None:
@@ -138,7 +142,7 @@ def _check_run_dir(run: RunDir, config: TrainConfig) -> None:
     if config.resume:
         if run.record.exists() or not run.unfinished.exists():
             raise UserError(f"no interrupted run in `{run.path}`", "leave out `--resume`")
-        _check_same(read_record(run.unfinished, UnfinishedRun).config, config)
+        check_same(read_record(run.unfinished, UnfinishedRun).config, config, free=("run_dir",))
     elif config.overwrite:
         return
     elif run.record.exists():
@@ -150,12 +154,20 @@ def _check_run_dir(run: RunDir, config: TrainConfig) -> None:
         )
 
 
-def _check_same(before: TrainConfig, now: TrainConfig) -> None:
-    """Refuse to resume under another configuration than the run was started with."""
-    free = {"resume", "overwrite", "run_dir", "device"}
-    for field in dataclasses.fields(TrainConfig):
+def check_same(before: C, now: C, *, free: Sequence[str]) -> None:
+    """Refuse to resume under another configuration than the run was started with.
+
+    Args:
+        before: the configuration it was started with.
+        now: the one it is to continue with.
+        free: fields that may differ, beside the device and the two flags that decide about resuming.
+
+    Raises:
+        UserError: another field differs.
+    """
+    for field in dataclasses.fields(now):
         old, new = getattr(before, field.name), getattr(now, field.name)
-        if field.name not in free and old != new:
+        if field.name not in {"resume", "overwrite", "device", *free} and old != new:
             flag = flag_of(field.name)
             raise UserError(
                 f"the interrupted run had `{flag} {old}`, not `{new}`",
@@ -178,9 +190,9 @@ def _begin(run: RunDir, config: TrainConfig, base: Base, splits: Splits) -> None
         )
 
 
-def _last_checkpoint(run: RunDir) -> str | None:
+def last_checkpoint(checkpoints: Path) -> str | None:
     """Return the newest checkpoint that was written whole: its `trainer_state.json` comes last."""
-    whole = [path.parent for path in run.checkpoints.glob("checkpoint-*/trainer_state.json")]
+    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
@@ -195,13 +207,13 @@ def _load_data(config: TrainConfig) -> Splits:
         max_eval_samples=config.max_eval_samples,
         seed=config.seed,
     )
-    _say_source("dataset", splits.source)
+    say_source("dataset", splits.source)
     parts = zip(("train", "eval"), (splits.train, splits.evaluation), splits.available, strict=True)
     for name, examples, available in parts:
         limited = f" of {available:,} (`--max-{name}-samples 0` takes all)" if len(examples) < available else ""
-        _say(f"{name}: {len(examples):,} reviews{limited}")
+        say(f"{name}: {len(examples):,} reviews{limited}")
     if splits.duplicates_dropped:
-        _say(f"dropped {splits.duplicates_dropped:,} training texts that stand elsewhere in the data")
+        say(f"dropped {splits.duplicates_dropped:,} training texts that stand elsewhere in the data")
     return splits
 
 
@@ -217,7 +229,7 @@ def _build(config: TrainConfig, base: Base, splits: Splits, device: str, precisi
         seed=config.seed,
     )
     trainable, total = model.get_nb_trainable_parameters()
-    _say(f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}) in {precision} on {device}")
+    say(f"training {trainable:,} of {total:,} parameters ({trainable / total:.2%}) in {precision} on {device}")
     return model
 
 
@@ -250,7 +262,7 @@ def _record(
         total_parameters=total,
         epochs=scores,
         best_epoch=min(scores, key=lambda epoch: epoch.loss).epoch,
-        device=_device_name(device),
+        device=device_name(device),
         precision=precision,
         duration_s=time.monotonic() - started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -273,18 +285,23 @@ def _make_trainer(
         model=model,
         args=_arguments(config, run, device, precision),
         train_dataset=_rows(encoder, splits.train),
-        eval_dataset=_rows(encoder, splits.evaluation),
+        # By length, so that little of a batch is padding; no score depends on the order.
+        eval_dataset=sorted(_rows(encoder, splits.evaluation), key=lambda row: len(row["input_ids"])),
         data_collator=_collator(encoder),
         compute_metrics=_metrics,
         callbacks=[_EpochReport(config.epochs)],
     )
-    # Both print dictionaries to stdout, which is for results.
-    trainer.remove_callback(transformers.PrinterCallback)
-    if trainer.pop_callback(transformers.ProgressCallback):
-        trainer.add_callback(_Progress())
+    keep_stdout_clean(trainer)
     if config.early_stopping_patience:
         trainer.add_callback(transformers.EarlyStoppingCallback(config.early_stopping_patience))
     return trainer
+
+
+def keep_stdout_clean(trainer: transformers.Trainer) -> None:
+    """Take away the callbacks that print dictionaries to stdout, which is for results."""
+    trainer.remove_callback(transformers.PrinterCallback)
+    if trainer.pop_callback(transformers.ProgressCallback):
+        trainer.add_callback(_Progress())
 
 
 def _arguments(config: TrainConfig, run: RunDir, device: str, precision: str) -> transformers.TrainingArguments:
@@ -366,7 +383,8 @@ def _predict_examples(model: PeftModel, encoder: Encoder, splits: Splits) -> tup
     )
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """Return the GPU's name, or else the kind of device."""
     return str(torch.cuda.get_device_name()) if device == "cuda" else device
 
 
@@ -378,7 +396,7 @@ class _EpochReport(transformers.TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
         if state.is_world_process_zero:
-            _say(
+            say(
                 f"epoch {round(state.epoch)}/{self._epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
                 f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
             )
@@ -391,15 +409,17 @@ class _Progress(transformers.ProgressCallback):
         pass
 
 
-def _say_source(kind: str, source: Source) -> None:
-    _say(f"{kind}: {source.name}{f' at {source.revision}' if source.revision else ''}")
+def say_source(kind: str, source: Source) -> None:
+    """Tell where a base model or a dataset came from, and loudly where another takes its place."""
+    say(f"{kind}: {source.name}{f' at {source.revision}' if source.revision else ''}")
     if source.stands_in_for:
-        _say(
+        say(
             f"WARNING: the Hugging Face Hub cannot be reached for `{source.stands_in_for}`. "
             f"The built-in {source.name} takes its place: scores say nothing about `{source.stands_in_for}`."
         )
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Write a line of progress to stderr, once in a run of several processes."""
     if int(os.environ.get("RANK", "0")) == 0:
         sys.stderr.write(message + "\n")

@@ -1,0 +1,1 @@
+"""Masked-language-model pretraining on plain text: ``python -m trainer.pretrain``."""

@@ -1,0 +1,86 @@
+"""Train a masked language model on plain text: ``python -m trainer.pretrain``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from trainer.config import Device, Precision
+from trainer.errors import run_command
+from trainer.flags import HelpFormatter, parse, take_defaults
+from trainer.pretrain.config import PretrainConfig, SavePrecision, WordVectors
+
+if TYPE_CHECKING:
+    from trainer.pretrain.config import PretrainRecord
+
+
+def main() -> None:
+    """Read the flags, pretrain, and print a summary."""
+    config = parse(make_parser(), PretrainConfig)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from trainer.pretrain.train import pretrain  # takes seconds to import, and --help should not wait for it
+
+    record = pretrain(config)
+    if record:
+        print(summary(record))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser; its defaults are those of PretrainConfig."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.pretrain",
+        description="Train an encoder on unlabelled text, to be fine-tuned with `python -m trainer --model DIR`.",
+        formatter_class=HelpFormatter,
+    )
+    data = parser.add_argument_group("text")
+    data.add_argument(
+        "--text", type=Path, nargs="+", metavar="FILE", help="plain text (a text a line), CSV, TSV, JSONL, Parquet"
+    )
+    data.add_argument("--text-column", metavar="NAME", help="column with the texts (found by its usual names)")
+    data.add_argument("--max-length", type=int, metavar="N", help="tokens of a sequence, half as many at first")
+    start = parser.add_argument_group("model")
+    start.add_argument("--model", help="continue from a folder, a Hub id, or `sample`; without it from scratch")
+    start.add_argument("--teacher", help="learn from this larger checkpoint too; from scratch with its vocabulary")
+    start.add_argument("--vocabulary", type=int, metavar="N", help="from scratch: word pieces to learn")
+    start.add_argument("--width", type=int, metavar="N", help="from scratch: width of the hidden states")
+    start.add_argument("--layers", type=int, metavar="N", help="from scratch: number of layers")
+    start.add_argument("--word-vectors", choices=get_args(WordVectors), help="from scratch: what they start from")
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--epochs", type=float, metavar="X", help="passes over the text, parts of one too")
+    recipe.add_argument("--batch-tokens", type=int, metavar="N", help="tokens per step and device; 65536 suits a GPU")
+    recipe.add_argument("--mask-ratio", type=float, metavar="X", help="share of the tokens to predict")
+    recipe.add_argument(
+        "--summary-weight", type=float, metavar="X", help="weight of predicting the words from [CLS]; 0 masks only"
+    )
+    recipe.add_argument(
+        "--learning-rate", type=float, metavar="X", help="peak learning rate (1.5e-3 from scratch, 1e-4 continued)"
+    )
+    recipe.add_argument("--warmup-ratio", type=float, metavar="X", help="share of steps with a rising learning rate")
+    recipe.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")
+    recipe.add_argument("--seed", type=int, metavar="N", help="seed of the weights, the order and the masks")
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", choices=get_args(Device), help="where to train")
+    run.add_argument("--precision", choices=get_args(Precision), help="auto takes bf16 where it is fast")
+    run.add_argument("--save-precision", choices=get_args(SavePrecision), help="of the saved weights")
+    run.add_argument("--output-dir", type=Path, metavar="DIR", help="where to leave the checkpoint")
+    run.add_argument("--resume", action="store_true", help="continue an interrupted run with the same flags")
+    run.add_argument("--overwrite", action="store_true", help="replace the checkpoint in --output-dir")
+    return take_defaults(parser, PretrainConfig)
+
+
+def summary(record: PretrainRecord) -> str:
+    """Render what a finished run has to say, for a person."""
+    last = record.evaluations[-1]
+    first = record.evaluations[0]
+    return (
+        f"evaluation loss {last.loss:.3f} after {last.tokens:,} tokens ({first.loss:.3f} after {first.tokens:,})\n\n"
+        f"next: python -m trainer --model {shlex.quote(str(record.config.output_dir))}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, if_interrupted="`--resume` continues a run from its last checkpoint"))

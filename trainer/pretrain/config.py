@@ -1,0 +1,148 @@
+"""PretrainConfig: the only home of pretraining defaults, and the record of a finished pretraining."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from trainer.config import Device, Precision
+from trainer.errors import UserError
+from trainer.flags import check_at_least, out_of_range
+from trainer.sources import Source
+
+WordVectors = Literal["cooccurrence", "random"]
+SavePrecision = Literal["fp32", "fp16"]
+
+HEAD_WIDTH = 64
+"""Of an attention head, as in BERT and DistilBERT."""
+
+LEARNING_RATE = 1.5e-3
+"""The default from scratch."""
+LEARNING_RATE_CONTINUED = 1e-4
+"""The default from a checkpoint: as Gururangan et al. 2020 (table 13) had for continuing on a task's own texts."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What was asked of a pretraining. `python -m trainer.pretrain --help` explains each field.
+
+    Raises:
+        UserError: a value is out of its range, or two of them exclude each other.
+    """
+
+    text: tuple[Path, ...] = ()
+    text_column: str | None = None
+    model: str | None = None
+    teacher: str | None = None
+    vocabulary: int = 8192
+    width: int = 256
+    layers: int = 4
+    word_vectors: WordVectors = "cooccurrence"
+    epochs: float = 1.0
+    max_length: int = 256
+    batch_tokens: int = 4096
+    mask_ratio: float = 0.15
+    summary_weight: float = 3.0
+    learning_rate: float | None = None
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    seed: int = 42
+    device: Device = "auto"
+    precision: Precision = "auto"
+    save_precision: SavePrecision = "fp32"
+    output_dir: Path = Path("runs/pretrained")
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, _AT_LEAST)
+        if not self.text:
+            raise UserError("no text to train on", "name one or more files with `--text`")
+        for field in ("mask_ratio", "epochs", "learning_rate"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise out_of_range(field, value, "above 0")
+        for field in ("mask_ratio", "warmup_ratio"):
+            if not 0 <= getattr(self, field) < 1:
+                raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
+        if self.width % HEAD_WIDTH:
+            raise out_of_range("width", self.width, f"that is a multiple of {HEAD_WIDTH}")
+        if self.batch_tokens < self.max_length:
+            raise out_of_range("batch_tokens", self.batch_tokens, f"of `--max-length` ({self.max_length}) or more")
+        if self.resume and self.overwrite:
+            raise UserError(
+                "`--resume` and `--overwrite` exclude each other",
+                "`--resume` continues an interrupted run, `--overwrite` starts it again",
+            )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate asked for, or else the one of the mode."""
+        return self.learning_rate or (LEARNING_RATE if self.model is None else LEARNING_RATE_CONTINUED)
+
+
+_AT_LEAST = {
+    "vocabulary": 256,
+    "width": HEAD_WIDTH,
+    "layers": 1,
+    "max_length": 8,
+    "summary_weight": 0,
+    "weight_decay": 0,
+    "seed": 0,
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The masked-language-model loss on held-out text after some training."""
+
+    step: int
+    tokens: int
+    """Trained on so far, special tokens included."""
+    loss: float
+    """Mean cross-entropy of the masked tokens, in nats."""
+
+
+@dataclass(frozen=True)
+class PretrainRecord:
+    """What a pretraining did."""
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m trainer.pretrain"
+
+    config: PretrainConfig
+    base: Source | None
+    base_sha256: str | None
+    teacher: Source | None
+    teacher_sha256: str | None
+    text_sha256: str
+    """Of all texts, in the order of the files."""
+    texts: int
+    held_out_texts: int
+    tokens: int
+    """In the texts trained on, counted once."""
+    parameters: int
+    """Without the part that only predicts masked tokens and shares no weight with the encoder."""
+    learning_rate: float
+    evaluations: tuple[Evaluation, ...]
+    device: str
+    precision: str
+    duration_s: float
+    """Of the process that finished it; what ran before `--resume` is not counted."""
+    finished_at: str
+    versions: dict[str, str]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class UnfinishedPretraining:
+    """What was asked of a pretraining that has not finished."""
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m trainer.pretrain"
+
+    config: PretrainConfig
+    text_sha256: str
+    base_sha256: str | None
+    teacher_sha256: str | None

@@ -1,0 +1,238 @@
+"""Plain text to masked batches: read, hold some out, learn a vocabulary, pack, mask.
+
+Texts are packed end to end, so that no token is padding (Liu et al. 2019, "RoBERTa", section 4.2, FULL-SENTENCES).
+Every batch is a function of the seed and its number: masks differ from pass to pass, and a run that is resumed sees
+what it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trainer.data import FILE_TYPES, check_unicode, read_texts
+from trainer.errors import UserError
+from trainer.pretrain.terms import IdArray, Terms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+HELD_OUT = 0.01
+"""The share of the texts that is kept for the evaluation loss."""
+MOST_HELD_OUT = 1000
+
+SHORT_SHARE = 0.75
+"""The share of the training that runs on sequences of half the length, which cost less; the rest teaches the other
+positions. Devlin et al. 2019 ("BERT", appendix A.2) did 0.9 at a quarter of the length."""
+
+POSITIONS = 512
+"""Of a model made from scratch, as many as DistilBERT has."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to train on and texts to evaluate on, no two of them equal."""
+
+    train: list[str]
+    held_out: list[str]
+
+    def sha256(self) -> str:
+        """Return one hash over all texts."""
+        digest = hashlib.sha256()
+        for text in (*self.train, *self.held_out):
+            digest.update(hashlib.sha256(text.encode()).digest())
+        return digest.hexdigest()
+
+
+def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int) -> Corpus:
+    """Read texts from files, drop the repeated and the empty, and hold out a hundredth, a thousand at most.
+
+    A `.txt` file has a text a line; the others have a column of them.
+
+    Raises:
+        UserError: a file cannot be read, or there are fewer than two texts.
+    """
+    texts = list(dict.fromkeys(text for path in paths for text in _read(path, text_column) if text.strip()))
+    check_unicode(texts, "`--text`")
+    if len(texts) < 2:
+        raise UserError(f"{len(texts)} different texts are too few to train on", "give a file with more texts")
+    random.Random(seed).shuffle(texts)
+    size = min(max(1, round(len(texts) * HELD_OUT)), MOST_HELD_OUT)
+    return Corpus(texts[size:], texts[:size])
+
+
+def learn_vocabulary(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """Train an uncased WordPiece tokenizer, of the kind of BERT's, with at most `size` pieces."""
+    from tokenizers import BertWordPieceTokenizer
+    from tokenizers.processors import BertProcessing
+    from transformers import DistilBertTokenizerFast
+
+    wordpiece = BertWordPieceTokenizer(lowercase=True)
+    wordpiece.train_from_iterator(texts, size, show_progress=False)
+    # Without this one the tokenizer puts no [CLS] before a text, and DistilBERT classifies by [CLS].
+    wordpiece.post_processor = BertProcessing(*((name, wordpiece.token_to_id(name)) for name in ("[SEP]", "[CLS]")))
+    return DistilBertTokenizerFast(tokenizer_object=wordpiece._tokenizer, model_max_length=POSITIONS)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], portion: int = 2000) -> list[IdArray]:
+    """Return the token ids of each text, without special tokens."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return [
+        np.array(encoded.ids, dtype=np.int64)
+        for start in range(0, len(texts), portion)
+        for encoded in backend.encode_batch(list(texts[start : start + portion]), add_special_tokens=False)
+    ]
+
+
+def stream_of(documents: Sequence[IdArray], separator: int) -> IdArray:
+    """Return all documents end to end, `separator` after each."""
+    return np.concatenate([part for ids in documents for part in (ids, [separator])]).astype(np.int32)
+
+
+class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Batches of packed, masked sequences.
+
+    Item i is a whole batch: `input_ids` [rows, length], `positions` [masked], which index the flattened batch, and
+    `labels` [masked]; with `terms` also `term_rows` and `terms` [found], the terms in each row before masking.
+
+    Args:
+        documents: token ids of each text.
+        tokenizer: names the special tokens.
+        tokens: how many tokens all batches together hold.
+        lengths: the sequence length of each stage of the training with its share of the tokens.
+        batch_tokens: tokens of one batch.
+        mask_ratio: share of the tokens to predict. Of them 80 % are masked, 10 % replaced by a random token and 10 %
+            left, as in Devlin et al. 2019.
+        seed: decides order and masks.
+        terms: what the first vector of a sequence is to predict, if anything.
+
+    Raises:
+        UserError: the tokenizer lacks a special token, or the texts do not fill one sequence.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[IdArray],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        tokens: float,
+        lengths: Sequence[tuple[int, float]],
+        batch_tokens: int,
+        mask_ratio: float,
+        seed: int,
+        terms: Terms | None = None,
+    ) -> None:
+        self._cls, self._sep, self._mask = special_ids(tokenizer)
+        self._vocabulary = len(tokenizer)
+        self._special = np.array(tokenizer.all_special_ids)
+        self._stream = stream_of(documents, self._sep)
+        self._terms = terms
+        self._mask_ratio = mask_ratio
+        self._seed = seed
+        if len(self._stream) < max(length for length, _ in lengths):
+            raise UserError(
+                f"{len(self._stream)} tokens of text do not fill one sequence of {max(lengths)[0]}",
+                "give more text, or a shorter `--max-length`",
+            )
+        self._stages = [
+            (length, batch_tokens // length, max(1, round(tokens * share / (batch_tokens // length * length))))
+            for length, share in lengths
+        ]
+        self._permutation = lru_cache(maxsize=4)(self._permute)
+
+    def __len__(self) -> int:
+        return sum(batches for _, _, batches in self._stages)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = index
+        for stage, (length, rows, batches) in enumerate(self._stages):  # noqa: B007
+            if number < batches:
+                break
+            number -= batches
+        ids = np.stack([self._row(stage, length, number * rows + row) for row in range(rows)])
+        batch = self._masked(ids, np.random.default_rng((self._seed, index)))
+        if self._terms:
+            found = [self._terms.within(row) for row in ids]
+            batch["term_rows"] = torch.from_numpy(np.repeat(np.arange(rows), [len(row) for row in found]))
+            batch["terms"] = torch.from_numpy(np.concatenate(found))
+        return batch
+
+    def tokens_before(self, step: int) -> int:
+        """Return how many tokens the first `step` batches hold."""
+        tokens = 0
+        for length, rows, batches in self._stages:
+            tokens += min(step, batches) * rows * length
+            step -= min(step, batches)
+        return tokens
+
+    def _row(self, stage: int, length: int, number: int) -> IdArray:
+        """Return sequence `number` of a stage: [CLS], the next tokens of the stream, [SEP]."""
+        body = length - 2
+        turn, place = divmod(number, (len(self._stream) - body) // body + 1)
+        start = min(int(self._permutation(stage, body, turn)[place]) * body, len(self._stream) - body)
+        return np.array([self._cls, *self._stream[start : start + body], self._sep], dtype=np.int64)
+
+    def _permute(self, stage: int, body: int, turn: int) -> IdArray:
+        return np.random.default_rng((self._seed, stage, turn)).permutation((len(self._stream) - body) // body + 1)
+
+    def _masked(self, ids: IdArray, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+        flat = ids.ravel().copy()
+        candidates = np.flatnonzero(~np.isin(flat, self._special))
+        size = max(1, round(len(candidates) * self._mask_ratio))
+        positions = np.sort(generator.choice(candidates, size, replace=False))
+        labels = flat[positions]
+        fate = generator.random(size)
+        flat[positions[fate < 0.8]] = self._mask
+        chance = positions[fate >= 0.9]
+        flat[chance] = generator.integers(0, self._vocabulary, len(chance))
+        return {
+            "input_ids": torch.from_numpy(flat.reshape(ids.shape)),
+            "positions": torch.from_numpy(positions),
+            "labels": torch.from_numpy(labels),
+        }
+
+
+def whole(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """Collate: hand on the one item of a list, which is a batch already."""
+    (batch,) = batches
+    return batch
+
+
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
+    """Return the ids of [CLS], [SEP] and [MASK].
+
+    Raises:
+        UserError: the tokenizer lacks one of them.
+    """
+    ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
+    if None in ids:
+        raise UserError("this tokenizer lacks a [CLS], [SEP] or [MASK] token", "take an encoder checkpoint")
+    return ids
+
+
+def _read(path: Path, text_column: str | None) -> list[str]:
+    if path.suffix.lower() != ".txt":
+        if path.is_file() and path.suffix.lower() not in FILE_TYPES:
+            raise UserError(f"cannot read `{path}`: unknown file type `{path.suffix}`", "give .txt, .csv, .tsv, "
+                            ".jsonl or .parquet")  # fmt: skip
+        return read_texts(path, text_column)
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"no file `{path}`", "check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"`{path}` is not valid UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read `{path}`: {error.strerror}", "check the file") from None

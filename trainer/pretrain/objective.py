@@ -1,0 +1,193 @@
+"""What pretraining minimises: predict masked tokens, sum each sequence up and, with a teacher, answer as it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch.nn import functional
+
+from trainer.errors import UserError
+from trainer.model import first_line
+from trainer.pretrain.terms import Terms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+TEMPERATURE = 2.0
+SOFT_WEIGHT, MASKED_WEIGHT, HIDDEN_WEIGHT = 5.0, 2.0, 1.0
+"""Temperature and weights with which DistilBERT was distilled: Sanh et al. 2019, and its published training command."""
+
+PROJECTION = "distillation_projection"
+SUMMARY = "summary"
+
+
+class Tap:
+    """Lets a model's own head see the masked positions alone: a fifth of the positions, a fifth of the head's work.
+
+    It hooks into the encoder, so it fits every architecture and every wrapper around the model.
+
+    Args:
+        model: a masked language model.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.positions = torch.empty(0)
+        """Of the next call: which of the flattened batch's positions the head gets, [masked]."""
+        self.hidden = torch.empty(0)
+        """Of the last call: the encoder's last hidden states, [rows, length, width]."""
+        model.base_model.register_forward_hook(self._pick)
+
+    def _pick(self, module: torch.nn.Module, inputs: object, output: Any) -> Any:  # noqa: ARG002
+        self.hidden = output.last_hidden_state
+        output.last_hidden_state = self.hidden.flatten(0, 1)[self.positions].unsqueeze(0)
+        return output
+
+
+class Teacher:
+    """A larger masked language model whose answers and hidden states a student learns.
+
+    Args:
+        folder: its checkpoint. One without a masked-language-model head teaches its hidden states alone.
+        tokenizer: the student's, which must number the same tokens alike.
+        device: where to run it.
+
+    Raises:
+        UserError: it cannot be loaded, or its vocabulary is another.
+    """
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
+        self.model, missing = load_masked_lm(folder)
+        self.has_head = not missing
+        own = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True)
+        if own.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                "teacher and student number their tokens differently",
+                "leave out `--model`, and the student takes the teacher's vocabulary",
+            )
+        self.model.eval().requires_grad_(False).to(device)
+        self._tap = Tap(self.model)
+
+    def loss(self, logits: torch.Tensor, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return how far a student is from this teacher, already weighted.
+
+        Args:
+            logits: the student's at the masked positions, [masked, vocabulary].
+            hidden: the student's hidden states, projected to the teacher's width, [rows, length, width].
+            batch: `input_ids` and `positions`.
+        """
+        self._tap.positions = batch["positions"]
+        with torch.no_grad():
+            answer = self.model(input_ids=batch["input_ids"]).logits[0].float()
+        target = self._tap.hidden.flatten(0, 1).float()
+        loss = HIDDEN_WEIGHT * (1 - functional.cosine_similarity(hidden.flatten(0, 1).float(), target).mean())
+        if self.has_head:
+            student = functional.log_softmax(logits / TEMPERATURE, dim=-1)
+            teacher = functional.log_softmax(answer / TEMPERATURE, dim=-1)
+            kl = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            loss = loss + SOFT_WEIGHT * TEMPERATURE**2 * kl
+        return loss
+
+
+class Summary(torch.nn.Module):
+    """Predicts from a sequence's first vector alone which terms stand in the sequence.
+
+    Args:
+        terms: the corpus' words and phrases.
+        words: the model's word embeddings, [vocabulary, width]. Phrases start as sums of them.
+    """
+
+    def __init__(self, terms: Terms, words: torch.Tensor) -> None:
+        super().__init__()
+        self.transform = torch.nn.Linear(words.shape[1], words.shape[1])
+        sums = [words[list(phrase)].sum(dim=0) / len(phrase) ** 0.5 for phrase in terms.phrases]
+        self.phrases = torch.nn.Parameter(torch.stack(sums).detach() if sums else words[:0].detach().clone())
+        self.bias = torch.nn.Parameter(torch.from_numpy(terms.shares).clamp(min=1e-7).log().float())
+        self.register_buffer("weights", torch.from_numpy(terms.weights()), persistent=False)
+
+    def loss(self, first: torch.Tensor, words: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean cross-entropy of the terms found, weighted by how much each of them counts.
+
+        Args:
+            first: the hidden states of the first tokens, [rows, width].
+            words: the model's word embeddings, [vocabulary, width].
+            batch: `term_rows` and `terms`.
+        """
+        logits = functional.linear(self.transform(first.float()), torch.cat([words, self.phrases]), self.bias)
+        weights = self.weights[batch["terms"]]
+        found = functional.log_softmax(logits.float(), dim=-1)[batch["term_rows"], batch["terms"]]
+        return -(found * weights).sum() / weights.sum()
+
+
+class MaskedLanguageTrainer(transformers.Trainer):
+    """A Trainer for the batches of `Batches`: whole, masked, and in an order of their own.
+
+    Args:
+        teacher: to learn from as well.
+        summary_weight: of the loss of the model's Summary; it has one where this is not 0.
+        kwargs: of the Trainer.
+    """
+
+    def __init__(self, teacher: Teacher | None, summary_weight: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._teacher = teacher
+        self._summary_weight = summary_weight
+        self._tap = Tap(self.accelerator.unwrap_model(self.model))
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        **_: Any,
+    ) -> Any:
+        """Return the loss in training; for evaluation that of the masked tokens alone."""
+        model.eval()  # no dropout: a token is seen once or twice, so there is nothing to overfit (Lan et al. 2020)
+        self._tap.positions = inputs["positions"]
+        logits = model(input_ids=inputs["input_ids"]).logits[0].float()
+        loss = functional.cross_entropy(logits, inputs["labels"])
+        if self._teacher and torch.is_grad_enabled():
+            project = getattr(self.accelerator.unwrap_model(model), PROJECTION)
+            far = self._teacher.loss(logits, project(self._tap.hidden), inputs)
+            weights = MASKED_WEIGHT + HIDDEN_WEIGHT + (SOFT_WEIGHT if self._teacher.has_head else 0)
+            loss = (MASKED_WEIGHT * loss + far) / weights
+        if self._summary_weight and torch.is_grad_enabled():
+            bare = self.accelerator.unwrap_model(model)
+            words = bare.get_input_embeddings().weight
+            loss = loss + self._summary_weight * getattr(bare, SUMMARY).loss(self._tap.hidden[:, 0], words, inputs)
+        return (loss, {}) if return_outputs else loss
+
+    def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def add_projection(student: PreTrainedModel, teacher: Teacher) -> None:
+    """Give the student a layer that brings its hidden states to the teacher's width, trained along with it."""
+    narrow, wide = student.config.hidden_size, teacher.model.config.hidden_size
+    layer = torch.nn.Identity() if narrow == wide else torch.nn.Linear(narrow, wide)
+    student.add_module(PROJECTION, layer)
+
+
+def load_masked_lm(folder: Path) -> tuple[PreTrainedModel, list[str]]:
+    """Load a checkpoint as a masked language model in fp32.
+
+    Returns:
+        The model, and the names of its weights that the checkpoint did not bring and that are random.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        model, loading = transformers.AutoModelForMaskedLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            # With short sequences on a CPU, plain matrix products are faster than the fused kernel's backward pass.
+            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load `{folder}`: {first_line(error)}", "check the checkpoint") from None
+    return model, sorted(loading["missing_keys"])
