@@ -67,7 +67,11 @@ def test_the_adapter_is_named_after_its_base_and_knows_no_cache(trained: RunDir,
     assert config["base_model_name_or_path"] == str(Path(toy_config.model or "").resolve())
 
 
-def test_a_run_can_be_repeated_from_its_record(trained: RunDir, tmp_path: Path) -> None:
+def test_a_run_can_be_repeated_from_its_record(
+    trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a process that has trained in another precision before, which leaves this variable."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     config = trained.load().config
     train(replace(config, run_dir=tmp_path / "again"))
     first, again = (

@@ -305,7 +305,9 @@ def keep_stdout_clean(trainer: transformers.Trainer) -> None:
 
 
 def _arguments(config: TrainConfig, run: RunDir, device: str, precision: str) -> transformers.TrainingArguments:
-    return transformers.TrainingArguments(
+    return training_arguments(
+        device,
+        precision,
         output_dir=str(run.checkpoints),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -316,21 +318,31 @@ def _arguments(config: TrainConfig, run: RunDir, device: str, precision: str) ->
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         group_by_length=True,  # most of a batch of reviews would otherwise be padding
         seed=config.seed,
-        use_cpu=device == "cpu",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,  # the count of early stopping
         metric_for_best_model="loss",
         greater_is_better=False,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def training_arguments(device: str, precision: str, **settings: Any) -> transformers.TrainingArguments:
+    """Return training arguments for a device and a precision, with what all trainings here have in common."""
+    # Where neither half precision is asked for, transformers takes the one that this variable names, and it is set by
+    # any training that this process has done before.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    return transformers.TrainingArguments(
+        use_cpu=device == "cpu",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        save_total_limit=1,
         remove_unused_columns=False,
         dataloader_pin_memory=device == "cuda",
-        ddp_find_unused_parameters=False,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
+        **settings,
     )
 
 

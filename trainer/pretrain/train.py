@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -59,6 +58,7 @@ from trainer.train import (
     last_checkpoint,
     say,
     say_source,
+    training_arguments,
 )
 
 if TYPE_CHECKING:
@@ -289,7 +289,9 @@ def _make_trainer(
 
 
 def _arguments(config: PretrainConfig, batches: int, device: str, precision: str) -> transformers.TrainingArguments:
-    return transformers.TrainingArguments(
+    return training_arguments(
+        device,
+        precision,
         output_dir=str(_checkpoints(config.output_dir)),
         num_train_epochs=1,  # of the list of batches, which holds every pass over the text
         per_device_train_batch_size=1,
@@ -299,21 +301,13 @@ def _arguments(config: PretrainConfig, batches: int, device: str, precision: str
         weight_decay=config.weight_decay,
         adam_beta2=0.98,
         seed=config.seed,
-        use_cpu=device == "cpu",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
         eval_strategy="steps",
         eval_steps=max(1, math.ceil(batches / EVALUATIONS)),
         save_strategy="steps",
         save_steps=max(1, math.ceil(batches / EVALUATIONS)),
-        save_total_limit=1,
         prediction_loss_only=True,
-        remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_pin_memory=device == "cuda",
         dataloader_num_workers=2 if device == "cuda" else 0,  # so that masking never keeps a GPU waiting
-        disable_tqdm=not sys.stderr.isatty(),
-        report_to="none",
     )
 
 
