@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ import pytest
 import bench.__main__
 import exporter.__main__
 import trainer.__main__
+import trainer.pretrain.__main__
 from bench.config import BenchConfig
 from exporter.config import ExportConfig
 from trainer.config import TrainConfig
 from trainer.errors import UserError
+from trainer.pretrain.config import PretrainConfig
 
 COMMANDS = [
     (trainer.__main__.make_parser(), TrainConfig),
+    (trainer.pretrain.__main__.make_parser(), PretrainConfig),
     (exporter.__main__.make_parser(), ExportConfig),
     (bench.__main__.make_parser(), BenchConfig),
 ]
@@ -25,7 +29,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("parser", "config"), COMMANDS)
 def test_no_flags_give_the_default_configuration(parser: argparse.ArgumentParser, config: Any) -> None:
-    assert config(**vars(parser.parse_args([]))) == config()
+    needed = {"text": (Path("reviews.txt"),)} if config is PretrainConfig else {}
+    assert config(**vars(parser.parse_args([])) | needed) == config(**needed)
 
 
 @pytest.mark.parametrize(("parser", "config"), COMMANDS)

@@ -324,7 +324,6 @@ def _arguments(config: TrainConfig, run: RunDir, device: str, precision: str) ->
         restore_callback_states_from_checkpoint=True,  # the count of early stopping
         metric_for_best_model="loss",
         greater_is_better=False,
-        ddp_find_unused_parameters=False,
     )
 
 
@@ -340,6 +339,7 @@ def training_arguments(device: str, precision: str, **settings: Any) -> transfor
         save_total_limit=1,
         remove_unused_columns=False,
         dataloader_pin_memory=device == "cuda",
+        ddp_find_unused_parameters=False,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
         **settings,

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, get_args
 from trainer.config import Device, Precision
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, parse, take_defaults
-from trainer.pretrain.config import PretrainConfig, SavePrecision, WordVectors
+from trainer.pretrain.config import (
+    LAYERS,
+    LEARNING_RATE,
+    LEARNING_RATE_CONTINUED,
+    VOCABULARY,
+    WIDTH,
+    PretrainConfig,
+    SavePrecision,
+    WordVectors,
+)
 
 if TYPE_CHECKING:
     from trainer.pretrain.config import PretrainRecord
@@ -45,19 +54,24 @@ def make_parser() -> argparse.ArgumentParser:
     start = parser.add_argument_group("model")
     start.add_argument("--model", help="continue from a folder, a Hub id, or `sample`; without it from scratch")
     start.add_argument("--teacher", help="learn from this larger checkpoint too; from scratch with its vocabulary")
-    start.add_argument("--vocabulary", type=int, metavar="N", help="from scratch: word pieces to learn")
-    start.add_argument("--width", type=int, metavar="N", help="from scratch: width of the hidden states")
-    start.add_argument("--layers", type=int, metavar="N", help="from scratch: number of layers")
-    start.add_argument("--word-vectors", choices=get_args(WordVectors), help="from scratch: what they start from")
+    start.add_argument("--vocabulary", type=int, metavar="N", help=f"from scratch: word pieces to learn ({VOCABULARY})")
+    start.add_argument("--width", type=int, metavar="N", help=f"from scratch: width of the hidden states ({WIDTH})")
+    start.add_argument("--layers", type=int, metavar="N", help=f"from scratch: number of layers ({LAYERS})")
+    start.add_argument(
+        "--word-vectors", choices=get_args(WordVectors), help="from scratch: what they start from (cooccurrence)"
+    )
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--epochs", type=float, metavar="X", help="passes over the text, parts of one too")
+    recipe.add_argument("--epochs", type=float, metavar="X", help="tokens to train on, in passes over the text")
     recipe.add_argument("--batch-tokens", type=int, metavar="N", help="tokens per step and device; 65536 suits a GPU")
     recipe.add_argument("--mask-ratio", type=float, metavar="X", help="share of the tokens to predict")
     recipe.add_argument(
         "--summary-weight", type=float, metavar="X", help="weight of predicting the words from [CLS]; 0 masks only"
     )
     recipe.add_argument(
-        "--learning-rate", type=float, metavar="X", help="peak learning rate (1.5e-3 from scratch, 1e-4 continued)"
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help=f"peak learning rate ({LEARNING_RATE} from scratch, {LEARNING_RATE_CONTINUED} continued)",
     )
     recipe.add_argument("--warmup-ratio", type=float, metavar="X", help="share of steps with a rising learning rate")
     recipe.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from trainer.config import Device, Precision
 from trainer.errors import UserError
-from trainer.flags import check_at_least, out_of_range
+from trainer.flags import check_at_least, flag_of, out_of_range
 from trainer.sources import Source
 
 WordVectors = Literal["cooccurrence", "random"]
@@ -17,6 +18,8 @@ SavePrecision = Literal["fp32", "fp16"]
 HEAD_WIDTH = 64
 """Of an attention head, as in BERT and DistilBERT."""
 
+VOCABULARY, WIDTH, LAYERS = 8192, 256, 4
+"""The defaults from scratch, and the shape of the built-in checkpoint but for its larger vocabulary."""
 LEARNING_RATE = 1.5e-3
 """The default from scratch."""
 LEARNING_RATE_CONTINUED = 1e-4
@@ -35,10 +38,10 @@ class PretrainConfig:
     text_column: str | None = None
     model: str | None = None
     teacher: str | None = None
-    vocabulary: int = 8192
-    width: int = 256
-    layers: int = 4
-    word_vectors: WordVectors = "cooccurrence"
+    vocabulary: int | None = None
+    width: int | None = None
+    layers: int | None = None
+    word_vectors: WordVectors | None = None
     epochs: float = 1.0
     max_length: int = 256
     batch_tokens: int = 4096
@@ -61,13 +64,14 @@ class PretrainConfig:
             raise UserError("no text to train on", "name one or more files with `--text`")
         for field in ("mask_ratio", "epochs", "learning_rate"):
             value = getattr(self, field)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise out_of_range(field, value, "above 0")
         for field in ("mask_ratio", "warmup_ratio"):
             if not 0 <= getattr(self, field) < 1:
                 raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
-        if self.width % HEAD_WIDTH:
+        if self.student_width % HEAD_WIDTH:
             raise out_of_range("width", self.width, f"that is a multiple of {HEAD_WIDTH}")
+        self._check_shape()
         if self.batch_tokens < self.max_length:
             raise out_of_range("batch_tokens", self.batch_tokens, f"of `--max-length` ({self.max_length}) or more")
         if self.resume and self.overwrite:
@@ -75,6 +79,39 @@ class PretrainConfig:
                 "`--resume` and `--overwrite` exclude each other",
                 "`--resume` continues an interrupted run, `--overwrite` starts it again",
             )
+
+    def _check_shape(self) -> None:
+        """Refuse flags that would do nothing."""
+        given = {
+            "--model": ("vocabulary", "width", "layers", "word_vectors") if self.model else (),
+            "--teacher": ("vocabulary",) if self.teacher else (),
+        }
+        for flag, fields in given.items():
+            for field in fields:
+                if getattr(self, field) is not None:
+                    raise UserError(
+                        f"`{flag}` decides what `{flag_of(field)}` asks for", f"leave out `{flag_of(field)}`"
+                    )
+
+    @property
+    def pieces(self) -> int:
+        """From scratch: the most word pieces to learn."""
+        return self.vocabulary or VOCABULARY
+
+    @property
+    def student_width(self) -> int:
+        """From scratch: the width of the hidden states."""
+        return self.width or WIDTH
+
+    @property
+    def student_layers(self) -> int:
+        """From scratch: the number of layers."""
+        return self.layers or LAYERS
+
+    @property
+    def start_vectors(self) -> WordVectors:
+        """From scratch: what the word vectors start from."""
+        return self.word_vectors or "cooccurrence"
 
     @property
     def peak_learning_rate(self) -> float:
@@ -101,7 +138,8 @@ class Evaluation:
     tokens: int
     """Trained on so far, special tokens included."""
     loss: float
-    """Mean cross-entropy of the masked tokens, in nats."""
+    """Mean cross-entropy of the masked tokens, in nats. Only runs with the same mask ratio, seed, tokenizer and text
+    compare; the weights are those of training, not yet those that are saved."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +184,8 @@ class UnfinishedPretraining:
     text_sha256: str
     base_sha256: str | None
     teacher_sha256: str | None
+
+    @property
+    def inputs(self) -> tuple[str | None, ...]:
+        """What has to be the same where the run is resumed, beside the configuration."""
+        return (self.text_sha256, self.base_sha256, self.teacher_sha256)

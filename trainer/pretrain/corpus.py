@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.normalizers import BertNormalizer
 
 from trainer.data import FILE_TYPES, check_unicode, read_texts
 from trainer.errors import UserError
@@ -32,6 +37,10 @@ MOST_HELD_OUT = 1000
 SHORT_SHARE = 0.75
 """The share of the training that runs on sequences of half the length, which cost less; the rest teaches the other
 positions. Devlin et al. 2019 ("BERT", appendix A.2) did 0.9 at a quarter of the length."""
+
+ALPHABET = 1000
+"""Characters that get a piece of their own; rarer ones are unknown."""
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 POSITIONS = 512
 """Of a model made from scratch, as many as DistilBERT has."""
@@ -69,16 +78,35 @@ def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int) -> Co
     return Corpus(texts[size:], texts[:size])
 
 
-def learn_vocabulary(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
-    """Train an uncased WordPiece tokenizer, of the kind of BERT's, with at most `size` pieces."""
-    from tokenizers import BertWordPieceTokenizer
-    from tokenizers.processors import BertProcessing
+def learn_pieces(texts: Sequence[str], size: int) -> dict[str, int]:
+    """Learn at most `size` uncased word pieces and number them: special tokens, then starts of words, then the rest.
+
+    Left to itself, the library numbers the characters inside words as a hash table happens to yield them, and lets the
+    numbers decide between pieces that are equally frequent. So they are numbered for it.
+    """
+    normalize = BertNormalizer(lowercase=True).normalize_str
+    seen: Counter[str] = Counter()
+    for text in texts:
+        seen.update(normalize(text))
+    inside = sorted("##" + character for character, _ in seen.most_common(ALPHABET) if _within_words(character))
+    wordpiece = BertWordPieceTokenizer(lowercase=True)
+    wordpiece.train_from_iterator(
+        texts, size, limit_alphabet=ALPHABET, special_tokens=[*_SPECIAL, *inside], show_progress=False
+    )
+    others = sorted(set(wordpiece.get_vocab()) - set(_SPECIAL), key=lambda piece: (piece.startswith("##"), piece))
+    return {piece: number for number, piece in enumerate([*_SPECIAL, *others])}
+
+
+def _within_words(character: str) -> bool:
+    """Tell whether a character may stand inside a word: white space and punctuation end one."""
+    return not character.isspace() and character not in string.punctuation and unicodedata.category(character)[0] != "P"
+
+
+def make_tokenizer(pieces: dict[str, int]) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of the kind of BERT's from its word pieces."""
     from transformers import DistilBertTokenizerFast
 
-    wordpiece = BertWordPieceTokenizer(lowercase=True)
-    wordpiece.train_from_iterator(texts, size, show_progress=False)
-    # Without this one the tokenizer puts no [CLS] before a text, and DistilBERT classifies by [CLS].
-    wordpiece.post_processor = BertProcessing(*((name, wordpiece.token_to_id(name)) for name in ("[SEP]", "[CLS]")))
+    wordpiece = BertWordPieceTokenizer(pieces, lowercase=True)
     return DistilBertTokenizerFast(tokenizer_object=wordpiece._tokenizer, model_max_length=POSITIONS)
 
 
@@ -94,9 +122,14 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], portion: 
     ]
 
 
-def stream_of(documents: Sequence[IdArray], separator: int) -> IdArray:
-    """Return all documents end to end, `separator` after each."""
-    return np.concatenate([part for ids in documents for part in (ids, [separator])]).astype(np.int32)
+def stream_of(documents: Sequence[IdArray], tokenizer: PreTrainedTokenizerFast) -> IdArray:
+    """Return all documents end to end, [SEP] after each.
+
+    Raises:
+        UserError: the tokenizer lacks a special token.
+    """
+    _, sep, _ = _special_ids(tokenizer)
+    return np.concatenate([part for ids in documents for part in (ids, np.array([sep]))])
 
 
 class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -105,8 +138,11 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     Item i is a whole batch: `input_ids` [rows, length], `positions` [masked], which index the flattened batch, and
     `labels` [masked]; with `terms` also `term_rows` and `terms` [found], the terms in each row before masking.
 
+    Each stage draws sequences from all of the stream without putting any back until it has drawn all; what one stage
+    has drawn another may draw, too.
+
     Args:
-        documents: token ids of each text.
+        stream: token ids of the texts, end to end.
         tokenizer: names the special tokens.
         tokens: how many tokens all batches together hold.
         lengths: the sequence length of each stage of the training with its share of the tokens.
@@ -122,7 +158,7 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        documents: Sequence[IdArray],
+        stream: IdArray,
         tokenizer: PreTrainedTokenizerFast,
         *,
         tokens: float,
@@ -132,10 +168,10 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         seed: int,
         terms: Terms | None = None,
     ) -> None:
-        self._cls, self._sep, self._mask = special_ids(tokenizer)
+        self._cls, self._sep, self._mask = _special_ids(tokenizer)
         self._vocabulary = len(tokenizer)
         self._special = np.array(tokenizer.all_special_ids)
-        self._stream = stream_of(documents, self._sep)
+        self._stream = stream
         self._terms = terms
         self._mask_ratio = mask_ratio
         self._seed = seed
@@ -148,7 +184,6 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             (length, batch_tokens // length, max(1, round(tokens * share / (batch_tokens // length * length))))
             for length, share in lengths
         ]
-        self._permutation = lru_cache(maxsize=4)(self._permute)
 
     def __len__(self) -> int:
         return sum(batches for _, _, batches in self._stages)
@@ -164,9 +199,7 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         ids = np.stack([self._row(stage, length, number * rows + row) for row in range(rows)])
         batch = self._masked(ids, np.random.default_rng((self._seed, index)))
         if self._terms:
-            found = [self._terms.within(row) for row in ids]
-            batch["term_rows"] = torch.from_numpy(np.repeat(np.arange(rows), [len(row) for row in found]))
-            batch["terms"] = torch.from_numpy(np.concatenate(found))
+            batch["term_rows"], batch["terms"] = map(torch.from_numpy, self._terms.within(ids))
         return batch
 
     def tokens_before(self, step: int) -> int:
@@ -180,16 +213,16 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def _row(self, stage: int, length: int, number: int) -> IdArray:
         """Return sequence `number` of a stage: [CLS], the next tokens of the stream, [SEP]."""
         body = length - 2
-        turn, place = divmod(number, (len(self._stream) - body) // body + 1)
-        start = min(int(self._permutation(stage, body, turn)[place]) * body, len(self._stream) - body)
+        count = -(-len(self._stream) // body)
+        turn, place = divmod(number, count)
+        start = min(int(_permutation(self._seed, stage, turn, count)[place]) * body, len(self._stream) - body)
         return np.array([self._cls, *self._stream[start : start + body], self._sep], dtype=np.int64)
-
-    def _permute(self, stage: int, body: int, turn: int) -> IdArray:
-        return np.random.default_rng((self._seed, stage, turn)).permutation((len(self._stream) - body) // body + 1)
 
     def _masked(self, ids: IdArray, generator: np.random.Generator) -> dict[str, torch.Tensor]:
         flat = ids.ravel().copy()
         candidates = np.flatnonzero(~np.isin(flat, self._special))
+        if not len(candidates):
+            raise UserError("the tokenizer knows none of the words in a batch", "take another model or other text")
         size = max(1, round(len(candidates) * self._mask_ratio))
         positions = np.sort(generator.choice(candidates, size, replace=False))
         labels = flat[positions]
@@ -204,18 +237,18 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         }
 
 
+@lru_cache(maxsize=4)
+def _permutation(seed: int, stage: int, turn: int, count: int) -> IdArray:
+    return np.random.default_rng((seed, stage, turn)).permutation(count)
+
+
 def whole(batches: list[dict[str, Any]]) -> dict[str, Any]:
     """Collate: hand on the one item of a list, which is a batch already."""
     (batch,) = batches
     return batch
 
 
-def special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
-    """Return the ids of [CLS], [SEP] and [MASK].
-
-    Raises:
-        UserError: the tokenizer lacks one of them.
-    """
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
     ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
     if None in ids:
         raise UserError("this tokenizer lacks a [CLS], [SEP] or [MASK] token", "take an encoder checkpoint")
@@ -225,11 +258,13 @@ def special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
 def _read(path: Path, text_column: str | None) -> list[str]:
     if path.suffix.lower() != ".txt":
         if path.is_file() and path.suffix.lower() not in FILE_TYPES:
-            raise UserError(f"cannot read `{path}`: unknown file type `{path.suffix}`", "give .txt, .csv, .tsv, "
-                            ".jsonl or .parquet")  # fmt: skip
+            raise UserError(
+                f"cannot read `{path}`: unknown file type `{path.suffix}`",
+                f"give one of {', '.join(('.txt', *FILE_TYPES))}",
+            )
         return read_texts(path, text_column)
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at rarer marks
     except FileNotFoundError:
         raise UserError(f"no file `{path}`", "check the path") from None
     except UnicodeDecodeError as error:

@@ -10,7 +10,8 @@ import transformers
 from torch.nn import functional
 
 from trainer.errors import UserError
-from trainer.model import first_line
+from trainer.model import load_tokenizer
+from trainer.pretrain.start import load_masked_lm
 from trainer.pretrain.terms import Terms
 
 if TYPE_CHECKING:
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 2.0
 SOFT_WEIGHT, MASKED_WEIGHT, HIDDEN_WEIGHT = 5.0, 2.0, 1.0
-"""Temperature and weights with which DistilBERT was distilled: Sanh et al. 2019, and its published training command."""
+"""Temperature and weights with which DistilBERT was distilled: Sanh et al. 2019, and its published training command.
+There the soft answers of all positions counted, here those of the masked ones."""
 
 PROJECTION = "distillation_projection"
 SUMMARY = "summary"
 
 
 class Tap:
-    """Lets a model's own head see the masked positions alone: a fifth of the positions, a fifth of the head's work.
+    """Lets a model's own head see the masked positions alone: a sixth of the positions, a sixth of the head's work.
 
     It hooks into the encoder, so it fits every architecture and every wrapper around the model.
 
@@ -52,21 +54,20 @@ class Teacher:
     Args:
         folder: its checkpoint. One without a masked-language-model head teaches its hidden states alone.
         tokenizer: the student's, which must number the same tokens alike.
+        max_length: of the sequences.
         device: where to run it.
 
     Raises:
-        UserError: it cannot be loaded, or its vocabulary is another.
+        UserError: it cannot be loaded, cannot take the sequences, or its vocabulary is another.
     """
 
-    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
-        self.model, missing = load_masked_lm(folder)
-        self.has_head = not missing
-        own = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True)
-        if own.get_vocab() != tokenizer.get_vocab():
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, device: str) -> None:
+        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
             raise UserError(
                 "teacher and student number their tokens differently",
                 "leave out `--model`, and the student takes the teacher's vocabulary",
             )
+        self.model, self.has_head = load_masked_lm(folder, tokenizer, max_length, device)
         self.model.eval().requires_grad_(False).to(device)
         self._tap = Tap(self.model)
 
@@ -84,8 +85,9 @@ class Teacher:
         target = self._tap.hidden.flatten(0, 1).float()
         loss = HIDDEN_WEIGHT * (1 - functional.cosine_similarity(hidden.flatten(0, 1).float(), target).mean())
         if self.has_head:
-            student = functional.log_softmax(logits / TEMPERATURE, dim=-1)
-            teacher = functional.log_softmax(answer / TEMPERATURE, dim=-1)
+            known = min(logits.shape[1], answer.shape[1])  # some models have rows beyond their vocabulary
+            student = functional.log_softmax(logits[:, :known] / TEMPERATURE, dim=-1)
+            teacher = functional.log_softmax(answer[:, :known] / TEMPERATURE, dim=-1)
             kl = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
             loss = loss + SOFT_WEIGHT * TEMPERATURE**2 * kl
         return loss
@@ -96,12 +98,13 @@ class Summary(torch.nn.Module):
 
     Args:
         terms: the corpus' words and phrases.
-        words: the model's word embeddings, [vocabulary, width]. Phrases start as sums of them.
+        words: the model's word embeddings, [vocabulary, embedding width]. Phrases start as sums of them.
+        width: of the hidden states.
     """
 
-    def __init__(self, terms: Terms, words: torch.Tensor) -> None:
+    def __init__(self, terms: Terms, words: torch.Tensor, width: int) -> None:
         super().__init__()
-        self.transform = torch.nn.Linear(words.shape[1], words.shape[1])
+        self.transform = torch.nn.Linear(width, words.shape[1])
         sums = [words[list(phrase)].sum(dim=0) / len(phrase) ** 0.5 for phrase in terms.phrases]
         self.phrases = torch.nn.Parameter(torch.stack(sums).detach() if sums else words[:0].detach().clone())
         self.bias = torch.nn.Parameter(torch.from_numpy(terms.shares).clamp(min=1e-7).log().float())
@@ -112,10 +115,10 @@ class Summary(torch.nn.Module):
 
         Args:
             first: the hidden states of the first tokens, [rows, width].
-            words: the model's word embeddings, [vocabulary, width].
+            words: the model's word embeddings, [vocabulary, embedding width].
             batch: `term_rows` and `terms`.
         """
-        logits = functional.linear(self.transform(first.float()), torch.cat([words, self.phrases]), self.bias)
+        logits = functional.linear(self.transform(first), torch.cat([words, self.phrases]), self.bias)
         weights = self.weights[batch["terms"]]
         found = functional.log_softmax(logits.float(), dim=-1)[batch["term_rows"], batch["terms"]]
         return -(found * weights).sum() / weights.sum()
@@ -144,20 +147,30 @@ class MaskedLanguageTrainer(transformers.Trainer):
         **_: Any,
     ) -> Any:
         """Return the loss in training; for evaluation that of the masked tokens alone."""
-        model.eval()  # no dropout: a token is seen once or twice, so there is nothing to overfit (Lan et al. 2020)
+        # No dropout: from scratch a token is seen once or twice, so there is nothing to overfit (Lan et al. 2020,
+        # "ALBERT"), and on a CPU drawing the masks takes longer than all the rest.
+        model.eval()
         self._tap.positions = inputs["positions"]
         logits = model(input_ids=inputs["input_ids"]).logits[0].float()
         loss = functional.cross_entropy(logits, inputs["labels"])
-        if self._teacher and torch.is_grad_enabled():
-            project = getattr(self.accelerator.unwrap_model(model), PROJECTION)
-            far = self._teacher.loss(logits, project(self._tap.hidden), inputs)
+        if torch.is_grad_enabled():
+            with self.accelerator.autocast():
+                loss = self._with_the_rest(loss, logits, self.accelerator.unwrap_model(model), inputs)
+        return (loss, {}) if return_outputs else loss
+
+    def _with_the_rest(
+        self, loss: torch.Tensor, logits: torch.Tensor, model: PreTrainedModel, inputs: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Add to the loss of the masked tokens what the teacher and the summary have to say."""
+        hidden = self._tap.hidden
+        if self._teacher:
+            far = self._teacher.loss(logits, getattr(model, PROJECTION)(hidden), inputs)
             weights = MASKED_WEIGHT + HIDDEN_WEIGHT + (SOFT_WEIGHT if self._teacher.has_head else 0)
             loss = (MASKED_WEIGHT * loss + far) / weights
-        if self._summary_weight and torch.is_grad_enabled():
-            bare = self.accelerator.unwrap_model(model)
-            words = bare.get_input_embeddings().weight
-            loss = loss + self._summary_weight * getattr(bare, SUMMARY).loss(self._tap.hidden[:, 0], words, inputs)
-        return (loss, {}) if return_outputs else loss
+        if self._summary_weight:
+            words = model.get_input_embeddings().weight
+            loss = loss + self._summary_weight * getattr(model, SUMMARY).loss(hidden[:, 0], words, inputs)
+        return loss
 
     def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler[int]:
         return torch.utils.data.SequentialSampler(self.train_dataset)
@@ -168,26 +181,3 @@ def add_projection(student: PreTrainedModel, teacher: Teacher) -> None:
     narrow, wide = student.config.hidden_size, teacher.model.config.hidden_size
     layer = torch.nn.Identity() if narrow == wide else torch.nn.Linear(narrow, wide)
     student.add_module(PROJECTION, layer)
-
-
-def load_masked_lm(folder: Path) -> tuple[PreTrainedModel, list[str]]:
-    """Load a checkpoint as a masked language model in fp32.
-
-    Returns:
-        The model, and the names of its weights that the checkpoint did not bring and that are random.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
-    try:
-        model, loading = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            # With short sequences on a CPU, plain matrix products are faster than the fused kernel's backward pass.
-            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load `{folder}`: {first_line(error)}", "check the checkpoint") from None
-    return model, sorted(loading["missing_keys"])

@@ -28,12 +28,11 @@ class Terms:
 
     Args:
         stream: the corpus' token ids, end to end.
-        vocabulary: number of tokens.
+        vocabulary: number of the model's word embeddings; there may be more of them than tokens.
         special: ids of the special tokens. No term is or contains one.
     """
 
     def __init__(self, stream: IdArray, vocabulary: int, special: Sequence[int]) -> None:
-        stream = stream.astype(np.int64)
         self._vocabulary = vocabulary
         self._special = np.asarray(special, dtype=np.int64)
         ordinary = ~np.isin(stream, self._special)
@@ -59,23 +58,33 @@ class Terms:
         weights = np.sqrt(FREQUENT / np.maximum(self.shares, FREQUENT))
         return np.where(self.shares > 0, weights, 0).astype(np.float32)
 
-    def within(self, ids: IdArray) -> IdArray:
-        """Return the terms in a sequence of token ids, each once."""
-        words = np.setdiff1d(ids, self._special)
-        found = [words]
+    def within(self, ids: IdArray) -> tuple[IdArray, IdArray]:
+        """Return the terms in each of some sequences, each once.
+
+        Args:
+            ids: token ids, [rows, length].
+
+        Returns:
+            The row of each term found, and the term, both [found].
+        """
+        rows = np.arange(len(ids))[:, None] * len(self)
+        ordinary = ~np.isin(ids, self._special)
+        found = [(rows + ids)[ordinary]]
         for width, keys, first in ((2, self._pairs, 0), (3, self._triples, len(self._pairs))):
-            if len(keys) and len(ids) >= width:
-                here = np.unique(_keys(ids, width, self._vocabulary))
+            if len(keys) and ids.shape[1] >= width:
+                here = _keys(ids, width, self._vocabulary)
                 place = np.minimum(np.searchsorted(keys, here), len(keys) - 1)
-                found.append(self._vocabulary + first + place[keys[place] == here])
-        return np.concatenate(found)
+                found.append((rows + self._vocabulary + first + place)[keys[place] == here])
+        row, term = np.divmod(np.unique(np.concatenate(found)), len(self))
+        return row, term
 
 
 def _keys(ids: IdArray, width: int, vocabulary: int) -> IdArray:
-    """Return one number for each run of `width` tokens; unique for vocabularies of up to two million."""
-    keys = ids[: len(ids) - width + 1].copy()
+    """Return one number for each run of `width` tokens along the last axis; unique up to two million tokens."""
+    count = ids.shape[-1] - width + 1
+    keys = ids[..., :count]
     for i in range(1, width):
-        keys = keys * vocabulary + ids[i : len(ids) - width + 1 + i]
+        keys = keys * vocabulary + ids[..., i : count + i]
     return keys
 
 

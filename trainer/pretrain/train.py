@@ -7,34 +7,15 @@ import os
 import shutil
 import time
 import warnings
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import accelerate
 import transformers
 
 from trainer.errors import UserError
-from trainer.model import check_length, load_tokenizer
-from trainer.pretrain.config import (
-    HEAD_WIDTH,
-    Evaluation,
-    PretrainConfig,
-    PretrainRecord,
-    UnfinishedPretraining,
-)
-from trainer.pretrain.corpus import (
-    POSITIONS,
-    SHORT_SHARE,
-    Batches,
-    Corpus,
-    learn_vocabulary,
-    read_corpus,
-    stream_of,
-    tokenize,
-    whole,
-)
+from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord
+from trainer.pretrain.corpus import SHORT_SHARE, Batches, Corpus, read_corpus, stream_of, tokenize, whole
 from trainer.pretrain.objective import (
     PROJECTION,
     SUMMARY,
@@ -42,52 +23,28 @@ from trainer.pretrain.objective import (
     Summary,
     Teacher,
     add_projection,
-    load_masked_lm,
 )
+from trainer.pretrain.output import OutputDir
+from trainer.pretrain.start import Origin, choose_tokenizer, continued, from_scratch
 from trainer.pretrain.terms import IdArray, Terms
-from trainer.pretrain.vectors import word_vectors
-from trainer.records import file_sha256, installed_versions, read_record, write_record
-from trainer.sources import Base, locate_base
+from trainer.records import file_sha256, installed_versions, write_record
 from trainer.train import (
     PACKAGES,
-    check_same,
     choose_device,
     choose_precision,
     device_name,
     keep_stdout_clean,
     last_checkpoint,
     say,
-    say_source,
     training_arguments,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-RECORD = "pretrain.json"
 EVALUATIONS = 10
 """How often a run tells its evaluation loss and leaves a checkpoint to resume from."""
 MOST_EVALUATION_TOKENS = 200_000
-
-SCALE = 0.05
-"""Root mean square of the elements of word and position vectors at the start."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The checkpoints that a run starts from or learns from."""
-
-    base: Base | None
-    teacher: Base | None
-
-    def unfinished(self, config: PretrainConfig, corpus: Corpus) -> UnfinishedPretraining:
-        """Return what has to be the same where the run is resumed."""
-        return UnfinishedPretraining(
-            config,
-            corpus.sha256(),
-            self.base.sha256() if self.base else None,
-            self.teacher.sha256() if self.teacher else None,
-        )
 
 
 def pretrain(config: PretrainConfig) -> PretrainRecord | None:
@@ -102,178 +59,93 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
     transformers.set_seed(config.seed)
-    folder = config.output_dir
-    _check_output(folder, config)
+    output = OutputDir(config.output_dir)
+    output.check(config)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
+    accelerate.PartialState(cpu=device == "cpu")  # several processes find each other
     corpus = read_corpus(config.text, config.text_column, config.seed)
-    origin = Origin(*(locate_base(name) if name else None for name in (config.model, config.teacher)))
-    tokenizer, model, documents = _start(config, corpus, origin)
-    teacher = Teacher(origin.teacher.folder, tokenizer, device) if origin.teacher else None
-    terms = None
-    if teacher:
-        add_projection(model, teacher)
-    if config.summary_weight:
-        terms = Terms(stream_of(documents, tokenizer.sep_token_id), len(tokenizer), tokenizer.all_special_ids)
-        model.add_module(SUMMARY, Summary(terms, model.get_input_embeddings().weight))
-    train, held_out = _batches(config, corpus, tokenizer, documents, terms)
-    trainer = _make_trainer(config, model, teacher, train, held_out, device, precision)
+    origin = Origin.locate(config)
+    given = origin.given(config, corpus)
+    checkpoint = last_checkpoint(output.checkpoints) if config.resume else None
+    tokenizer = choose_tokenizer(origin, corpus, config.pieces, output.tokenizer)
+    documents = tokenize(tokenizer, corpus.train)
+    model = _model(config, origin, tokenizer, documents, device, resumed=checkpoint is not None)
+    trainer = _make_trainer(config, origin, corpus, tokenizer, documents, model, device, precision)
     if trainer.is_world_process_zero():
-        _begin(folder, config, corpus, origin)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "mtime may not be reliable")  # said of checkpoints a second apart
-        trainer.train(resume_from_checkpoint=last_checkpoint(_checkpoints(folder)) if config.resume else None)
-    if trainer.state.global_step % trainer.args.eval_steps:
-        trainer.evaluate()
+        output.begin(given)
+        if not origin.base and not origin.teacher:
+            tokenizer.save_pretrained(output.tokenizer)
+    _train(trainer, checkpoint)
     if not trainer.is_world_process_zero():
         return None
-    evaluations = _evaluations(trainer.state.log_history, train, trainer.args.world_size)
-    _save(folder, model, tokenizer, config)
-    record = _record(config, corpus, origin, model, documents, evaluations, device, precision, started)
-    write_record(folder / RECORD, record)
-    shutil.rmtree(_checkpoints(folder))
+    _save(output, model, tokenizer, config)
+    record = PretrainRecord(
+        config=config,
+        base=origin.base.source if origin.base else None,
+        base_sha256=given.base_sha256,
+        teacher=origin.teacher.source if origin.teacher else None,
+        teacher_sha256=given.teacher_sha256,
+        text_sha256=given.text_sha256,
+        texts=len(corpus.train),
+        held_out_texts=len(corpus.held_out),
+        tokens=sum(map(len, documents)),
+        parameters=model.base_model.num_parameters(),
+        learning_rate=config.peak_learning_rate,
+        evaluations=_evaluations(trainer),
+        device=device_name(device),
+        precision=precision,
+        duration_s=round(time.monotonic() - started, 1),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=installed_versions(PACKAGES),
+        weights_sha256=file_sha256(output.path / "model.safetensors"),
+    )
+    write_record(output.record, record)
+    shutil.rmtree(output.checkpoints)
     return record
 
 
-def _checkpoints(folder: Path) -> Path:
-    return folder / "checkpoints"
-
-
-def _unfinished(folder: Path) -> Path:
-    return _checkpoints(folder) / "config.json"
-
-
-def _check_output(folder: Path, config: PretrainConfig) -> None:
-    """Refuse to write where nothing can be written, over anything but a pretraining, and over one unless told to."""
-    nearest = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    finished, unfinished = (folder / RECORD).is_file(), _unfinished(folder).is_file()
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UserError(f"cannot write to `{nearest}`", "name another `--output-dir`")
-    if folder.exists() and any(folder.iterdir()) and not finished and not unfinished:
-        raise UserError(f"`{folder}` holds something else than a pretraining", "name another `--output-dir`")
-    if config.resume:
-        if finished or not unfinished:
-            raise UserError(f"no interrupted run in `{folder}`", "leave out `--resume`")
-        check_same(read_record(_unfinished(folder), UnfinishedPretraining).config, config, free=("output_dir",))
-    elif (finished or unfinished) and not config.overwrite:
-        what = "a pretrained model" if finished else "an interrupted run, which `--resume` continues"
-        raise UserError(f"`{folder}` holds {what}", "add `--overwrite`, or name another `--output-dir`")
-
-
-def _begin(folder: Path, config: PretrainConfig, corpus: Corpus, origin: Origin) -> None:
-    """Make room and write down what the run was given; on `--resume` check that it is given the same."""
-    now = origin.unfinished(config, corpus)
-    if not config.resume:
-        (folder / RECORD).unlink(missing_ok=True)
-        shutil.rmtree(_checkpoints(folder), ignore_errors=True)
-        write_record(_unfinished(folder), now)
-        return
-    before = read_record(_unfinished(folder), UnfinishedPretraining)
-    if (before.text_sha256, before.base_sha256, before.teacher_sha256) != (
-        now.text_sha256,
-        now.base_sha256,
-        now.teacher_sha256,
-    ):
-        raise UserError(
-            "the text, the base model or the teacher is not that of the interrupted run",
-            "restore them, or start again with `--overwrite`",
-        )
-
-
-def _start(
-    config: PretrainConfig, corpus: Corpus, origin: Origin
-) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, list[IdArray]]:
-    """Return the tokenizer, the model to train, and the token ids of the training texts."""
-    if origin.base:
-        say_source("base model", origin.base.source)
-        tokenizer = load_tokenizer(origin.base.folder)
-        model, missing = load_masked_lm(origin.base.folder)
-        if missing:
-            say(f"the checkpoint has no head to predict masked tokens; a new one is trained ({len(missing)} weights)")
-        check_length(model.config, config.max_length)
-        return tokenizer, model, tokenize(tokenizer, corpus.train)
-    if origin.teacher:
-        tokenizer = load_tokenizer(origin.teacher.folder)
-    else:
-        tokenizer = learn_vocabulary(corpus.train, config.vocabulary)
-    documents = tokenize(tokenizer, corpus.train)
-    model = transformers.DistilBertForMaskedLM._from_config(
-        transformers.DistilBertConfig(
-            vocab_size=len(tokenizer),
-            dim=config.width,
-            hidden_dim=4 * config.width,
-            n_layers=config.layers,
-            n_heads=config.width // HEAD_WIDTH,
-            max_position_embeddings=POSITIONS,
-            pad_token_id=tokenizer.pad_token_id,
-            # Fine-tuning takes the checkpoint's word on dropout. LoRA leaves so few weights free that it gains nothing
-            # by it, and on a CPU drawing the masks takes longer than all the rest.
-            dropout=0.0,
-            attention_dropout=0.0,
-        ),
-        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
-    )
-    check_length(model.config, config.max_length)
-    _set_positions(model)
-    if config.word_vectors == "cooccurrence" and not config.resume:
-        say("word vectors: factorising co-occurrence counts")
-        _set_word_vectors(model, torch.from_numpy(word_vectors(documents, len(tokenizer), config.width)))
-    return tokenizer, model, documents
-
-
-def _set_word_vectors(model: PreTrainedModel, vectors: torch.Tensor) -> None:
-    """Start the embeddings from unit vectors; tokens whose vector is zero, special ones for instance, stay random."""
-    weight = model.get_input_embeddings().weight
-    known = vectors.norm(dim=1) > 0
-    weight.data[known] = vectors[known] * (SCALE * math.sqrt(vectors.shape[1]))
-
-
-def _set_positions(model: PreTrainedModel) -> None:
-    """Start the position embeddings from sinusoids (Vaswani et al. 2017, section 3.5); they are trained on.
-
-    From random ones it takes millions of tokens until attention finds its neighbours, and until then the loss stays
-    where predicting by frequency alone puts it.
-    """
-    weight = model.base_model.embeddings.position_embeddings.weight
-    positions, width = weight.shape
-    angles = torch.arange(positions)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
-    weight.data = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1) * (SCALE * math.sqrt(2))
-
-
-def _batches(
+def _model(
     config: PretrainConfig,
-    corpus: Corpus,
+    origin: Origin,
     tokenizer: PreTrainedTokenizerFast,
     documents: list[IdArray],
-    terms: Terms | None,
-) -> tuple[Batches, Batches]:
-    long, short = config.max_length, config.max_length // 2
-    held_out = tokenize(tokenizer, corpus.held_out)
-    lengths = ((short, SHORT_SHARE), (long, 1 - SHORT_SHARE)) if short >= 32 else ((long, 1.0),)
-    common: dict[str, Any] = {"batch_tokens": config.batch_tokens, "mask_ratio": config.mask_ratio, "seed": config.seed}
-    tokens = sum(map(len, documents)) * config.epochs
-    train = Batches(documents, tokenizer, tokens=tokens, lengths=lengths, terms=terms, **common)
-    seen = min(sum(map(len, held_out)), MOST_EVALUATION_TOKENS)
-    evaluation = Batches(held_out, tokenizer, tokens=seen, lengths=[(_fitting(long, held_out), 1.0)], **common)
-    say(f"{len(corpus.train):,} texts, {sum(map(len, documents)):,} tokens; training on {tokens:,.0f}")
-    return train, evaluation
-
-
-def _fitting(length: int, documents: list[IdArray]) -> int:
-    """Return the longest sequence, at most `length`, that the held-out text fills."""
-    return max(min(length, sum(len(ids) + 1 for ids in documents)), 3)
+    device: str,
+    *,
+    resumed: bool,
+) -> PreTrainedModel:
+    if origin.base:
+        return continued(origin.base, tokenizer, config.max_length, device)
+    # A checkpoint of this run brings its vectors, and counting takes a while.
+    vectors = "random" if resumed else config.start_vectors
+    return from_scratch(config, tokenizer, documents, device, vectors)
 
 
 def _make_trainer(
     config: PretrainConfig,
+    origin: Origin,
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerFast,
+    documents: list[IdArray],
     model: PreTrainedModel,
-    teacher: Teacher | None,
-    train: Batches,
-    held_out: Batches,
     device: str,
     precision: str,
 ) -> MaskedLanguageTrainer:
-    say(f"training {model.base_model.num_parameters():,} parameters and a head in {precision} on {device}")
+    """Put the model, what else it learns besides masked tokens, and its batches together."""
+    parameters = model.base_model.num_parameters()
+    teacher = Teacher(origin.teacher.folder, tokenizer, config.max_length, device) if origin.teacher else None
+    if teacher:
+        add_projection(model, teacher)
+    stream = stream_of(documents, tokenizer)
+    terms = None
+    if config.summary_weight:
+        terms = Terms(stream, model.get_input_embeddings().num_embeddings, tokenizer.all_special_ids)
+        model.add_module(SUMMARY, Summary(terms, model.get_input_embeddings().weight, model.config.hidden_size))
+    train = _training_batches(config, tokenizer, stream, terms)
+    held_out = _evaluation_batches(config, tokenizer, corpus.held_out)
+    tokens = train.tokens_before(len(train))
+    say(f"{len(corpus.train):,} texts, {len(stream):,} tokens; training on {tokens:,}")
+    say(f"training {parameters:,} parameters and a head in {precision} on {device}")
     trainer = MaskedLanguageTrainer(
         teacher,
         config.summary_weight,
@@ -288,11 +160,43 @@ def _make_trainer(
     return trainer
 
 
+def _training_batches(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, stream: IdArray, terms: Terms | None
+) -> Batches:
+    long, short = config.max_length, config.max_length // 2
+    return Batches(
+        stream,
+        tokenizer,
+        tokens=len(stream) * config.epochs,
+        lengths=((short, SHORT_SHARE), (long, 1 - SHORT_SHARE)) if short >= 32 else ((long, 1.0),),
+        batch_tokens=config.batch_tokens,
+        mask_ratio=config.mask_ratio,
+        seed=config.seed,
+        terms=terms,
+    )
+
+
+def _evaluation_batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Batches:
+    stream = stream_of(tokenize(tokenizer, texts), tokenizer)
+    length = max(min(config.max_length, len(stream)), 3)  # a small file's held-out text does not fill a sequence
+    return Batches(
+        stream,
+        tokenizer,
+        tokens=min(len(stream), MOST_EVALUATION_TOKENS),
+        lengths=[(length, 1.0)],
+        batch_tokens=config.batch_tokens,
+        mask_ratio=config.mask_ratio,
+        seed=config.seed,
+    )
+
+
 def _arguments(config: PretrainConfig, batches: int, device: str, precision: str) -> transformers.TrainingArguments:
-    return training_arguments(
+    processes = accelerate.PartialState().num_processes
+    every = max(1, math.ceil(batches / processes / EVALUATIONS))
+    arguments = training_arguments(
         device,
         precision,
-        output_dir=str(_checkpoints(config.output_dir)),
+        output_dir=str(OutputDir(config.output_dir).checkpoints),
         num_train_epochs=1,  # of the list of batches, which holds every pass over the text
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
@@ -302,84 +206,65 @@ def _arguments(config: PretrainConfig, batches: int, device: str, precision: str
         adam_beta2=0.98,
         seed=config.seed,
         eval_strategy="steps",
-        eval_steps=max(1, math.ceil(batches / EVALUATIONS)),
+        eval_on_start=True,
+        eval_steps=every,
         save_strategy="steps",
-        save_steps=max(1, math.ceil(batches / EVALUATIONS)),
+        save_steps=every,
         prediction_loss_only=True,
         label_names=["labels"],
-        dataloader_num_workers=2 if device == "cuda" else 0,  # so that masking never keeps a GPU waiting
+        # So that masking never keeps a GPU waiting.
+        dataloader_num_workers=min(8, os.cpu_count() or 1) if device == "cuda" else 0,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU: a batch cannot be cut
+    return arguments
 
 
-def _evaluations(log: list[dict[str, Any]], train: Batches, processes: int) -> tuple[Evaluation, ...]:
-    found = tuple(
-        Evaluation(entry["step"], train.tokens_before(entry["step"] * processes), entry["eval_loss"])
-        for entry in log
-        if "eval_loss" in entry
-    )
-    if odd := [evaluation for evaluation in found if not math.isfinite(evaluation.loss)]:
-        raise UserError(
-            f"training diverged: the evaluation loss after step {odd[0].step} is {odd[0].loss}",
-            "lower `--learning-rate`, or train with `--precision fp32`",
-        )
-    return found
+def _train(trainer: MaskedLanguageTrainer, checkpoint: str | None) -> None:
+    trainer.accelerator.wait_for_everyone()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "mtime may not be reliable")  # said of checkpoints a second apart
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step % trainer.args.eval_steps:
+        trainer.evaluate()
+    trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
 
 
-def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig) -> None:
+def _evaluations(trainer: MaskedLanguageTrainer) -> tuple[Evaluation, ...]:
+    """Return the evaluations of the whole run; where it was resumed, one of them was done twice."""
+    losses = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
+    tokens_before = trainer.train_dataset.tokens_before
+    return tuple(Evaluation(step, tokens_before(step * trainer.args.world_size), loss) for step, loss in losses.items())
+
+
+def _save(
+    output: OutputDir, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig
+) -> None:
     for name in (PROJECTION, SUMMARY):  # only training needs them
         if hasattr(model, name):
             delattr(model, name)
     if config.save_precision == "fp16":
         model.half()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _record(
-    config: PretrainConfig,
-    corpus: Corpus,
-    origin: Origin,
-    model: PreTrainedModel,
-    documents: list[IdArray],
-    evaluations: tuple[Evaluation, ...],
-    device: str,
-    precision: str,
-    started: float,
-) -> PretrainRecord:
-    given = origin.unfinished(config, corpus)
-    return PretrainRecord(
-        config=config,
-        base=origin.base.source if origin.base else None,
-        base_sha256=given.base_sha256,
-        teacher=origin.teacher.source if origin.teacher else None,
-        teacher_sha256=given.teacher_sha256,
-        text_sha256=given.text_sha256,
-        texts=len(corpus.train),
-        held_out_texts=len(corpus.held_out),
-        tokens=sum(map(len, documents)),
-        parameters=model.base_model.num_parameters(),
-        learning_rate=config.peak_learning_rate,
-        evaluations=evaluations,
-        device=device_name(device),
-        precision=precision,
-        duration_s=round(time.monotonic() - started, 1),
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=installed_versions(PACKAGES),
-        weights_sha256=file_sha256(config.output_dir / "model.safetensors"),
-    )
+    if model.config.model_type == "distilbert":  # it takes no token types, whatever the teacher's tokenizer gives
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    model.save_pretrained(output.path)
+    tokenizer.save_pretrained(output.path)
 
 
 class _Report(transformers.TrainerCallback):
-    """Tells the evaluation loss as the run goes on, and how long it still has to go."""
+    """Tells the evaluation loss as the run goes on and how long it has to go, and stops a run that diverged."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self._first, self._started = state.global_step, time.monotonic()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
-        if state.is_world_process_zero:
-            each = (time.monotonic() - self._started) / max(state.global_step - self._first, 1)
-            left = each * (state.max_steps - state.global_step) / 60
-            say(
-                f"step {state.global_step:,} of {state.max_steps:,}: evaluation loss {metrics['eval_loss']:.3f}, "
-                f"about {left:.0f} minutes left"
+        loss = metrics["eval_loss"]
+        if not math.isfinite(loss):
+            raise UserError(
+                f"training diverged: the evaluation loss after step {state.global_step} is {loss}",
+                "start again with `--overwrite` and a lower `--learning-rate`, or with `--precision fp32`",
             )
+        if not state.is_world_process_zero:
+            return
+        done, to_do = state.global_step - self._first, state.max_steps - state.global_step
+        left = f", about {(time.monotonic() - self._started) / done * to_do / 60:.0f} min left" if done else ""
+        say(f"step {state.global_step:,} of {state.max_steps:,}: evaluation loss {loss:.3f}{left}")

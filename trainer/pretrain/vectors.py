@@ -17,7 +17,8 @@ from trainer.pretrain.terms import IdArray
 WINDOW = 20
 """Tokens to either side. Wide windows bring out what a text is about and how it feels, narrow ones grammar."""
 MOST_CONTEXTS = 8192
-"""Only the most frequent tokens are counted as neighbours, to bound the memory: vocabulary × this × 12 bytes."""
+"""Only the most frequent tokens are counted as neighbours, to bound the memory: a table takes vocabulary × this × 4
+bytes, and there are up to three at a time."""
 SMOOTHING = 0.75
 """Exponent on the neighbours' frequencies: Levy et al. 2015, section 3.2."""
 
