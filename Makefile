@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 .PHONY: demo test lint bench
 
 demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-in sample
-	$(PY) -m trainer --model sample --dataset sample --run-dir $(RUN) --overwrite
+	$(PY) -m trainer --model sample --dataset sample --max-length 512 --run-dir $(RUN) --overwrite
 	$(PY) -m exporter --quantize --run-dir $(RUN)
 	$(PY) -m bench --run-dir $(RUN)
 
