@@ -152,6 +152,20 @@ def test_a_run_interrupted_before_its_first_checkpoint_starts_as_it_did(
     assert [e.loss for e in resumed.evaluations] == pytest.approx([e.loss for e in scratch.evaluations], abs=1e-4)
 
 
+def test_a_run_started_again_learns_its_own_words(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = dataclasses.replace(config, output_dir=tmp_path / "model", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.pretrain.train._Report.on_train_begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(here)
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(f"zebra {text}" for text, _ in make_texts(300)))
+    pretrain(dataclasses.replace(here, text=(other,), overwrite=True))
+    assert "zebra" in load_tokenizer(here.output_dir).get_vocab()
+
+
 def test_a_run_is_not_resumed_on_other_text(
     config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +320,13 @@ def test_pieces_are_numbered_alike_each_time() -> None:
     assert tokenizer.tokenize("The film wasn't filmed!")[:5] == ["the", "film", "wasn", "'", "t"]
     assert tokenizer.convert_ids_to_tokens(tokenizer("film").input_ids) == ["[CLS]", "film", "[SEP]"]
     assert not [piece for piece in pieces if piece.startswith("##") and not piece[2:].isalnum()]
+
+
+def test_a_vocabulary_of_many_scripts_keeps_to_its_size() -> None:
+    texts = [
+        chr(code) * 2 + chr(code + 1) for start in (0x0400, 0x05D0, 0x0900, 0x4E00) for code in range(start, start + 90)
+    ]
+    assert len(learn_pieces(texts, 256)) <= 256
 
 
 def test_a_teacher_is_copied_where_the_student_answers_alike(config: PretrainConfig, scratch: PretrainRecord) -> None:

@@ -155,7 +155,7 @@ class PretrainRecord:
     teacher: Source | None
     teacher_sha256: str | None
     text_sha256: str
-    """Of all texts, in the order of the files."""
+    """Of the different texts as the seed shuffles them, those trained on first."""
     texts: int
     held_out_texts: int
     tokens: int

@@ -39,7 +39,7 @@ SHORT_SHARE = 0.75
 positions. Devlin et al. 2019 ("BERT", appendix A.2) did 0.9 at a quarter of the length."""
 
 ALPHABET = 1000
-"""Characters that get a piece of their own; rarer ones are unknown."""
+"""The most characters that get a piece of their own; rarer ones are unknown."""
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 POSITIONS = 512
@@ -84,14 +84,15 @@ def learn_pieces(texts: Sequence[str], size: int) -> dict[str, int]:
     Left to itself, the library numbers the characters inside words as a hash table happens to yield them, and lets the
     numbers decide between pieces that are equally frequent. So they are numbered for it.
     """
+    alphabet = min(ALPHABET, size // 4)  # each may take two pieces, and the library cuts none of them
     normalize = BertNormalizer(lowercase=True).normalize_str
     seen: Counter[str] = Counter()
     for text in texts:
         seen.update(normalize(text))
-    inside = sorted("##" + character for character, _ in seen.most_common(ALPHABET) if _within_words(character))
+    inside = sorted("##" + character for character, _ in seen.most_common(alphabet) if _within_words(character))
     wordpiece = BertWordPieceTokenizer(lowercase=True)
     wordpiece.train_from_iterator(
-        texts, size, limit_alphabet=ALPHABET, special_tokens=[*_SPECIAL, *inside], show_progress=False
+        texts, size, limit_alphabet=alphabet, special_tokens=[*_SPECIAL, *inside], show_progress=False
     )
     others = sorted(set(wordpiece.get_vocab()) - set(_SPECIAL), key=lambda piece: (piece.startswith("##"), piece))
     return {piece: number for number, piece in enumerate([*_SPECIAL, *others])}

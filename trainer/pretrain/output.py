@@ -70,7 +70,8 @@ class OutputDir:
         if not given.config.resume:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             write_record(self.unfinished, given)
-            self.record.unlink(missing_ok=True)
+            for old in (self.record, self.path / "model.safetensors"):  # a run that is cut off leaves no checkpoint
+                old.unlink(missing_ok=True)
             return
         before = read_record(self.unfinished, UnfinishedPretraining)
         if before.inputs != given.inputs:

@@ -56,19 +56,19 @@ class Origin:
         return UnfinishedPretraining(config, corpus.sha256(), *hashes)
 
 
-def choose_tokenizer(origin: Origin, corpus: Corpus, vocabulary: int, kept: Path) -> PreTrainedTokenizerFast:
+def choose_tokenizer(origin: Origin, corpus: Corpus, vocabulary: int, kept: Path | None) -> PreTrainedTokenizerFast:
     """Return the tokenizer of the base model or the teacher, or else one learnt from the training texts.
 
     Args:
         origin: base model and teacher.
         corpus: the texts.
         vocabulary: the most word pieces to learn.
-        kept: where the run, if it is a resumed one, keeps the tokenizer that it learnt: learning does not number the
-            pieces alike each time.
+        kept: where a resumed run keeps the tokenizer that it learnt; another release of the library might learn
+            another one.
     """
     if base := origin.base or origin.teacher:
         return load_tokenizer(base.folder)
-    if kept.is_dir():
+    if kept and kept.is_dir():
         return load_tokenizer(kept)
     pieces = [learn_pieces(corpus.train, vocabulary)] if accelerate.PartialState().is_main_process else [None]
     return make_tokenizer(broadcast_object_list(pieces)[0])

@@ -68,7 +68,7 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     origin = Origin.locate(config)
     given = origin.given(config, corpus)
     checkpoint = last_checkpoint(output.checkpoints) if config.resume else None
-    tokenizer = choose_tokenizer(origin, corpus, config.pieces, output.tokenizer)
+    tokenizer = choose_tokenizer(origin, corpus, config.pieces, output.tokenizer if config.resume else None)
     documents = tokenize(tokenizer, corpus.train)
     model = _model(config, origin, tokenizer, documents, device, resumed=checkpoint is not None)
     trainer = _make_trainer(config, origin, corpus, tokenizer, documents, model, device, precision)
@@ -178,7 +178,9 @@ def _training_batches(
 
 def _evaluation_batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Batches:
     stream = stream_of(tokenize(tokenizer, texts), tokenizer)
-    length = max(min(config.max_length, len(stream)), 3)  # a small file's held-out text does not fill a sequence
+    if len(stream) < 3:
+        raise UserError("the text held out for evaluation is a single word", "give more text, or another `--seed`")
+    length = min(config.max_length, len(stream))  # a small file's held-out text does not fill a sequence
     return Batches(
         stream,
         tokenizer,
@@ -246,8 +248,8 @@ def _save(
         model.half()
     if model.config.model_type == "distilbert":  # it takes no token types, whatever the teacher's tokenizer gives
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    model.save_pretrained(output.path)
     tokenizer.save_pretrained(output.path)
+    model.save_pretrained(output.path)  # last: without weights a folder is no checkpoint
 
 
 class _Report(transformers.TrainerCallback):
