@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from trainer.config import Device, Precision
 from trainer.errors import run_command
@@ -19,12 +19,10 @@ from trainer.pretrain.config import (
     VOCABULARY,
     WIDTH,
     PretrainConfig,
+    PretrainRecord,
     SavePrecision,
     WordVectors,
 )
-
-if TYPE_CHECKING:
-    from trainer.pretrain.config import PretrainRecord
 
 
 def main() -> None:

@@ -217,7 +217,7 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         count = -(-len(self._stream) // body)
         turn, place = divmod(number, count)
         start = min(int(_permutation(self._seed, stage, turn, count)[place]) * body, len(self._stream) - body)
-        return np.array([self._cls, *self._stream[start : start + body], self._sep], dtype=np.int64)
+        return np.concatenate(([self._cls], self._stream[start : start + body], [self._sep]))
 
     def _masked(self, ids: IdArray, generator: np.random.Generator) -> dict[str, torch.Tensor]:
         flat = ids.ravel().copy()

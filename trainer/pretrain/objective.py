@@ -27,7 +27,7 @@ SUMMARY = "summary"
 
 
 class Tap:
-    """Lets a model's own head see the masked positions alone: a sixth of the positions, a sixth of the head's work.
+    """Lets a model's own head see the masked positions alone, which saves most of the head's work.
 
     It hooks into the encoder, so it fits every architecture and every wrapper around the model.
 

@@ -36,6 +36,7 @@ from trainer.train import (
     keep_stdout_clean,
     last_checkpoint,
     say,
+    say_source,
     training_arguments,
 )
 
@@ -133,9 +134,13 @@ def _make_trainer(
 ) -> MaskedLanguageTrainer:
     """Put the model, what else it learns besides masked tokens, and its batches together."""
     parameters = model.base_model.num_parameters()
-    teacher = Teacher(origin.teacher.folder, tokenizer, config.max_length, device) if origin.teacher else None
-    if teacher:
+    teacher = None
+    if origin.teacher:
+        say_source("teacher", origin.teacher.source)
+        teacher = Teacher(origin.teacher.folder, tokenizer, config.max_length, device)
         add_projection(model, teacher)
+        if not teacher.has_head:
+            say("the teacher has no head to predict masked tokens; its hidden states alone are learnt")
     stream = stream_of(documents, tokenizer)
     terms = None
     if config.summary_weight:
