@@ -42,6 +42,9 @@ ALPHABET = 1000
 """The most characters that get a piece of their own; rarer ones are unknown."""
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
+PORTION = 2000
+"""Texts tokenised at once: the library's own objects for all of them would take many times the memory."""
+
 POSITIONS = 512
 """Of a model made from scratch, as many as DistilBERT has."""
 
@@ -111,15 +114,15 @@ def make_tokenizer(pieces: dict[str, int]) -> PreTrainedTokenizerFast:
     return DistilBertTokenizerFast(tokenizer_object=wordpiece._tokenizer, model_max_length=POSITIONS)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], portion: int = 2000) -> list[IdArray]:
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[IdArray]:
     """Return the token ids of each text, without special tokens."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     return [
         np.array(encoded.ids, dtype=np.int64)
-        for start in range(0, len(texts), portion)
-        for encoded in backend.encode_batch(list(texts[start : start + portion]), add_special_tokens=False)
+        for start in range(0, len(texts), PORTION)
+        for encoded in backend.encode_batch(list(texts[start : start + PORTION]), add_special_tokens=False)
     ]
 
 

@@ -14,7 +14,7 @@ import accelerate
 import transformers
 
 from trainer.errors import UserError
-from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord
+from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord, UnfinishedPretraining
 from trainer.pretrain.corpus import SHORT_SHARE, Batches, Corpus, read_corpus, stream_of, tokenize, whole
 from trainer.pretrain.objective import (
     PROJECTION,
@@ -81,26 +81,7 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     if not trainer.is_world_process_zero():
         return None
     _save(output, model, tokenizer, config)
-    record = PretrainRecord(
-        config=config,
-        base=origin.base.source if origin.base else None,
-        base_sha256=given.base_sha256,
-        teacher=origin.teacher.source if origin.teacher else None,
-        teacher_sha256=given.teacher_sha256,
-        text_sha256=given.text_sha256,
-        texts=len(corpus.train),
-        held_out_texts=len(corpus.held_out),
-        tokens=sum(map(len, documents)),
-        parameters=model.base_model.num_parameters(),
-        learning_rate=config.peak_learning_rate,
-        evaluations=_evaluations(trainer),
-        device=device_name(device),
-        precision=precision,
-        duration_s=round(time.monotonic() - started, 1),
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=installed_versions(PACKAGES),
-        weights_sha256=file_sha256(output.path / "model.safetensors"),
-    )
+    record = _record(given, origin, corpus, documents, trainer, device, precision, started)
     write_record(output.record, record)
     shutil.rmtree(output.checkpoints)
     return record
@@ -234,6 +215,38 @@ def _train(trainer: MaskedLanguageTrainer, checkpoint: str | None) -> None:
     if trainer.state.global_step % trainer.args.eval_steps:
         trainer.evaluate()
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
+
+
+def _record(
+    given: UnfinishedPretraining,
+    origin: Origin,
+    corpus: Corpus,
+    documents: list[IdArray],
+    trainer: MaskedLanguageTrainer,
+    device: str,
+    precision: str,
+    started: float,
+) -> PretrainRecord:
+    return PretrainRecord(
+        config=given.config,
+        base=origin.base.source if origin.base else None,
+        base_sha256=given.base_sha256,
+        teacher=origin.teacher.source if origin.teacher else None,
+        teacher_sha256=given.teacher_sha256,
+        text_sha256=given.text_sha256,
+        texts=len(corpus.train),
+        held_out_texts=len(corpus.held_out),
+        tokens=sum(map(len, documents)),
+        parameters=trainer.model.base_model.num_parameters(),
+        learning_rate=given.config.peak_learning_rate,
+        evaluations=_evaluations(trainer),
+        device=device_name(device),
+        precision=precision,
+        duration_s=round(time.monotonic() - started, 1),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=installed_versions(PACKAGES),
+        weights_sha256=file_sha256(given.config.output_dir / "model.safetensors"),
+    )
 
 
 def _evaluations(trainer: MaskedLanguageTrainer) -> tuple[Evaluation, ...]:
