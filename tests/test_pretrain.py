@@ -70,6 +70,17 @@ def test_the_loss_falls_and_the_record_describes_the_weights(config: PretrainCon
     assert not (config.output_dir / "checkpoints").exists()
 
 
+def test_the_summary_takes_part_in_the_training(config: PretrainConfig, tmp_path: Path) -> None:
+    """The model starts the same with and without it, and ends elsewhere."""
+    runs = [
+        pretrain(dataclasses.replace(config, epochs=1, summary_weight=weight, output_dir=tmp_path / str(weight)))
+        for weight in (0, 3)
+    ]
+    first, last = ([run.evaluations[i].loss for run in runs if run] for i in (0, -1))
+    assert first[0] == pytest.approx(first[1], abs=1e-6)
+    assert last[0] != pytest.approx(last[1], abs=1e-4)
+
+
 def test_the_trainer_takes_it(scratch: PretrainRecord, topics_csv: Path, tmp_path: Path) -> None:
     base = str(scratch.config.output_dir)
     train(TrainConfig(model=base, dataset=str(topics_csv), epochs=1, max_length=32, device="cpu", run_dir=tmp_path))
@@ -206,13 +217,14 @@ def batches(text: Path, checkpoint: Path, **changes: object) -> Batches:
 def test_every_token_is_drawn_before_any_is_drawn_again(text: Path, checkpoint: Path) -> None:
     some = batches(text, checkpoint, tokens=10**5, lengths=[(32, 1.0)], batch_tokens=32)
     stream = some._stream
-    drawn = set()
+    drawn = []
     for i in range(-(-len(stream) // 30)):
         flat = some[i]["input_ids"].flatten()
         flat[some[i]["positions"]] = some[i]["labels"]
-        drawn.add(tuple(flat[1:-1].tolist()))
+        drawn.append(tuple(flat[1:-1].tolist()))
     cut = [tuple(stream[i : i + 30].tolist()) for i in range(0, len(stream) - 30, 30)]
-    assert drawn == {*cut, tuple(stream[-30:].tolist())}
+    assert set(drawn) == {*cut, tuple(stream[-30:].tolist())}
+    assert drawn[: len(cut)] != cut, "they are shuffled"
 
 
 def test_batches_are_packed_short_first_and_masked_anew(text: Path, checkpoint: Path) -> None:
