@@ -296,7 +296,7 @@ def test_the_built_in_reviews_are_balanced_and_distinct() -> None:
     splits = load_splits("sample", None)
     assert splits.duplicates_dropped == 0
     assert splits.label_names == ("negative", "positive")
-    for part, size in ((splits.train, 890), (splits.evaluation, 296)):
+    for part, size in ((splits.train, 1_078), (splits.evaluation, 356)):
         assert len(part) == size
         assert part.labels.count(0) == part.labels.count(1)
     assert all(20 <= len(text.split()) <= 700 for text in splits.train.texts + splits.evaluation.texts)
