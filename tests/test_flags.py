@@ -17,6 +17,7 @@ from bench.config import BenchConfig
 from exporter.config import ExportConfig
 from trainer.config import TrainConfig
 from trainer.errors import UserError
+from trainer.flags import typed
 from trainer.pretrain.config import PretrainConfig
 
 COMMANDS = [
@@ -46,6 +47,23 @@ def test_the_run_directory_is_the_same_in_all_commands() -> None:
 def test_the_recipe_is_the_reference_recipe() -> None:
     config = TrainConfig()
     assert (config.epochs, config.batch_size, config.lora_r, config.max_train_samples) == (3, 16, 8, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (64, "`--text 64`"),
+        (("a.txt", "my reviews.csv"), "`--text a.txt 'my reviews.csv'`"),
+        (Path("a.txt"), "`--text a.txt`"),
+        (True, "`--text`"),
+        (False, "no `--text`"),
+        (None, "no `--text`"),
+        ((), "no `--text`"),
+        (0, "`--text 0`"),
+    ],
+)
+def test_a_message_writes_a_value_as_a_person_types_it(value: object, expected: str) -> None:
+    assert typed("text", value) == expected
 
 
 @pytest.mark.parametrize(

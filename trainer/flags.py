@@ -37,6 +37,15 @@ def flag_of(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def typed(field: str, value: object) -> str:
+    """Return how a person gives a field its value, for a message."""
+    flag = flag_of(field)
+    if value is None or value == () or value is False:
+        return f"no `{flag}`"
+    words = [] if value is True else value if isinstance(value, tuple) else [value]
+    return f"`{' '.join([flag, *(shlex.quote(str(word)) for word in words)])}`"
+
+
 def check_at_least(config: object, least: dict[str, int]) -> None:
     """Refuse fields of `config` that are below their least value.
 

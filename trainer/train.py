@@ -26,7 +26,7 @@ from trainer.config import Device, Precision, TrainConfig
 from trainer.data import Examples, Splits, load_splits, write_examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
-from trainer.flags import flag_of
+from trainer.flags import typed
 from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
 from trainer.records import file_sha256, installed_versions, read_record, write_record
 from trainer.run import EpochScores, RunDir, TrainRecord, UnfinishedRun
@@ -168,9 +168,8 @@ def check_same(before: C, now: C, *, free: Sequence[str]) -> None:
     for field in dataclasses.fields(now):
         old, new = getattr(before, field.name), getattr(now, field.name)
         if field.name not in {"resume", "overwrite", "device", *free} and old != new:
-            flag = flag_of(field.name)
             raise UserError(
-                f"the interrupted run had `{flag} {old}`, not `{new}`",
+                f"the interrupted run had {typed(field.name, old)}, not {typed(field.name, new)}",
                 "repeat its flags, or start again with `--overwrite`",
             )
 

@@ -88,30 +88,35 @@ def continued(base: Base, tokenizer: PreTrainedTokenizerFast, max_length: int, d
 
 
 def from_scratch(
-    config: PretrainConfig,
     tokenizer: PreTrainedTokenizerFast,
     documents: list[IdArray],
-    device: str,
+    *,
+    width: int,
+    layers: int,
+    max_length: int,
     vectors: WordVectors,
+    device: str,
 ) -> PreTrainedModel:
     """Make a DistilBERT with random weights, but for its word and position vectors.
 
     Args:
-        config: names width and layers.
         tokenizer: says how many tokens there are.
         documents: token ids of each text, to count co-occurrences in.
-        device: where it will be trained.
+        width: of the hidden states, a multiple of 64.
+        layers: number of them.
+        max_length: tokens of the longest sequence it has to take.
         vectors: what the word vectors start from.
+        device: where it will be trained.
 
     Raises:
-        UserError: it could not take sequences of `config.max_length`.
+        UserError: it could not take sequences of `max_length`.
     """
     architecture = transformers.DistilBertConfig(
         vocab_size=len(tokenizer),
-        dim=config.student_width,
-        hidden_dim=4 * config.student_width,
-        n_layers=config.student_layers,
-        n_heads=config.student_width // HEAD_WIDTH,
+        dim=width,
+        hidden_dim=4 * width,
+        n_layers=layers,
+        n_heads=width // HEAD_WIDTH,
         max_position_embeddings=POSITIONS,
         pad_token_id=tokenizer.pad_token_id,
         # Fine-tuning takes the checkpoint's word on dropout. On a CPU drawing its masks can take longer than all the
@@ -119,14 +124,14 @@ def from_scratch(
         dropout=0.0,
         attention_dropout=0.0,
     )
-    check_length(architecture, config.max_length)
+    check_length(architecture, max_length)
     model: PreTrainedModel = transformers.AutoModelForMaskedLM.from_config(
         architecture, attn_implementation=_attention(device)
     )
     _set_positions(model)
     if vectors == "cooccurrence":
         say("word vectors: factorising co-occurrence counts")
-        found = word_vectors(documents, len(tokenizer), config.student_width)
+        found = word_vectors(documents, len(tokenizer), width)
         _set_word_vectors(model, torch.from_numpy(found))
     return model
 

@@ -98,9 +98,16 @@ def _model(
 ) -> PreTrainedModel:
     if origin.base:
         return continued(origin.base, tokenizer, config.max_length, device)
-    # A checkpoint of this run brings its vectors, and counting takes a while.
-    vectors = "random" if resumed else config.start_vectors
-    return from_scratch(config, tokenizer, documents, device, vectors)
+    return from_scratch(
+        tokenizer,
+        documents,
+        width=config.student_width,
+        layers=config.student_layers,
+        max_length=config.max_length,
+        # A checkpoint of this run brings its vectors, and counting takes a while.
+        vectors="random" if resumed else config.start_vectors,
+        device=device,
+    )
 
 
 def _make_trainer(
