@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from onnxruntime import get_available_providers
 
 from exporter.artifacts import MERGED, ONNX_FP32, ONNX_INT8, ExportRecord
 from exporter.reference import Dtype, TorchClassifier
-from exporter.runtime import PROVIDERS, Classifier, FloatArray
+from exporter.runtime import PROVIDERS, Classifier
+from exporter.worker import Form
 from trainer.errors import UserError
 from trainer.run import RunDir
 
@@ -19,13 +20,6 @@ BASELINE = "pytorch-fp32-cpu"
 """What speed and accuracy are compared with."""
 
 Device = Literal["cpu", "cuda"]
-
-
-class Backend(Protocol):
-    """A loaded classifier. `logits` returns when the numbers are on the host, so no timer has to know the device."""
-
-    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
-        """Return the logits of `texts`, [len(texts), classes], in one batch unless `batch_tokens` limits it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ def why_unusable(spec: BackendSpec, export: ExportRecord, gpu: str | None) -> st
     return None
 
 
-def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Backend:
+def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Form:
     """Load a backend, allowed to use `threads` CPU threads.
 
     Raises:

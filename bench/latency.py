@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bench.backends import Backend
 from bench.results import Timing
 
 
@@ -16,13 +14,6 @@ class Timed(Protocol):
 
     def time(self, texts: Sequence[str]) -> float:
         """Return the seconds it takes for `texts` as one batch."""
-
-
-def timed_call(backend: Backend, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds from texts to logits on the host; `Backend.logits` is synchronous by contract."""
-    start = clock()
-    backend.logits(texts)
-    return clock() - start
 
 
 def draw_batches(texts: Sequence[str], batch_size: int, calls: int, seed: int) -> list[list[str]]:

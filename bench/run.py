@@ -7,19 +7,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
 from bench.accuracy import score
-from bench.backends import ADAPTER, BackendSpec, choose_specs, why_unusable
+from bench.backends import ADAPTER, BackendSpec, choose_specs, load_backend, why_unusable
 from bench.config import BenchConfig
 from bench.environment import read_environment
 from bench.latency import time_backends
 from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
-from bench.worker import Worker
 from exporter.artifacts import ExportRecord, IntegrityError, load_export
 from exporter.runtime import BATCH_TOKENS, FloatArray, usable_cores
+from exporter.worker import Worker
 from trainer.data import Examples, read_examples
 from trainer.errors import UserError
 from trainer.records import file_sha256, write_record, write_text
@@ -76,7 +77,7 @@ def _start(
         if reason is None:
             _say(f"loading {spec.name}")
             try:
-                workers[spec.name] = stack.enter_context(closing(Worker(spec, run, environment.threads)))
+                workers[spec.name] = stack.enter_context(closing(_worker(spec, run, environment.threads)))
             except IntegrityError:  # a changed file, or a GPU row that would be measured on the CPU
                 raise
             except UserError as error:
@@ -86,6 +87,10 @@ def _start(
     if not workers:
         raise UserError("not one backend can be used here", "; ".join(f"`{s.backend}`: {s.reason}" for s in skipped))
     return workers, skipped
+
+
+def _worker(spec: BackendSpec, run: RunDir, threads: int) -> Worker:
+    return Worker(spec.name, partial(load_backend, spec, run, threads), threads)
 
 
 def _score(name: str, worker: Worker, examples: Examples) -> Accuracy:

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.artifacts import Artifact, open_artifact
 from exporter.runtime import FloatArray, token_batches
-from trainer.encoding import Encoder
+from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.run import RunDir, TrainRecord
 from trainer.sources import locate_base
@@ -38,7 +38,7 @@ class TorchClassifier:
 
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         self._model = model.eval().to(device=device, dtype=dtypes[dtype])
-        self._encoder = encoder
+        self.encoder = encoder
         self._device = device
 
     @classmethod
@@ -64,20 +64,24 @@ class TorchClassifier:
 
     def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
         """Return the logits of `texts`, [len(texts), classes]; see `Classifier.logits`."""
-        import torch
-
-        encoded = self._encoder.encode(texts)
+        encoded = self.encoder.encode(texts)
         rows: dict[int, FloatArray] = {}
         for batch in token_batches([len(e) for e in encoded], batch_tokens):
-            ids, mask = self._encoder.pad([encoded[i] for i in batch])
-            with torch.inference_mode():
-                answer = self._model(
-                    input_ids=torch.from_numpy(ids).to(self._device),
-                    attention_mask=torch.from_numpy(mask).to(self._device),
-                )
-            # The copy to the host waits for the device: no caller has to synchronise.
-            rows.update(zip(batch, answer.logits.float().cpu().numpy(), strict=True))
+            rows.update(zip(batch, self.run([encoded[i] for i in batch]), strict=True))
         return np.stack([rows[i] for i in range(len(texts))])
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch; see `Classifier.run`."""
+        import torch
+
+        ids, mask = self.encoder.pad(batch, length)
+        with torch.inference_mode():
+            answer = self._model(
+                input_ids=torch.from_numpy(ids).to(self._device),
+                attention_mask=torch.from_numpy(mask).to(self._device),
+            )
+        # The copy to the host waits for the device: no caller has to synchronise.
+        return np.asarray(answer.logits.float().cpu().numpy(), dtype=np.float32)
 
 
 def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedModel:

@@ -18,10 +18,12 @@ import numpy.typing as npt
 import onnxruntime
 
 from exporter.artifacts import Artifact, IntegrityError, open_artifact
-from trainer.encoding import Encoded, Encoder
+from trainer.encoding import Encoded, Encoder, IntArray
 from trainer.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
+Feeds = dict[str, IntArray]
+"""The inputs of an ONNX model by name, each [texts, tokens]."""
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -46,7 +48,7 @@ class Classifier:
 
     def __init__(self, artifact: Artifact, encoder: Encoder, session: onnxruntime.InferenceSession) -> None:
         self.artifact = artifact
-        self._encoder = encoder
+        self.encoder = encoder
         self._session = session
         self._inputs = {node.name for node in session.get_inputs()}
 
@@ -77,7 +79,7 @@ class Classifier:
         Returns:
             One prediction a text, in their order.
         """
-        encoded = self._encoder.encode(texts)
+        encoded = self.encoder.encode(texts)
         names = self.artifact.label_names
         return [
             Prediction(
@@ -95,21 +97,26 @@ class Classifier:
             texts: one or more.
             batch_tokens: the most tokens of a batch, padding included; None puts all texts into one.
         """
-        return self._run_all(self._encoder.encode(texts), batch_tokens)
+        return self._run_all(self.encoder.encode(texts), batch_tokens)
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch, padded to the longest or to `length` tokens."""
+        (logits,) = self._session.run(["logits"], self.feeds(batch, length))
+        return np.asarray(logits, dtype=np.float32)
+
+    def feeds(self, batch: Sequence[Encoded], length: int | None = None) -> Feeds:
+        """Return the model's inputs for encoded texts in one batch."""
+        ids, mask = self.encoder.pad(batch, length)
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feeds["token_type_ids"] = np.zeros_like(ids)
+        return feeds
 
     def _run_all(self, encoded: list[Encoded], batch_tokens: int | None) -> FloatArray:
         logits = np.empty((len(encoded), len(self.artifact.label_names)), dtype=np.float32)
         for batch in token_batches([len(e) for e in encoded], batch_tokens):
-            logits[batch] = self._run([encoded[i] for i in batch])
+            logits[batch] = self.run([encoded[i] for i in batch])
         return logits
-
-    def _run(self, batch: list[Encoded]) -> FloatArray:
-        ids, mask = self._encoder.pad(batch)
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
-            feeds["token_type_ids"] = np.zeros_like(ids)
-        (logits,) = self._session.run(["logits"], feeds)
-        return np.asarray(logits, dtype=np.float32)
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int | None) -> list[list[int]]:

@@ -20,14 +20,13 @@ from toys import INTERRUPTED, start
 
 import bench.__main__
 from bench.accuracy import score
-from bench.backends import SPECS, BackendSpec, choose_specs, load_backend, why_unusable
+from bench.backends import SPECS, choose_specs, load_backend, why_unusable
 from bench.config import BenchConfig
-from bench.latency import draw_batches, time_backends, timed_call
+from bench.latency import draw_batches, time_backends
 from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
 from bench.run import bench as run_bench
 from bench.stats import Spread, flips, speed_ratio, spread
-from bench.worker import Worker
 from exporter.artifacts import IntegrityError, load_export
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
@@ -59,20 +58,6 @@ class TestStats:
 
 
 class TestLatency:
-    def test_the_clock_is_read_around_the_call_alone(self) -> None:
-        now = [0.0]
-
-        class Slow:
-            def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
-                assert batch_tokens is None
-                now[0] += len(texts) * 0.25
-                return np.zeros((len(texts), 2), dtype=np.float32)
-
-        def clock() -> float:
-            return now[0]
-
-        assert timed_call(Slow(), ["a", "b"], clock) == 0.5
-
     def test_all_get_the_same_reviews_in_interleaved_rounds_and_warm_up_is_not_counted(self) -> None:
         asked: list[tuple[str, tuple[str, ...]]] = []
 
@@ -213,35 +198,6 @@ class TestBackends:
             assert torch.get_num_threads() == 1
         finally:
             torch.set_num_threads(before)
-
-
-class TestWorker:
-    def test_it_answers_as_the_backend_does_here(self, exported: RunDir) -> None:
-        spec = choose_specs(["onnx-fp32-cpu"])[0]
-        texts = ["goal race team", "soup"]
-        worker = Worker(spec, exported, threads=1)
-        try:
-            expected = load_backend(spec, exported, threads=1).logits(texts)
-            np.testing.assert_allclose(worker.logits(texts, 4096), expected, atol=1e-5)
-            assert 0 < worker.time(texts) < 10
-        finally:
-            worker.close()
-
-    def test_a_backend_that_cannot_be_loaded_says_why(self, trained: RunDir) -> None:
-        with pytest.raises(UserError, match="not an artifact"):
-            Worker(choose_specs(["onnx-fp32-cpu"])[0], trained, threads=1)
-
-    def test_whatever_a_runtime_raises_is_told_in_a_line(self, exported: RunDir) -> None:
-        odd = BackendSpec("odd", "pytorch-fp32", "nowhere")  # type: ignore[arg-type]
-        with pytest.raises(UserError, match=r"`odd` failed: RuntimeError: .*nowhere"):
-            Worker(odd, exported, threads=1)
-
-    def test_a_process_that_dies_is_reported(self, exported: RunDir) -> None:
-        worker = Worker(choose_specs(["onnx-fp32-cpu"])[0], exported, threads=1)
-        os.kill(worker._process.pid or 0, signal.SIGKILL)
-        with pytest.raises(UserError, match="`onnx-fp32-cpu` died with status -9"):
-            worker.logits(["a"], 4096)
-        worker.close()
 
 
 def test_the_whole_benchmark(exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command) -> None:

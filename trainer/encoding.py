@@ -95,9 +95,14 @@ class Encoder:
             for body in bodies
         ]
 
-    def pad(self, encoded: Sequence[Encoded]) -> tuple[IntArray, IntArray]:
-        """Return token ids and attention mask, both [len(encoded), longest], filled on the right."""
-        shape = (len(encoded), max(len(e) for e in encoded))
+    def pad(self, encoded: Sequence[Encoded], length: int | None = None) -> tuple[IntArray, IntArray]:
+        """Return token ids and attention mask, both [len(encoded), length], filled on the right.
+
+        Args:
+            encoded: the texts.
+            length: tokens to fill up to; the longest text's where None.
+        """
+        shape = (len(encoded), length or max(len(e) for e in encoded))
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         for row, e in enumerate(encoded):

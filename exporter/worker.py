@@ -1,4 +1,8 @@
-"""One backend in one process: runtimes that share a process fight over threads and memory."""
+"""One loaded classifier in one process of its own.
+
+A proof has to load what it proves from disk, with nothing left over in memory from making it; and runtimes that share a
+process fight over threads and memory.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,43 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
-from bench.backends import BackendSpec, load_backend
-from bench.latency import timed_call
 from exporter.runtime import FloatArray
+from trainer.encoding import Encoded
 from trainer.errors import UserError
-from trainer.run import RunDir
+
+
+class Form(Protocol):
+    """A loaded classifier, in whatever form. It returns when the numbers are on the host: no timer knows the device."""
+
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of `texts`, [len(texts), classes], in one batch unless `batch_tokens` limits it."""
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch, padded to the longest or to `length` tokens."""
 
 
 class Worker:
-    """A process that holds one backend and answers for it. Use it as a context manager, or `close` it.
+    """A process that holds one form of the classifier and answers for it; `close` it.
+
+    Args:
+        name: what messages call it.
+        load: loads the form, in the other process; a function of a module, or a `partial` of one.
+        threads: how many CPU threads it may use.
 
     Raises:
-        UserError: the backend cannot be loaded here.
+        UserError: it cannot be loaded here.
     """
 
-    def __init__(self, spec: BackendSpec, run: RunDir, threads: int) -> None:
-        self._name = spec.name
+    def __init__(self, name: str, load: Callable[[], Form], threads: int) -> None:
+        self._name = name
         context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, spec, run, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, load, threads), daemon=True)
         # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
         # since the child takes a moment before it could set it for itself.
         with _ignored(signal.SIGINT):
@@ -41,8 +59,13 @@ class Worker:
         answer: FloatArray = self._ask("logits", texts, batch_tokens)
         return answer
 
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch; see `Form.run`."""
+        answer: FloatArray = self._ask("run", batch, length)
+        return answer
+
     def time(self, texts: Sequence[str]) -> float:
-        """Return the seconds that the backend takes for `texts` as one batch, measured inside its process."""
+        """Return the seconds that it takes for `texts` as one batch, measured inside its process."""
         return float(self._ask("time", texts))
 
     def close(self) -> None:
@@ -64,26 +87,35 @@ class Worker:
             self._process.join(timeout=5)
             raise UserError(
                 f"the process of `{self._name}` died with status {self._process.exitcode}",
-                "it may have run out of memory; measure fewer backends at once with `--backends`",
+                "it may have run out of memory",
             ) from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-def _serve(pipe: Connection, spec: BackendSpec, run: RunDir, threads: int) -> None:
-    """Load the backend and answer questions until the other end closes."""
+def timed_call(form: Form, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds from texts to logits on the host; `Form.logits` is synchronous by contract."""
+    start = clock()
+    form.logits(texts)
+    return clock() - start
+
+
+def _serve(pipe: Connection, name: str, load: Callable[[], Form], threads: int) -> None:
+    """Load the form and answer questions until the other end closes."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[variable] = str(threads)
     try:
-        backend = load_backend(spec, run, threads)
+        form = load()
         pipe.send("ready")
         while True:
             match pipe.recv():
                 case "logits", texts, batch_tokens:
-                    pipe.send(backend.logits(texts, batch_tokens=batch_tokens))
+                    pipe.send(form.logits(texts, batch_tokens=batch_tokens))
+                case "run", batch, length:
+                    pipe.send(form.run(batch, length))
                 case "time", texts:
-                    pipe.send(timed_call(backend, texts))
+                    pipe.send(timed_call(form, texts))
     except (EOFError, ConnectionError):
         pass  # the parent is done, or gone
     except UserError as error:
@@ -91,7 +123,7 @@ def _serve(pipe: Connection, spec: BackendSpec, run: RunDir, threads: int) -> No
     except Exception as error:  # whatever a runtime raises is a reason to be told, such as a device out of memory
         reason = (str(error).splitlines() or [""])[0]
         pipe.send(
-            UserError(f"`{spec.name}` failed: {type(error).__name__}: {reason}", "leave it out with `--backends`")
+            UserError(f"`{name}` failed: {type(error).__name__}: {reason}", "see whether device and memory suffice")
         )
 
 

@@ -1,0 +1,62 @@
+"""A classifier in a process of its own answers as it does here, and says what went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pytest
+
+from exporter.reference import TorchClassifier
+from exporter.runtime import Classifier
+from exporter.worker import Worker, timed_call
+from trainer.errors import UserError
+from trainer.run import RunDir
+
+
+def test_the_clock_is_read_around_the_call_alone() -> None:
+    now = [0.0]
+
+    class Slow:
+        def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
+            assert batch_tokens is None
+            now[0] += len(texts) * 0.25
+            return np.zeros((len(texts), 2), dtype=np.float32)
+
+    def clock() -> float:
+        return now[0]
+
+    assert timed_call(Slow(), ["a", "b"], clock) == 0.5
+
+
+def test_it_answers_as_the_form_does_here(exported: RunDir) -> None:
+    load = partial(Classifier.load, exported.export / "onnx-fp32", threads=1)
+    texts = ["goal race team", "soup"]
+    worker = Worker("onnx", load, threads=1)
+    try:
+        expected = load().logits(texts)
+        np.testing.assert_allclose(worker.logits(texts, 4096), expected, atol=1e-5)
+        assert 0 < worker.time(texts) < 10
+    finally:
+        worker.close()
+
+
+def test_a_form_that_cannot_be_loaded_says_why(trained: RunDir) -> None:
+    with pytest.raises(UserError, match="not an artifact"):
+        Worker("onnx", partial(Classifier.load, trained.adapter), threads=1)
+
+
+def test_whatever_a_runtime_raises_is_told_in_a_line(exported: RunDir) -> None:
+    with pytest.raises(UserError, match=r"`odd` failed: RuntimeError: .*nowhere"):
+        Worker("odd", partial(TorchClassifier.load, exported.export / "pytorch-fp32", "nowhere"), threads=1)
+
+
+def test_a_process_that_dies_is_reported(exported: RunDir) -> None:
+    worker = Worker("onnx", partial(Classifier.load, exported.export / "onnx-fp32"), threads=1)
+    os.kill(worker._process.pid or 0, signal.SIGKILL)
+    with pytest.raises(UserError, match="`onnx` died with status -9"):
+        worker.logits(["a"], 4096)
+    worker.close()
