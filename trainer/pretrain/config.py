@@ -138,8 +138,8 @@ class Evaluation:
     tokens: int
     """Trained on so far, special tokens included."""
     loss: float
-    """Mean cross-entropy of the masked tokens, in nats. Only runs with the same mask ratio, seed, tokenizer and text
-    compare; the weights are those of training, not yet those that are saved."""
+    """Mean cross-entropy of the masked tokens, in nats. Only runs with the same mask ratio, seed, tokenizer, text and
+    number of tokens compare; the weights are those of training, not yet those that are saved."""
 
 
 @dataclass(frozen=True)
