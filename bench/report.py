@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.backends import BASELINE
 from bench.results import Accuracy, BackendInfo, BenchRecord
-from bench.stats import Spread, flips, speed_ratio, spread
+from bench.stats import flips
+from exporter.timing import Spread, speed_ratio, spread
 
 
 def render(record: BenchRecord) -> str:

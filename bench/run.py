@@ -15,11 +15,11 @@ from bench.accuracy import score
 from bench.backends import ADAPTER, BackendSpec, choose_specs, load_backend, why_unusable
 from bench.config import BenchConfig
 from bench.environment import read_environment
-from bench.latency import time_backends
 from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
 from exporter.artifacts import ExportRecord, IntegrityError, load_export
 from exporter.runtime import BATCH_TOKENS, FloatArray, usable_cores
+from exporter.timing import time_interleaved
 from exporter.worker import Worker
 from trainer.data import Examples, read_examples
 from trainer.errors import UserError
@@ -109,9 +109,10 @@ def _time(config: BenchConfig, workers: dict[str, Worker], texts: Sequence[str])
     timings: list[Timing] = []
     for batch_size in config.batch_sizes:
         _say(f"timing {len(workers)} backends at batch {batch_size}, {config.calls} calls each")
-        timings += time_backends(
+        samples = time_interleaved(
             workers, texts, batch_size=batch_size, calls=config.calls, warmup=config.warmup, seed=config.seed
         )
+        timings += [Timing(name, batch_size, taken) for name, taken in samples.items()]
     return timings
 
 

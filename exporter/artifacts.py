@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from exporter.budget import AccuracyChange, Judgement
 from exporter.config import ExportConfig
+from exporter.timing import Spread
 from trainer.config import Truncation
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record, write_record
 from trainer.run import RunDir, TrainRecord
 
 Precision = Literal["fp32", "int8"]
+Family = Literal["dynamic", "static", "weight-only"]
 
 MANIFEST = "artifact.json"
 NEEDED = ("tokenizer.json", "config.json")
@@ -65,11 +68,20 @@ class Comparison:
 
     candidate: str
     reference: str
+    texts: int
+    """Whole reviews and pieces of them cut to the lengths of a grid."""
     reviews: int
+    """The whole ones, on which answers are compared."""
     max_abs_logit: float
     mean_abs_logit: float
     max_abs_probability: float
     mean_abs_probability: float
+    mean_divergence: float
+    """Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats."""
+    worst_batch_size: int
+    """Of the call with the largest difference of a logit."""
+    worst_length: int
+    """In tokens, padding included."""
     flips_harmful: int
     """Right before, wrong after."""
     flips_helpful: int
@@ -82,19 +94,73 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How far answers move when the same reviews are asked in another way than one by one."""
+
+    name: str
+    reviews: int
+    flips: int
+    """Answers that changed."""
+    max_abs_probability: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One rung of the ladder: an int8 recipe, and what it measured here."""
+
+    recipe: str
+    family: Family
+    size_bytes: int
+    """Of the model file."""
+    change: AccuracyChange
+    """Of the accuracy, against `onnx-fp32`."""
+    judgement: Judgement
+    reviews_to_decide: int | None
+    """Where undecided: how many reviews would decide at these rates, None where no number would."""
+    mean_divergence: float
+    """Kullback-Leibler divergence of its probabilities from those of `onnx-fp32`, in nats."""
+    speed: Spread
+    """How many times as fast as `onnx-fp32`, one review a call."""
+    batch: Variation
+    """What batching does to its answers."""
+
+
+@dataclass(frozen=True)
+class FailedRecipe:
+    """A rung that broke: what could not be made, does not run, or is not the same classifier any more."""
+
+    recipe: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ExportRecord:
     """What an export made and what it measured."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
     config: ExportConfig
     run_sha256: str
     """Of the `run.json` that the artifacts were made from."""
+    instruction_sets: tuple[str, ...]
+    """Those of this CPU that decide what int8 is worth."""
+    fused: dict[str, int]
+    """How many layers of the fp32 graph became one operator, by its name."""
     artifacts: tuple[Artifact, ...]
     chosen: str
     """The name of the artifact to ship."""
+    reason: str
+    """Why this one."""
     comparisons: tuple[Comparison, ...]
+    candidates: tuple[Candidate, ...]
+    failed: tuple[FailedRecipe, ...]
+    skipped: tuple[str, ...]
+    """Recipes that were not tried: out of time, or what they need is not installed."""
+    int8_recipe: str | None
+    """The recipe of the artifact `onnx-int8`."""
+    variations: tuple[Variation, ...]
+    """Of the chosen artifact."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]

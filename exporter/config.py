@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from trainer.config import TrainConfig
-from trainer.flags import check_at_least
+from trainer.errors import UserError
+from trainer.flags import check_at_least, flag_of, out_of_range
+
+Quantize = Literal["auto", "dynamic", "static", "weight-only"]
+Target = Literal["native", "portable"]
 
 
 @dataclass(frozen=True)
@@ -14,12 +19,24 @@ class ExportConfig:
     """What was asked of an export. `python -m exporter --help` explains each field.
 
     Raises:
-        UserError: a value is out of its range.
+        UserError: a value is out of its range, or says something about int8 where none is asked for.
     """
 
     run_dir: Path = TrainConfig.run_dir
-    quantize: bool = False
+    quantize: Quantize | None = None
+    max_drop: float = 0.5
+    accept_undecided: bool = False
+    require_int8: bool = False
+    budget_minutes: float = 20.0
+    target: Target = "native"
+    no_fuse: bool = False
     verify_samples: int = 256
 
     def __post_init__(self) -> None:
-        check_at_least(self, {"verify_samples": 1})
+        check_at_least(self, {"verify_samples": 1, "budget_minutes": 0})
+        if not 0 < self.max_drop <= 100:
+            raise out_of_range("max_drop", self.max_drop, "above 0, in percentage points")
+        if self.quantize is None:
+            for field in ("accept_undecided", "require_int8"):
+                if getattr(self, field):
+                    raise UserError(f"`{flag_of(field)}` is about int8", "add `--quantize`")

@@ -1,28 +1,70 @@
-"""The export: merge, convert, quantize, verify, and only then put the artifacts in place."""
+"""The export: merge, convert, fuse, quantize, prove each step, choose, and only then put the artifacts in place."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from exporter.artifacts import MERGED, ONNX_FP32, ONNX_INT8, Artifact, Comparison, ExportRecord, Tolerance, seal
-from exporter.config import ExportConfig
+from exporter.artifacts import (
+    MERGED,
+    ONNX_FP32,
+    ONNX_INT8,
+    Artifact,
+    Comparison,
+    ExportRecord,
+    Precision,
+    Tolerance,
+    seal,
+)
+from exporter.config import ExportConfig, Quantize
 from exporter.convert import convert
+from exporter.graph import fuse, has_vnni, instruction_sets
+from exporter.ladder import Bench, Ladder, climb, recipes, say, variations
 from exporter.merge import copy_tokenizer, merge
-from exporter.quantize import dynamic_int8
+from exporter.quantize import Ingredients, Recipe
 from exporter.reference import TorchClassifier, adapter_encoder
-from exporter.runtime import Classifier, FloatArray
-from exporter.verify import SAME_ANSWERS, SAME_NUMBERS, HasLogits, answers, check, choose_reviews, compare
+from exporter.runtime import BATCH_TOKENS, Classifier, usable_cores
+from exporter.select import Choice, choose
+from exporter.verify import (
+    SAME_ANSWERS,
+    SAME_NUMBERS,
+    Answers,
+    Runs,
+    ask,
+    check,
+    check_labels,
+    choose_reviews,
+    compare,
+    plan,
+)
+from exporter.weights import check_weights
+from exporter.worker import Form, Worker
 from trainer.data import Examples, read_examples
+from trainer.encoding import Encoder
 from trainer.records import file_sha256, installed_versions, write_record
 from trainer.run import RunDir, TrainRecord
 
-PACKAGES = ("torch", "transformers", "peft", "optimum", "optimum-onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "optimum",
+    "optimum-onnx",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "nncf",
+)
+ADAPTER = "adapter"
+UNFUSED = "onnx-unfused"
+VARIED_REVIEWS = 64
 
 
 def export(config: ExportConfig) -> ExportRecord:
@@ -35,78 +77,201 @@ def export(config: ExportConfig) -> ExportRecord:
     started = time.monotonic()
     run = RunDir(config.run_dir)
     train = run.load()
-    encoder = adapter_encoder(run, train)
-    examples = read_examples(run.evaluation, train.label_names)
-    lengths = [len(e) for e in encoder.encode(examples.texts)]
-    chain = Chain(choose_reviews(examples, lengths, config.verify_samples))
     with _workspace(run) as folder:
-        artifacts = _make_artifacts(config, run, train, folder, chain)
+        stage = Stage.set_up(run, train, folder, config.verify_samples)
+        fused = _to_onnx(stage, fuse_graph=not config.no_fuse)
+        ladder, choice = _quantize(stage, config, config.quantize) if config.quantize else (Ladder(), NO_INT8)
+        chosen = ONNX_INT8 if choice.ship_int8 else ONNX_FP32
+        say(f"asking {chosen} in batches, padded, and with other threads")
+        varied = variations(folder / chosen, stage.encoder, stage.few(VARIED_REVIEWS), stage.threads)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(run.record),
-            artifacts=tuple(artifacts),
-            chosen=min(artifacts[1:], key=lambda artifact: artifact.size_bytes).name,
-            comparisons=tuple(chain.comparisons),
+            instruction_sets=instruction_sets(),
+            fused=fused,
+            artifacts=tuple(stage.artifacts),
+            chosen=chosen,
+            reason=choice.reason,
+            comparisons=tuple(stage.chain.comparisons),
+            candidates=tuple(ladder.candidates),
+            failed=tuple(ladder.failed),
+            skipped=tuple(ladder.skipped),
+            int8_recipe=choice.int8.recipe if choice.int8 else None,
+            variations=tuple(varied),
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=installed_versions(PACKAGES),
         )
+        shutil.rmtree(stage.scratch)
         _put_in_place(run, folder)
     write_record(run.export_record, record)
     return record
 
 
-class Chain:
-    """The chain of forms that a classifier takes, each compared with the one before it on the same reviews."""
+NO_INT8 = Choice(None, ship_int8=False, reason="int8 was not asked for; `--quantize` tries it")
 
-    def __init__(self, reviews: Examples) -> None:
-        self._reviews = reviews
-        self._last: tuple[str, FloatArray] | None = None
+
+class Chain:
+    """The forms that a classifier takes, each compared with the one it was made from and with the adapter."""
+
+    def __init__(self, encoder: Encoder, reviews: Examples) -> None:
+        self._plan = plan(encoder, reviews.texts)
+        self._labels = reviews.labels
+        self._answers: dict[str, Answers] = {}
         self.comparisons: list[Comparison] = []
 
-    def add(self, name: str, classifier: HasLogits, tolerance: Tolerance) -> None:
-        """Add the next form of the classifier.
+    def add(self, name: str, form: Runs, *, after: str | None = None, tolerance: Tolerance = SAME_NUMBERS) -> None:
+        """Add a form.
+
+        Args:
+            name: what to call it.
+            form: the form, reloaded from disk in a process of its own.
+            after: the form it was made from; None for the first.
+            tolerance: how far it may be from that, and from the adapter.
 
         Raises:
-            VerificationError: it differs from the form before it by more than `tolerance`.
+            VerificationError: it differs by more.
         """
-        logits = answers(classifier, self._reviews.texts)
-        if self._last:
-            reference, reference_logits = self._last
-            comparison = compare(reference_logits, logits, self._reviews.labels, tolerance, names=(name, reference))
+        answers = ask(name, form, self._plan)
+        made = []
+        for reference in dict.fromkeys([after, ADAPTER]) if after else ():
+            comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
             check(comparison)
-            self.comparisons.append(comparison)
-        self._last = (name, logits)
+            made.append(comparison)
+        self.comparisons += made
+        self._answers[name] = answers
 
 
-def _make_artifacts(
-    config: ExportConfig, run: RunDir, train: TrainRecord, folder: Path, chain: Chain
-) -> list[Artifact]:
-    """Make every artifact in `folder` and prove it, reloaded from disk: the merged checkpoint first, then ONNX."""
-    chain.add("adapter", TorchClassifier.load_adapter(run), SAME_NUMBERS)
+@dataclass(frozen=True)
+class Stage:
+    """Where an export is built, and what it is built from and measured on."""
 
-    merged = folder / MERGED
-    _say(f"merging the adapter into `{train.base.name}`")
-    merge(run, train, merged)
-    artifacts = [seal(merged, model_file="model.safetensors", precision="fp32", train=train)]
-    chain.add(MERGED, TorchClassifier.load(merged), SAME_NUMBERS)
+    run: RunDir
+    train: TrainRecord
+    folder: Path
+    """What becomes the run's export."""
+    encoder: Encoder
+    evaluation: Examples
+    calibration: Examples
+    chain: Chain
+    artifacts: list[Artifact]
+    threads: int
 
-    fp32 = folder / ONNX_FP32
-    _say("converting to ONNX")
-    convert(merged, fp32)
-    artifacts.append(seal(fp32, model_file="model.onnx", precision="fp32", train=train))
-    chain.add(ONNX_FP32, Classifier.load(fp32), SAME_NUMBERS)
+    @classmethod
+    def set_up(cls, run: RunDir, train: TrainRecord, folder: Path, most: int) -> Stage:
+        """Read what the run left; `most` evaluation reviews make the chain."""
+        encoder = adapter_encoder(run, train)
+        evaluation = read_examples(run.evaluation, train.label_names)
+        lengths = [len(e) for e in encoder.encode(evaluation.texts)]
+        return cls(
+            run=run,
+            train=train,
+            folder=folder,
+            encoder=encoder,
+            evaluation=evaluation,
+            calibration=read_examples(run.calibration, train.label_names),
+            chain=Chain(encoder, choose_reviews(evaluation, lengths, most)),
+            artifacts=[],
+            threads=usable_cores(),
+        )
 
-    if config.quantize:
-        int8 = folder / ONNX_INT8
-        int8.mkdir()
-        _say("quantizing to int8")
-        dynamic_int8(fp32 / "model.onnx", int8 / "model.onnx")
-        copy_tokenizer(fp32, int8)
-        shutil.copyfile(fp32 / "config.json", int8 / "config.json")
-        artifacts.append(seal(int8, model_file="model.onnx", precision="int8", train=train))
-        chain.add(ONNX_INT8, Classifier.load(int8), SAME_ANSWERS)
-    return artifacts
+    @property
+    def scratch(self) -> Path:
+        """What is needed on the way and shipped to nobody."""
+        return self.folder / "scratch"
+
+    def seal(self, folder: Path, *, model_file: str, precision: Precision) -> Artifact:
+        """Make `folder` an artifact of this run."""
+        check_labels(folder, self.train.label_names)
+        return seal(folder, model_file=model_file, precision=precision, train=self.train)
+
+    def load(self, name: str, load: Callable[[], Form]) -> contextlib.closing[Worker]:
+        """Load a form in a process of its own, for the length of a `with`."""
+        return closing(Worker(name, load, self.threads))
+
+    def few(self, most: int) -> Examples:
+        """Return up to `most` evaluation reviews of all lengths."""
+        lengths = [len(e) for e in self.encoder.encode(self.evaluation.texts)]
+        return choose_reviews(self.evaluation, lengths, most)
+
+
+def _to_onnx(stage: Stage, *, fuse_graph: bool) -> dict[str, int]:
+    """Make the merged checkpoint and the ONNX model in fp32, and prove both; return what was fused."""
+    with stage.load(ADAPTER, partial(TorchClassifier.load_adapter, stage.run)) as form:
+        stage.chain.add(ADAPTER, form)
+
+    merged = stage.folder / MERGED
+    say(f"merging the adapter into `{stage.train.base.name}`")
+    merge(stage.run, stage.train, merged)
+    stage.artifacts.append(stage.seal(merged, model_file="model.safetensors", precision="fp32"))
+    with stage.load(MERGED, partial(TorchClassifier.load, merged)) as form:
+        stage.chain.add(MERGED, form, after=ADAPTER)
+
+    unfused = stage.scratch / UNFUSED
+    say("converting to ONNX")
+    convert(merged, unfused)
+    stage.seal(unfused, model_file="model.onnx", precision="fp32")
+    with stage.load(UNFUSED, partial(Classifier.load, unfused, threads=stage.threads)) as form:
+        stage.chain.add(UNFUSED, form, after=MERGED)
+
+    fp32 = stage.folder / ONNX_FP32
+    _copy_around_model(unfused, fp32)
+    fused = fuse(unfused / "model.onnx", fp32 / "model.onnx", merged) if fuse_graph else {}
+    if not fused:
+        shutil.copyfile(unfused / "model.onnx", fp32 / "model.onnx")
+    stage.artifacts.append(stage.seal(fp32, model_file="model.onnx", precision="fp32"))
+    with stage.load(ONNX_FP32, partial(Classifier.load, fp32, threads=stage.threads)) as form:
+        stage.chain.add(ONNX_FP32, form, after=UNFUSED)
+    return fused
+
+
+def _quantize(stage: Stage, config: ExportConfig, family: Quantize) -> tuple[Ladder, Choice]:
+    """Climb the ladder, choose, and keep the best int8 artifact."""
+    unfused, fp32 = stage.scratch / UNFUSED, stage.folder / ONNX_FP32
+    rungs = recipes(family)
+    encoder = Classifier.load(unfused)
+    ingredients = Ingredients(
+        calibration=[encoder.feeds([e]) for e in stage.encoder.encode(stage.calibration.texts)],
+        reduce_range=config.target == "portable" or not has_vnni(instruction_sets()),
+    )
+
+    def make(recipe: Recipe) -> Path:
+        say(f"quantizing to int8: {recipe.name}")
+        folder = stage.scratch / recipe.name
+        _copy_around_model(unfused, folder)
+        recipe.make(unfused / "model.onnx", folder / "model.onnx", ingredients)
+        if recipe.keeps_weights:
+            check_weights(unfused / "model.onnx", folder / "model.onnx", recipe.name)
+        stage.seal(folder, model_file="model.onnx", precision="int8")
+        return folder
+
+    def prove(recipe: Recipe, form: Worker) -> None:
+        stage.chain.add(recipe.name, form, after=UNFUSED, tolerance=SAME_ANSWERS)
+
+    with stage.load(ONNX_FP32, partial(Classifier.load, fp32, threads=stage.threads)) as form:
+        bench = Bench(
+            fp32=form,
+            fp32_logits=form.logits(stage.evaluation.texts, BATCH_TOKENS),
+            gate=stage.evaluation,
+            some=stage.few(VARIED_REVIEWS),
+            max_drop=config.max_drop,
+            tried=sum(recipe.is_usable() for recipe in rungs),
+            threads=stage.threads,
+        )
+        ladder = climb(rungs, make, prove, bench, minutes=config.budget_minutes)
+    choice = choose(ladder.candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided)
+    if choice.int8:
+        int8 = stage.folder / ONNX_INT8
+        (stage.scratch / choice.int8.recipe).rename(int8)
+        stage.artifacts.append(stage.seal(int8, model_file="model.onnx", precision="int8"))
+    return ladder, choice
+
+
+def _copy_around_model(source: Path, folder: Path) -> None:
+    """Copy the tokenizer and the configuration, all of an ONNX artifact but the model."""
+    folder.mkdir()
+    copy_tokenizer(source, folder)
+    shutil.copyfile(source / "config.json", folder / "config.json")
 
 
 @contextlib.contextmanager
@@ -114,7 +279,7 @@ def _workspace(run: RunDir) -> Iterator[Path]:
     """Give a folder beside the export to build in, gone afterwards whatever happens."""
     folder = run.path / "export.partial"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    (folder / "scratch").mkdir(parents=True)
     try:
         yield folder
     finally:
@@ -126,7 +291,3 @@ def _put_in_place(run: RunDir, folder: Path) -> None:
     run.export_record.unlink(missing_ok=True)
     shutil.rmtree(run.export, ignore_errors=True)
     folder.rename(run.export)
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(message + "\n")

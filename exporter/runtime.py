@@ -144,8 +144,13 @@ def token_batches(lengths: Sequence[int], batch_tokens: int | None) -> list[list
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Return the probabilities for logits, along the last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+    return np.asarray(np.exp(log_softmax(logits)), dtype=np.float32)
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Return the logarithms of the probabilities for logits, along the last axis; a probability itself may be 0."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
 def usable_cores() -> int:

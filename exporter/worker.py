@@ -54,8 +54,8 @@ class Worker:
         theirs.close()
         self._receive()
 
-    def logits(self, texts: Sequence[str], batch_tokens: int) -> FloatArray:
-        """Return the logits of `texts`, scored in batches of similar length."""
+    def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of `texts`; see `Form.logits`."""
         answer: FloatArray = self._ask("logits", texts, batch_tokens)
         return answer
 

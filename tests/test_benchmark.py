@@ -14,11 +14,11 @@ import pytest
 
 from bench.backends import BackendSpec, choose_specs, load_backend, why_unusable
 from bench.environment import gpu_name
-from bench.latency import draw_batches
 from exporter.artifacts import load_export
 from exporter.config import ExportConfig
 from exporter.export import export
 from exporter.runtime import usable_cores
+from exporter.timing import draw_batches
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.run import RunDir
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.bench
 def sample_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     path = tmp_path_factory.mktemp("sample")
     train(TrainConfig(model="sample", dataset="sample", epochs=1, run_dir=path / "run"))
-    export(ExportConfig(path / "run", quantize=True))
+    export(ExportConfig(path / "run", quantize="dynamic"))
     return RunDir(path / "run")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,16 +23,18 @@ from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
 import exporter.export
+import exporter.ladder
 from exporter.artifacts import MANIFEST, Artifact, ExportRecord, IntegrityError, load_export, open_artifact
 from exporter.config import ExportConfig
 from exporter.export import export
+from exporter.quantize import Ingredients
 from exporter.reference import TorchClassifier
 from exporter.runtime import Classifier
 from exporter.verify import VerificationError
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
-from trainer.run import RunDir
+from trainer.run import RunDir, TrainRecord
 
 Command = Callable[..., tuple[int, str, str]]
 Copy = Callable[[RunDir], RunDir]
@@ -58,6 +64,7 @@ def test_it_leaves_exactly_the_artifacts_it_records(exported: RunDir) -> None:
     assert not (exported.path / "export.partial").exists()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_without_quantize_there_is_no_int8(trained: RunDir, copy_of: Copy) -> None:
     run = copy_of(trained)
     record = export(ExportConfig(run_dir=run.path, verify_samples=8))
@@ -113,26 +120,16 @@ def test_the_graph_takes_any_shape(exported: RunDir, shape: tuple[int, int]) -> 
     assert logits.shape == (shape[0], 4)
 
 
-def test_int8_holds_embeddings_and_matrices_in_int8_and_no_product_of_activations(exported: RunDir) -> None:
-    graph = onnx.load(exported.export / "onnx-int8" / "model.onnx").graph
-    constants = {weights.name: weights.data_type for weights in graph.initializer}
-    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
-    assert len(products) >= 2 * 6  # q, k, v, out and two of the feed-forward, in each of two layers
-    assert all(constants.get(node.input[1]) == onnx.TensorProto.INT8 for node in products)
-    floats = sum(np.prod(w.dims) for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT)
-    bytes_ = sum(np.prod(w.dims) for w in graph.initializer if w.data_type == onnx.TensorProto.INT8)
-    assert bytes_ > 4 * floats
+def test_every_form_is_compared_with_the_one_before_and_with_the_adapter(exported: RunDir) -> None:
+    record = load_export(exported)
+    links = [("pytorch-fp32", "adapter"), ("onnx-unfused", "pytorch-fp32"), ("onnx-unfused", "adapter")]
+    links += [("onnx-fp32", "onnx-unfused"), ("onnx-fp32", "adapter")]
+    links += [(c.recipe, reference) for c in record.candidates for reference in ("onnx-unfused", "adapter")]
+    assert [(c.candidate, c.reference) for c in record.comparisons] == links
+    assert {c.reviews for c in record.comparisons} == {16}
 
 
-def test_the_comparisons_are_those_of_the_chain(exported: RunDir) -> None:
-    chain = [(c.candidate, c.reference, c.reviews) for c in load_export(exported).comparisons]
-    assert chain == [
-        ("pytorch-fp32", "adapter", 16),
-        ("onnx-fp32", "pytorch-fp32", 16),
-        ("onnx-int8", "onnx-fp32", 16),
-    ]
-
-
+@pytest.mark.usefixtures("in_process")
 def test_a_later_export_replaces_an_earlier_one(exported: RunDir, copy_of: Copy) -> None:
     run = copy_of(exported)
     export(ExportConfig(run_dir=run.path, verify_samples=4))
@@ -144,80 +141,123 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-def sabotaged(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_weights(folder: Path, name: str) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights[name] = weights[name] * 1.1
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def swap_labels(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["id2label"]["0"], config["id2label"]["1"] = config["id2label"]["1"], config["id2label"]["0"]
+    path.write_text(json.dumps(config))
+
+
+def change_graph(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+
+
+def mask_nothing(model: onnx.ModelProto) -> None:
+    """Replace the attention mask by one that never masks."""
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if name == "attention_mask":
+                node.input[i] = "all_ones"
+    equal = onnx.helper.make_node("Equal", ["attention_mask", "attention_mask"], ["always"])
+    cast = onnx.helper.make_node("Cast", ["always"], ["all_ones"], to=onnx.TensorProto.INT64)
+    model.graph.node.insert(0, cast)
+    model.graph.node.insert(0, equal)
+
+
+def freeze_length(model: onnx.ModelProto) -> None:
+    for graph_input in model.graph.input:
+        graph_input.type.tensor_type.shape.dim[1].dim_value = 12
+
+
+def spoil_scale(model: onnx.ModelProto) -> None:
+    """Make one scale of one inner layer a tenth too large."""
+    scale = next(w for w in model.graph.initializer if w.name.startswith("onnx::MatMul") and "scale" in w.name)
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(1.1), scale.name))
+
+
+SABOTAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "weight": ("merge", partial(spoil_weights, name="distilbert.transformer.layer.0.ffn.lin1.weight"), "pytorch-fp32"),
+    "head": ("merge", partial(spoil_weights, name="classifier.weight"), "pytorch-fp32"),
+    "labels": ("merge", swap_labels, "pytorch-fp32"),
+    "labels of the graph": ("convert", swap_labels, "onnx-unfused"),
+    "mask": ("convert", lambda folder: change_graph(folder / "model.onnx", mask_nothing), "onnx-unfused"),
+    "axes": ("convert", lambda folder: change_graph(folder / "model.onnx", freeze_length), "onnx-unfused"),
+    "fused mask": ("fuse", lambda path: change_graph(path, mask_nothing), "onnx-fp32"),
+    "scale": ("quantize", lambda path: change_graph(path, spoil_scale), "dynamic-channel-int8"),
+}
+
+
+def sabotage(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Break one stage of the export, so that it goes on without noticing."""
+    stage, spoil, _ = SABOTAGE[what]
+    if stage == "quantize":
+        recipe = exporter.ladder.RECIPES[0]
 
-    def spoil_weights(name: str) -> Callable[..., None]:
-        def merge(*args: object) -> None:
-            original_merge(*args)  # type: ignore[arg-type]
-            path = Path(str(args[2])) / "model.safetensors"
-            weights = load_file(path)
-            weights[name] = weights[name] * 1.1
-            save_file(weights, path, metadata={"format": "pt"})
+        def make(model: Path, output: Path, ingredients: Ingredients) -> None:
+            recipe.make(model, output, ingredients)
+            spoil(output)
 
-        return merge
+        monkeypatch.setattr(exporter.ladder, "RECIPES", (replace(recipe, make=make),))
+        return
+    original = getattr(exporter.export, stage)
+    written = {"merge": 2, "convert": 1, "fuse": 1}[stage]
 
-    def mask_nothing(*args: object) -> None:
-        """Replace the attention mask by one that never masks."""
-        original_convert(*args)  # type: ignore[arg-type]
-        path = Path(str(args[1])) / "model.onnx"
-        model = onnx.load(path)
-        for node in model.graph.node:
-            for i, name in enumerate(node.input):
-                if name == "attention_mask":
-                    node.input[i] = "all_ones"
-        equal = onnx.helper.make_node("Equal", ["attention_mask", "attention_mask"], ["always"])
-        cast = onnx.helper.make_node("Cast", ["always"], ["all_ones"], to=onnx.TensorProto.INT64)
-        model.graph.node.insert(0, cast)
-        model.graph.node.insert(0, equal)
-        onnx.save(model, path)
+    def broken(*arguments: Any) -> Any:
+        result = original(*arguments)
+        spoil(arguments[written])
+        return result
 
-    def spoil_scale(*args: object) -> None:
-        original_quantize(*args)  # type: ignore[arg-type]
-        path = Path(str(args[1]))
-        model = onnx.load(path)
-        for weights in model.graph.initializer:
-            if weights.name.startswith("pre_classifier") and weights.name.endswith("_scale"):
-                weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) * 4, weights.name))
-                break
-        onnx.save(model, path)
-
-    original_merge = exporter.export.merge
-    original_convert = exporter.export.convert
-    original_quantize = exporter.export.dynamic_int8
-    if what == "weight":
-        monkeypatch.setattr(exporter.export, "merge", spoil_weights("distilbert.transformer.layer.0.ffn.lin1.weight"))
-    elif what == "head":
-        monkeypatch.setattr(exporter.export, "merge", spoil_weights("classifier.weight"))
-    elif what == "mask":
-        monkeypatch.setattr(exporter.export, "convert", mask_nothing)
-    elif what == "scale":
-        monkeypatch.setattr(exporter.export, "dynamic_int8", spoil_scale)
+    monkeypatch.setattr(exporter.export, stage, broken)
 
 
-@pytest.mark.parametrize(
-    ("what", "candidate"),
-    [("weight", "pytorch-fp32"), ("head", "pytorch-fp32"), ("mask", "onnx-fp32"), ("scale", "onnx-int8")],
-)
+@pytest.mark.parametrize("what", SABOTAGE)
+@pytest.mark.usefixtures("in_process")
 def test_a_broken_stage_fails_the_command_and_names_its_link(
-    trained: RunDir, copy_of: Copy, command: Command, monkeypatch: pytest.MonkeyPatch, what: str, candidate: str
+    trained: RunDir, copy_of: Copy, command: Command, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     run = copy_of(trained)
-    sabotaged(what, monkeypatch)
-    status, out, err = command(exporter.__main__.main, "--quantize", "--run-dir", run.path)
-    assert status == 3
-    assert out == ""
-    assert f"error: `{candidate}` is not the same classifier as" in err
+    sabotage(what, monkeypatch)
+    status, out, err = command(exporter.__main__.main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)
+    assert (status, out) == (3, "")
+    assert f"error: `{SABOTAGE[what][2]}` " in err
     assert not run.export.exists()
     assert not run.export_record.exists()
 
 
+@pytest.mark.usefixtures("in_process")
+def test_an_adapter_that_was_not_merged_is_noticed(
+    trained: RunDir, copy_of: Copy, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_out(run: RunDir, record: TrainRecord, folder: Path) -> None:
+        merge(run, record, folder)
+        weights, base = load_file(folder / "model.safetensors"), load_file(checkpoint / "model.safetensors")
+        unmerged = {name: base.get(name.removeprefix("distilbert."), w) for name, w in weights.items()}
+        assert any((unmerged[name] != weights[name]).any() for name in weights)
+        save_file(unmerged, folder / "model.safetensors", metadata={"format": "pt"})
+
+    merge = exporter.export.merge
+    monkeypatch.setattr(exporter.export, "merge", leave_out)
+    status, _, err = command(exporter.__main__.main, "--run-dir", copy_of(trained).path, "--verify-samples", 8)
+    assert status == 3
+    assert "`pytorch-fp32` is not the same classifier as `adapter`" in err
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_failed_export_leaves_the_earlier_one(
     exported: RunDir, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copy_of(exported)
     before = load_export(run)
-    sabotaged("weight", monkeypatch)
+    sabotage("weight", monkeypatch)
     with pytest.raises(VerificationError):
         export(ExportConfig(run_dir=run.path))
     assert load_export(run) == before
@@ -251,7 +291,7 @@ def test_exporting_before_training_is_an_error(tmp_path: Path, command: Command)
     ("damage", "message"),
     [
         (lambda run: run.record.write_text(run.record.read_text()[:200]), "cut short"),
-        (lambda run: run.record.write_text(run.record.read_text().replace('"schema": 1', '"schema": 0')), "schema 0"),
+        (lambda run: run.record.write_text(run.record.read_text().replace('"schema": 2', '"schema": 0')), "schema 0"),
         (lambda run: (run.adapter / "adapter_model.safetensors").unlink(), "is not the file that"),
         (lambda run: (run.adapter / "adapter_model.safetensors").write_bytes(b"x"), "is not the file that"),
         (lambda run: run.evaluation.write_text("{}"), "is not the file that"),
@@ -315,12 +355,64 @@ def test_a_manifest_cannot_point_outside_its_folder(exported: RunDir, tmp_path: 
         Classifier.load(folder)
 
 
-def test_the_summary_shows_the_proof_and_what_to_ship(trained: RunDir, copy_of: Copy, command: Command) -> None:
+@pytest.mark.usefixtures("in_process")
+def test_the_summary_shows_the_proof_the_ladder_and_the_choice(
+    trained: RunDir, copy_of: Copy, command: Command
+) -> None:
     run = copy_of(trained)
-    status, out, _ = command(exporter.__main__.main, "--quantize", "--run-dir", run.path, "--verify-samples", 8)
+    flags = ["--quantize", "weight-only", "--run-dir", run.path, "--verify-samples", 8]
+    status, out, _ = command(exporter.__main__.main, *flags)
     assert status == 0
     record = read_record(run.export_record, ExportRecord)
+    (rung,) = record.candidates
+    assert (rung.judgement, record.chosen, record.int8_recipe) == ("undecided", "onnx-fp32", "weight-only-int8")
     assert "on 8 evaluation reviews" in out
-    assert f"onnx-int8 vs onnx-fp32 {record.comparisons[2].max_abs_logit:>25.2g}" in out
-    assert f"{run.export / 'onnx-int8'}  <- ship this" in out
+    assert f"weight-only-int8 vs onnx-unfused {record.comparisons[-2].max_abs_logit:>21.2g}" in out
+    assert re.search(rf"weight-only-int8 .*{rung.change.harmful}/{rung.change.helpful} .* undecided", out)
+    assert f"chosen: onnx-fp32, {record.reason}" in out
+    assert f"in batches of 32: {record.variations[0].flips} of" in out
+    assert f"{run.export / 'onnx-fp32'}  <- ship this" in out
     assert "python -m bench --run-dir" in out
+
+
+@pytest.mark.usefixtures("in_process")
+def test_int8_that_is_required_and_not_chosen_is_status_3_with_a_whole_export(
+    trained: RunDir, copy_of: Copy, command: Command
+) -> None:
+    run = copy_of(trained)
+    flags = ["--quantize", "weight-only", "--require-int8", "--run-dir", run.path, "--verify-samples", 8]
+    status, out, err = command(exporter.__main__.main, *flags)
+    assert status == 3
+    assert "error: no int8 artifact was chosen" in err
+    assert "chosen: onnx-fp32" in out
+    assert load_export(run).chosen == "onnx-fp32"
+    assert set(listing(run.export)) == set(ARTIFACTS)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_without_a_fusion_the_graph_is_the_converted_one(exported: RunDir, trained: RunDir, copy_of: Copy) -> None:
+    def operators(run: RunDir) -> set[str]:
+        return {node.op_type for node in onnx.load(run.export / "onnx-fp32" / "model.onnx").graph.node}
+
+    record = load_export(exported)
+    assert record.fused["Attention"] == 2
+    assert {"Attention", "BiasGelu"} <= operators(exported)
+    run = copy_of(trained)
+    assert export(ExportConfig(run_dir=run.path, no_fuse=True, verify_samples=4)).fused == {}
+    assert "Attention" not in operators(run)
+    assert "Softmax" in operators(run)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_graph_without_an_attention_layer_to_fuse_is_an_error(
+    trained: RunDir, copy_of: Copy, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unfused:
+        def get_fused_operator_statistics(self) -> dict[str, int]:
+            return {"Attention": 0, "BiasGelu": 2}
+
+    monkeypatch.setattr("onnxruntime.transformers.optimizer.optimize_model", lambda *_, **__: Unfused())
+    status, _, err = command(exporter.__main__.main, "--run-dir", copy_of(trained).path, "--verify-samples", 4)
+    assert status == 2
+    assert "fused not one attention layer" in err
+    assert "--no-fuse" in err

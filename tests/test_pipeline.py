@@ -33,7 +33,7 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
     recipe = ["--epochs", 16, "--batch-size", 8, "--learning-rate", 1e-2, "--max-length", 24, "--precision", "fp32"]
     data = ["--model", checkpoint, "--dataset", topics_csv, "--eval-dataset", more, "--run-dir", run.path]
     python_m("trainer", *data, *recipe)
-    python_m("exporter", "--quantize", "--run-dir", run.path)
+    python_m("exporter", "--quantize", "dynamic", "--run-dir", run.path)
     done = python_m("bench", "--run-dir", run.path, "--calls", 3, "--batch-sizes", 1)
     assert "| onnx-int8-cpu " in done.stdout
     assert {path.name for path in run.path.iterdir()} == {
@@ -49,6 +49,7 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.usefixtures("in_process")
 def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp_path: Path, architecture: str) -> None:
     config, _ = ARCHITECTURES[architecture]
     base = tmp_path / "base"
@@ -63,5 +64,5 @@ def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp
             max_length=16, precision="fp32", device="cpu", run_dir=run,
         )
     )  # fmt: skip
-    export(ExportConfig(run, quantize=True, verify_samples=16))
+    export(ExportConfig(run, quantize="weight-only", verify_samples=16))
     assert [artifact.name for artifact in load_export(RunDir(run)).artifacts][-1] == "onnx-int8"

@@ -34,6 +34,7 @@ LEFT = {
     "adapter/special_tokens_map.json",
     "adapter/tokenizer.json",
     "adapter/tokenizer_config.json",
+    "data/calibration.jsonl",
     "data/evaluation.jsonl",
 }
 
@@ -49,6 +50,14 @@ def test_it_learns_the_rule_and_leaves_exactly_its_files(trained: RunDir) -> Non
     assert record.label_names == ("food", "money", "music", "sport")
     assert (record.train_reviews, record.evaluation_reviews) == (128, 32)
     assert record.best.loss == min(epoch.loss for epoch in record.epochs)
+
+
+def test_calibration_reviews_are_training_reviews(trained: RunDir, topics_csv: Path) -> None:
+    names = trained.load().label_names
+    calibration, evaluation = (read_examples(path, names) for path in (trained.calibration, trained.evaluation))
+    assert len(set(calibration.texts)) == 64
+    assert not set(calibration.texts) & set(evaluation.texts)
+    assert set(calibration.texts) <= {line.rpartition(",")[0] for line in topics_csv.read_text().splitlines()}
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(trained: RunDir) -> None:

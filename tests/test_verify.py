@@ -1,8 +1,10 @@
-"""Comparisons count what they say they count, and tolerances hold."""
+"""Comparisons count what they say they count, the plan covers the grid, and tolerances hold."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +13,18 @@ from exporter.artifacts import Comparison, Tolerance
 from exporter.verify import (
     SAME_ANSWERS,
     SAME_NUMBERS,
+    Answers,
     VerificationError,
-    answers,
+    ask,
     check,
     choose_reviews,
     compare,
+    divergence,
+    plan,
 )
 from trainer.data import Examples
+from trainer.encoding import Encoded, Encoder
+from trainer.errors import UserError
 
 REFERENCE = np.array([[2.0, 0.0], [0.0, 2.0], [0.1, 0.0], [0.0, 0.1]], dtype=np.float32)
 
@@ -26,13 +33,19 @@ def logits(*rows: list[float]) -> np.ndarray:
     return np.array(rows, dtype=np.float32)
 
 
+def answers(rows: np.ndarray, reviews: Sequence[int] | None = None) -> Answers:
+    count = len(rows)
+    return Answers(rows, np.arange(count) + 1, np.arange(count) * 10, np.array(reviews or range(count)))
+
+
 def test_a_comparison_by_hand() -> None:
     candidate = logits([0.0, 2.0], [0.0, 2.5], [0.0, 0.1], [0.1, 0.0])
-    found = compare(REFERENCE, candidate, [0, 1, 1, 1], SAME_NUMBERS, names=("new", "old"))
+    found = compare(answers(REFERENCE), answers(candidate), [0, 1, 1, 1], SAME_NUMBERS, names=("new", "old"))
     sure, near = (1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-0.1)))
     gaps = [2 * sure - 1, 1 / (1 + np.exp(-2.5)) - sure, 2 * near - 1, 2 * near - 1]
-    assert (found.candidate, found.reference, found.reviews) == ("new", "old", 4)
+    assert (found.candidate, found.reference, found.reviews, found.texts) == ("new", "old", 4, 4)
     assert found.max_abs_logit == 2.0
+    assert (found.worst_batch_size, found.worst_length) == (1, 0)
     assert found.mean_abs_logit == pytest.approx((2 + 2 + 0 + 0.5 + 4 * 0.1) / 8)
     assert found.max_abs_probability == pytest.approx(max(gaps), abs=1e-6)
     assert found.mean_abs_probability == pytest.approx(np.mean(gaps), abs=1e-6)
@@ -40,13 +53,27 @@ def test_a_comparison_by_hand() -> None:
     assert (found.flips_harmful, found.flips_helpful, found.flips_other, found.flips_sure) == (2, 1, 0, 1)
 
 
+def test_pieces_of_reviews_count_for_numbers_and_not_for_answers() -> None:
+    before, after = (answers(rows, [1, -1]) for rows in (logits([2, 0], [2, 0]), logits([2, 0], [0, 3])))
+    found = compare(before, after, [1, 0], SAME_NUMBERS, names=("b", "a"))
+    assert (found.texts, found.reviews, found.flips_harmful + found.flips_helpful) == (2, 1, 0)
+    assert (found.max_abs_logit, found.worst_batch_size, found.worst_length) == (3.0, 2, 10)
+
+
+def test_divergence_is_kullback_and_leiblers() -> None:
+    before, after = np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([[0.6, 0.4], [0.5, 0.5]])
+    expected = (0.8 * np.log(0.8 / 0.6) + 0.2 * np.log(0.2 / 0.4)) / 2
+    assert divergence(np.log(before), np.log(after)) == pytest.approx(expected, abs=1e-6)
+    assert np.isfinite(divergence(logits([0, 500]), logits([500, 0])))
+
+
 def test_a_flip_between_two_wrong_answers_is_neither_harmful_nor_helpful() -> None:
-    found = compare(logits([9, 0, 0]), logits([0, 9, 0]), [2], SAME_NUMBERS, names=("b", "a"))
+    found = compare(answers(logits([9, 0, 0])), answers(logits([0, 9, 0])), [2], SAME_NUMBERS, names=("b", "a"))
     assert (found.flips_harmful, found.flips_helpful, found.flips_other) == (0, 0, 1)
 
 
 def same(tolerance: Tolerance) -> Comparison:
-    return compare(REFERENCE, REFERENCE, [0, 1, 0, 1], tolerance, names=("b", "a"))
+    return compare(answers(REFERENCE), answers(REFERENCE), [0, 1, 0, 1], tolerance, names=("b", "a"))
 
 
 def test_equal_forms_pass_any_tolerance() -> None:
@@ -56,7 +83,11 @@ def test_equal_forms_pass_any_tolerance() -> None:
 @pytest.mark.parametrize(
     ("change", "tolerance", "message"),
     [
-        ({"max_abs_logit": 2e-3}, SAME_NUMBERS, "largest logit difference 0.002 on 4 reviews, tolerance 0.001"),
+        (
+            {"max_abs_logit": 2e-3, "worst_batch_size": 3, "worst_length": 17},
+            SAME_NUMBERS,
+            "largest logit difference 0.002 in a batch of 3, 17 tokens long, tolerance 0.001",
+        ),
         ({"max_abs_logit": float("nan")}, SAME_NUMBERS, "largest logit difference nan"),
         ({"flips_sure": 1}, SAME_NUMBERS, "share of sure answers changed 0.25"),
         ({"mean_abs_probability": 0.06}, SAME_ANSWERS, "mean probability difference 0.06"),
@@ -78,14 +109,52 @@ def test_reviews_of_all_lengths_are_chosen() -> None:
     assert sorted(choose_reviews(examples, lengths, 99).texts) == sorted(examples.texts)
 
 
-def test_answers_are_taken_alone_and_in_batches_and_come_in_order() -> None:
-    asked = []
+def test_the_plan_has_every_review_once_and_the_grid_from_one_token_to_the_most(checkpoint: Path) -> None:
+    encoder = Encoder.load(checkpoint, 24, "head", 0)
+    calls = plan(encoder, ["soup", "a soup", "bread and cheese", "oven salt the a of and we saw"] * 5)
+    assert sorted(review for call in calls for review in call.reviews) == list(range(20))
+    assert sorted(len(call.batch) for call in calls if call.reviews) == [1] * 10 + [2, 8]
+    shapes = {(len(call.batch), call.length) for call in calls if not call.reviews}
+    assert shapes == {(size, tokens + 2) for size in (1, 3, 16) for tokens in (1, 2, 4, 8, 16, 22)}
+    ragged = [call for call in calls if len({len(e) for e in call.batch}) > 1 and not call.reviews]
+    assert {min(len(e) for e in call.batch) for call in ragged} == {3}  # [CLS], a token, [SEP]
 
-    class Echo:
-        def logits(self, texts: list[str]) -> np.ndarray:
-            asked.append(len(texts))
-            return logits(*([float(text)] for text in texts))
 
-    texts = [str(i) for i in range(40)]
-    assert answers(Echo(), texts)[:, 0].tolist() == list(map(float, texts))
-    assert sorted(asked) == [1] * 20 + [4, 8, 8]
+class Echo:
+    """Answers with each text's first own token."""
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:  # noqa: ARG002
+        return logits(*([float(e.ids[1]), 0.0] for e in batch))
+
+
+def test_answers_come_in_the_order_of_the_plan_with_where_they_come_from(checkpoint: Path) -> None:
+    calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup bread", "a", "cheese"])
+    found = ask("echo", Echo(), calls)
+    assert found.logits[:, 0].tolist() == [e.ids[1] for call in calls for e in call.batch]
+    assert found.reviews.tolist()[:3] == [0, 2, 1]
+    assert set(found.reviews.tolist()[3:]) == {-1}
+    assert found.lengths.tolist() == [call.length for call in calls for _ in call.batch]
+    assert found.batch_sizes.tolist() == [len(call.batch) for call in calls for _ in call.batch]
+
+
+@pytest.mark.parametrize("rows", [logits([np.nan, 0]), logits([np.inf, 0]), logits([0, 0], [0, 0])])
+def test_what_is_no_finite_answer_is_refused(checkpoint: Path, rows: np.ndarray) -> None:
+    class Odd:
+        def run(self, *_: object) -> np.ndarray:
+            return rows
+
+    calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
+    with pytest.raises(VerificationError, match="`odd` does not answer 1 text of up to 3 tokens with finite numbers"):
+        ask("odd", Odd(), calls)
+
+
+def test_a_form_that_cannot_answer_a_shape_is_named_with_it(checkpoint: Path) -> None:
+    class Narrow:
+        def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:  # noqa: ARG002
+            if len(batch) > 1:
+                raise UserError("no such shape", "")
+            return Echo().run(batch)
+
+    calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
+    with pytest.raises(VerificationError, match="`narrow` cannot answer 3 texts of up to 3 tokens: no such shape"):
+        ask("narrow", Narrow(), calls)

@@ -95,6 +95,17 @@ class Encoder:
             for body in bodies
         ]
 
+    @property
+    def room(self) -> int:
+        """The most tokens of a text itself, special tokens not counted."""
+        return self._room
+
+    def resize(self, encoded: Encoded, tokens: int) -> Encoded:
+        """Return a text of exactly `tokens` tokens of its own: cut, or repeated from its beginning."""
+        body = encoded.ids[len(self._before) : len(encoded) - len(self._after)] or [self.pad_token_id]
+        body = (body * -(-tokens // len(body)))[:tokens]
+        return Encoded([*self._before, *body, *self._after], truncated=encoded.truncated)
+
     def pad(self, encoded: Sequence[Encoded], length: int | None = None) -> tuple[IntArray, IntArray]:
         """Return token ids and attention mask, both [len(encoded), length], filled on the right.
 

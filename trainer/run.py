@@ -35,6 +35,11 @@ class RunDir:
         return self.path / "data" / "evaluation.jsonl"
 
     @property
+    def calibration(self) -> Path:
+        """Some of the training reviews as JSON Lines, for the exporter to measure ranges of activations on."""
+        return self.path / "data" / "calibration.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """The state of an unfinished run, removed when it finishes."""
         return self.path / "checkpoints"
@@ -74,7 +79,8 @@ class RunDir:
             raise UserError(f"no trained run in `{self.path}`", f"run `{TrainRecord.MADE_BY}` first")
         record = read_record(self.record, TrainRecord)
         adapter = {self.adapter / name: recorded for name, recorded in record.adapter_sha256.items()}
-        for path, recorded in (adapter | {self.evaluation: record.evaluation_sha256}).items():
+        data = {self.evaluation: record.evaluation_sha256, self.calibration: record.calibration_sha256}
+        for path, recorded in (adapter | data).items():
             if not path.is_file() or file_sha256(path) != recorded:
                 raise UserError(
                     f"`{path}` is not the file that `{self.record}` describes",
@@ -108,7 +114,7 @@ class EpochScores:
 class TrainRecord:
     """What a training run did. Everything that the exporter needs to know about it stands here."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     config: TrainConfig
@@ -134,6 +140,7 @@ class TrainRecord:
     adapter_sha256: dict[str, str]
     """Of every file in `adapter/`."""
     evaluation_sha256: str
+    calibration_sha256: str
 
     @property
     def best(self) -> EpochScores:

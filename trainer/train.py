@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import random
 import shutil
 import sys
 import time
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 EXAMPLES_SHOWN = 4
+CALIBRATION_REVIEWS = 64
+"""Training reviews left for the exporter, which measures ranges of activations on them."""
 
 C = TypeVar("C", bound="DataclassInstance")
 
@@ -94,6 +97,8 @@ def train(config: TrainConfig) -> TrainResult | None:
     save_adapter(model, base.source, run.adapter)
     tokenizer.save_pretrained(run.adapter)
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
+    some = random.Random(config.seed).sample(range(len(splits.train)), min(CALIBRATION_REVIEWS, len(splits.train)))
+    write_examples(run.calibration, splits.train.take(some), splits.label_names)
     record = _record(config, run, base, splits, model, encoder, scores, device, precision, started)
     examples = _predict_examples(model, encoder, splits)
     write_record(run.record, record)
@@ -268,6 +273,7 @@ def _record(
         versions=installed_versions(PACKAGES),
         adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
         evaluation_sha256=file_sha256(run.evaluation),
+        calibration_sha256=file_sha256(run.calibration),
     )
 
 

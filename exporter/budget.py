@@ -1,0 +1,139 @@
+"""The accuracy budget: does a candidate lose at most so many points, or can these reviews not tell?
+
+The two forms answer the same reviews, so their difference is judged by the answers that changed alone. A candidate is
+within the budget if the lower end of an interval for its change of accuracy is (non-inferiority). That a test of
+equality, such as McNemar's, finds nothing would be no evidence: with few reviews it never finds anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+CONFIDENCE = 0.95
+"""Of all intervals of one search together."""
+
+Judgement = Literal["within budget", "over budget", "undecided"]
+
+MOST_REVIEWS = 10_000_000
+"""Where to stop looking for a number of reviews that would decide."""
+
+
+@dataclass(frozen=True)
+class AccuracyChange:
+    """How an exported form's accuracy differs from its reference's, on the same reviews."""
+
+    reviews: int
+    harmful: int
+    """Answers that were right and are wrong."""
+    helpful: int
+    """Answers that were wrong and are right."""
+    change: float
+    """Accuracy after less accuracy before, from -1 to 1."""
+    lower: float
+    """Lower end of the paired interval of `change`."""
+    upper: float
+    tried: int
+    """How many intervals hold together with 95 %."""
+
+
+def accuracy_change(
+    before: Sequence[int], after: Sequence[int], truth: Sequence[int], *, tried: int = 1
+) -> AccuracyChange:
+    """Compare two forms' answers to the same reviews.
+
+    Args:
+        before: class that the reference gives to each review.
+        after: class that the candidate gives.
+        truth: the right class.
+        tried: how many candidates are judged on these reviews. Each has its chance to pass by luck, so that their
+            intervals are widened until all hold together with 95 % (Bonferroni).
+    """
+    z = critical_value(tried)
+    was_right, is_right = np.asarray(before) == np.asarray(truth), np.asarray(after) == np.asarray(truth)
+    harmful, helpful = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
+    lower, upper = paired_interval(harmful, helpful, len(truth), z)
+    return AccuracyChange(len(truth), harmful, helpful, (helpful - harmful) / len(truth), lower, upper, tried)
+
+
+def critical_value(tried: int) -> float:
+    """Return how many standard errors an interval reaches, so that `tried` of them hold together with 95 %."""
+    return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / (2 * tried))
+
+
+def paired_interval(harmful: float, helpful: float, reviews: float, z: float) -> tuple[float, float]:
+    """Return the score interval of (helpful - harmful) / reviews.
+
+    It keeps its coverage where few answers changed, or none, and where a normal approximation collapses to a point.
+
+    Args:
+        harmful: answers that went from right to wrong.
+        helpful: answers that went from wrong to right.
+        reviews: all answers, at least one. Counts may be fractions, to ask what more reviews would show.
+        z: how many standard errors it reaches; 1.96 for 95 %.
+
+    Source: Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design", Statistics in Medicine 17, equations 9 to 12.
+    """
+    observed = (helpful - harmful) / reviews
+
+    def score(change: float) -> float:
+        return _score(harmful, helpful, reviews, change)
+
+    lower = -1.0 if observed <= -1 else _crossing(lambda change: score(change) > z, -1.0, observed)
+    upper = 1.0 if observed >= 1 else _crossing(lambda change: score(change) >= -z, observed, 1.0)
+    return lower, upper
+
+
+def judge(change: AccuracyChange, max_drop: float) -> Judgement:
+    """Say whether a change of accuracy is within a budget of `max_drop`, a share such as 0.005."""
+    if change.lower > -max_drop:
+        return "within budget"
+    return "over budget" if change.upper < -max_drop else "undecided"
+
+
+def reviews_to_decide(change: AccuracyChange, max_drop: float) -> int | None:
+    """Return how many reviews would decide if answers went on changing at the rates seen, None where none would."""
+    harmful, helpful = change.harmful / change.reviews, change.helpful / change.reviews
+    z = critical_value(change.tried)
+
+    def decided(reviews: int) -> bool:
+        lower, upper = paired_interval(harmful * reviews, helpful * reviews, reviews, z)
+        return lower > -max_drop or upper < -max_drop
+
+    least = most = change.reviews
+    while not decided(most):
+        most *= 2
+        if most > MOST_REVIEWS:
+            return None
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (least, middle) if decided(middle) else (middle + 1, most)
+    return most
+
+
+def _score(harmful: float, helpful: float, reviews: float, change: float) -> float:
+    """Return Tango's score statistic for the hypothesis that the true change is `change`; it falls with `change`."""
+    # The share of harmful changes that is likeliest under the hypothesis solves a x^2 + b x + c = 0.
+    a = 2 * reviews
+    b = -helpful - harmful + (2 * reviews - helpful + harmful) * change
+    c = -harmful * change * (1 - change)
+    share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = reviews * (2 * share + change * (1 - change))
+    distance = helpful - harmful - reviews * change
+    if variance <= 0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / math.sqrt(variance)
+
+
+def _crossing(is_below: Callable[[float], bool], low: float, high: float) -> float:
+    """Return where, between `low` and `high`, `is_below` turns from true to false, by bisection."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2

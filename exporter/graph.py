@@ -1,0 +1,100 @@
+"""The fp32 graph for its target: layers that onnxruntime has one operator for are fused into it, and counted."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import subprocess
+from pathlib import Path
+
+from trainer.errors import UserError
+
+FUSIBLE = {"distilbert", "bert", "roberta", "xlm-roberta", "electra", "camembert"}
+"""Architectures whose attention onnxruntime's optimizer knows as BERT's."""
+
+
+def fuse(model: Path, output: Path, checkpoint: Path) -> dict[str, int]:
+    """Fuse attention and activation functions for CPUs.
+
+    Residual sums stay apart from their layer normalisations: fused, they made the graph slower in every case measured
+    (6 layers of 384 and 4 of 256, fp32: 0.87 to 0.97 of the unfused graph's speed, against 0.96 to 1.08 without).
+
+    Args:
+        model: the converted ONNX model.
+        output: where to write the fused one.
+        checkpoint: the checkpoint that it was converted from.
+
+    Returns:
+        How many operators of each kind came out; empty, and nothing written, where onnxruntime cannot fuse this
+        architecture's attention.
+
+    Raises:
+        UserError: it can, but found no attention layer in this graph.
+    """
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    if config.model_type not in FUSIBLE:
+        return {}
+    options = FusionOptions("bert")
+    options.enable_skip_layer_norm = False
+    options.enable_embed_layer_norm = False
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    fused = optimize_model(
+        str(model),
+        model_type="bert",
+        num_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
+        opt_level=0,
+        optimization_options=options,
+    )
+    counts = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
+    if not counts.get("Attention") and not counts.get("MultiHeadAttention"):
+        raise UserError(
+            f"onnxruntime fused not one attention layer of this `{config.model_type}`",
+            "add `--no-fuse`, and report this as a bug",
+        )
+    fused.save_model_to_file(str(output))
+    return counts
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Return those instruction sets of this CPU that decide how fast int8 is, empty where they cannot be read."""
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        known = {"asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "I8MM", "sve": "SVE"}
+        return _named(_cpu_flags() or {"asimd"}, known)  # every 64-bit ARM has NEON
+    known = {
+        "avx2": "AVX2",
+        "avx512f": "AVX-512",
+        "avx_vnni": "AVX-VNNI",
+        "avx512_vnni": "AVX-512-VNNI",
+        "amx_int8": "AMX",
+    }
+    return _named(_cpu_flags(), known)
+
+
+def has_vnni(sets: tuple[str, ...]) -> bool:
+    """Tell whether products of bytes are added without overflow: with VNNI on x86, always on ARM."""
+    return any(name.endswith("VNNI") or name in ("AMX", "NEON") for name in sets)
+
+
+def _named(flags: set[str], known: dict[str, str]) -> tuple[str, ...]:
+    return tuple(name for flag, name in known.items() if flag in flags)
+
+
+def _cpu_flags() -> set[str]:
+    """Return what the kernel says of the CPU: `/proc/cpuinfo` on Linux, `sysctl` on macOS."""
+    try:
+        if platform.system() == "Darwin":
+            names = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
+            done = subprocess.run(  # noqa: S603
+                ["/usr/sbin/sysctl", "-n", *names], capture_output=True, text=True, check=False
+            )
+            return set(done.stdout.lower().split())
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.lower().startswith(("flags", "features"))), set())

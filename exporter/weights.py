@@ -1,0 +1,107 @@
+"""Are the int8 weights the fp32 ones? Every one of them has to lie within half a step of the weight it stands for.
+
+Answers alone would not show it: on a small evaluation set a damaged scale of an inner layer can pass unnoticed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx.numpy_helper import to_array
+
+from exporter.verify import UNTOUCHED, VerificationError
+
+HALF_STEP = 0.505
+"""Rounding to the nearest step is off by half of one; the rest is for the rounding of the scale itself."""
+
+Array = npt.NDArray[np.float64]
+
+
+def check_weights(original: Path, quantized: Path, name: str) -> int:
+    """Compare the int8 weights of a model with the fp32 weights that they were made from.
+
+    Args:
+        original: the ONNX model in fp32.
+        quantized: the int8 model, quantized by onnxruntime.
+        name: what messages call it.
+
+    Returns:
+        How many matrices were compared.
+
+    Raises:
+        VerificationError: a weight is elsewhere, or nothing could be compared.
+    """
+    before = {tensor.name: tensor for tensor in onnx.load(original).graph.initializer}
+    after = {tensor.name: tensor for tensor in onnx.load(quantized).graph.initializer}
+    compared = 0
+    for tensor in after.values():
+        if tensor.name.endswith("_quantized"):
+            steps = _steps_off(tensor, before, after)
+        elif tensor.name.endswith("_Q8"):
+            steps = _block_steps_off(tensor, before, after)
+        else:
+            continue
+        compared += 1
+        if not steps <= HALF_STEP:
+            raise VerificationError(
+                f"`{name}` does not hold the weights it was made from: `{tensor.name}` is up to {steps:.3g} steps of "
+                f"its scale away from the fp32 weights, tolerance {HALF_STEP:g}",
+                UNTOUCHED,
+            )
+    if not compared:
+        raise VerificationError(f"`{name}` holds no int8 weight", UNTOUCHED)
+    return compared
+
+
+def _steps_off(
+    tensor: onnx.TensorProto, before: dict[str, onnx.TensorProto], after: dict[str, onnx.TensorProto]
+) -> float:
+    """Return the largest distance of a weight from its original, in steps of its scale."""
+    base = tensor.name.removesuffix("_quantized")
+    weights = _original(base, before)
+    codes = _array(tensor)
+    scale, zero = _array(after[f"{base}_scale"]), _array(after[f"{base}_zero_point"])
+    if scale.size > 1:
+        axis = [i for i, size in enumerate(weights.shape) if size == scale.size][-1]
+        shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    return float(np.abs((codes - zero) - weights / scale).max())
+
+
+def _block_steps_off(
+    tensor: onnx.TensorProto, before: dict[str, onnx.TensorProto], after: dict[str, onnx.TensorProto]
+) -> float:
+    """Return the same for `MatMulNBits`: codes [columns, blocks, block] around 128, scales [columns, blocks].
+
+    Source: onnxruntime's documentation of the contrib operator `MatMulNBits`.
+    """
+    base = tensor.name.removesuffix("_Q8")
+    weights = _original(base, before)
+    codes = _array(tensor)
+    scale = _array(after[f"{base}_scales"]).reshape(codes.shape[0], -1, 1)
+    # A scale can be negative: its sign makes -128 the code of a block's largest weight. The code of an equally large
+    # weight of the other sign would be 128, and is cut to 127.
+    off = np.abs((codes - 128) * scale - _blocks(weights, codes.shape)) / np.where(scale == 0, 1, np.abs(scale))
+    off[codes == 255] -= 0.5
+    return float(off.reshape(codes.shape[0], -1)[:, : weights.shape[0]].max())
+
+
+def _blocks(weights: Array, shape: tuple[int, ...]) -> Array:
+    """Cut columns into blocks; the last one is filled up."""
+    columns = np.zeros((shape[0], shape[1] * shape[2]))
+    columns[:, : weights.shape[0]] = weights.T
+    return columns.reshape(shape)
+
+
+def _original(base: str, before: dict[str, onnx.TensorProto]) -> Array:
+    """Return the fp32 weights that a quantized tensor is named after; the quantizer transposes those of a `Gemm`."""
+    if base in before:
+        return _array(before[base])
+    return _array(before[base.removesuffix("_Transposed")]).T
+
+
+def _array(tensor: onnx.TensorProto) -> Array:
+    return np.asarray(to_array(tensor), dtype=np.float64)

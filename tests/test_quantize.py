@@ -1,0 +1,166 @@
+"""Every int8 recipe makes a model that loads, runs, is small and holds the weights it was made from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from exporter.convert import convert
+from exporter.quantize import (
+    RECIPES,
+    Ingredients,
+    Recipe,
+    constant_products,
+    most_sensitive,
+    sensitivities,
+)
+from exporter.verify import VerificationError
+from exporter.weights import check_weights
+from trainer.run import RunDir
+
+LAYERS = 2
+PRODUCTS = 6 * LAYERS + 2  # q, k, v, out and two of the feed-forward in each layer, and two of the head
+
+
+@pytest.fixture(scope="module")
+def model(exported: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("onnx") / "unfused"
+    convert(exported.export / "pytorch-fp32", folder)
+    return folder / "model.onnx"
+
+
+def feeds(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(5, 30, (1, int(rng.integers(3, 20)))) for _ in range(count)]
+    return [{"input_ids": ids, "attention_mask": np.ones_like(ids)} for ids in rows]
+
+
+INGREDIENTS = Ingredients(calibration=feeds(16))
+
+
+def run(path: Path, rows: list[dict[str, np.ndarray]]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], row)[0] for row in rows])
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def made(recipe: str, model: Path, folder: Path, ingredients: Ingredients = INGREDIENTS) -> Path:
+    output = folder / f"{recipe}.onnx"
+    next(r for r in RECIPES if r.name == recipe).make(model, output, ingredients)
+    return output
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_recipe_makes_a_small_model_that_answers_alike(recipe: Recipe, model: Path, tmp_path: Path) -> None:
+    if not recipe.is_usable():
+        pytest.skip(f"`{recipe.needs}` is not installed")
+    output = made(recipe.name, model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {output.name}  # no probe is left
+    before, after = run(model, feeds(24, seed=1)), run(output, feeds(24, seed=1))
+    assert np.ptp(before) > 1
+    assert np.abs(after - before).mean() < np.ptp(before) / 20
+    assert np.mean(before.argmax(-1) == after.argmax(-1)) > 0.8
+    graph = onnx.load(output).graph
+    floats = sum(np.prod(w.dims) for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT)
+    bytes_ = sum(
+        np.prod(w.dims) for w in graph.initializer if w.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    )
+    assert bytes_ > 2 * floats
+    if recipe.keeps_weights:
+        assert check_weights(model, output, recipe.name) > 5
+
+
+@pytest.mark.parametrize("recipe", ["dynamic-channel-int8", "dynamic-tensor-uint8"])
+def test_dynamic_recipes_quantize_every_constant_product_and_no_other(recipe: str, model: Path, tmp_path: Path) -> None:
+    graph = onnx.load(made(recipe, model, tmp_path)).graph
+    constants = {weights.name: weights.data_type for weights in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    wanted = onnx.TensorProto.INT8 if recipe.endswith("-int8") else onnx.TensorProto.UINT8
+    assert len(products) == PRODUCTS
+    assert all(constants.get(node.input[1]) == wanted for node in products)
+    assert sum(node.op_type == "MatMul" for node in graph.node) == 2 * LAYERS  # those inside attention
+
+
+def test_reduced_range_keeps_weights_to_seven_bits(model: Path, tmp_path: Path) -> None:
+    def largest(ingredients: Ingredients) -> int:
+        graph = onnx.load(made("dynamic-channel-int8", model, tmp_path, ingredients)).graph
+        weights = [w for w in graph.initializer if re.match(r"onnx::MatMul.*_quantized", w.name)]
+        codes = [onnx.numpy_helper.to_array(w) for w in weights]
+        return max(int(np.abs(code.astype(int)).max()) for code in codes)
+
+    assert largest(INGREDIENTS) == 127
+    assert largest(Ingredients(INGREDIENTS.calibration, reduce_range=True)) == 64
+
+
+def test_weight_only_answers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:
+    """Dynamic ones do: a row's activations share their scale with the rest of the batch."""
+    ids = np.random.default_rng(2).integers(5, 30, (8, 12))
+    mask = np.ones_like(ids)
+
+    def gap(recipe: str) -> float:
+        path = made(recipe, model, tmp_path)
+        together = run(path, [{"input_ids": ids, "attention_mask": mask}])
+        alone = run(path, [{"input_ids": ids[i : i + 1], "attention_mask": mask[i : i + 1]} for i in range(8)])
+        return float(np.abs(together - alone).max())
+
+    assert gap("weight-only-int8") < 1e-5
+    assert gap("dynamic-channel-int8") > 1e-4
+
+
+def test_static_ranges_come_from_the_calibration_reviews(model: Path, tmp_path: Path) -> None:
+    assert operators(made("static-minmax", model, tmp_path)).count("DequantizeLinear") > PRODUCTS
+    other = Ingredients(calibration=feeds(2, seed=7))
+    first, second = (run(made("static-minmax", model, tmp_path, i), feeds(8, seed=3)) for i in (INGREDIENTS, other))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_mixed_leaves_the_most_sensitive_products_in_float(model: Path, tmp_path: Path) -> None:
+    assert len(constant_products(model)) == PRODUCTS
+    found = sensitivities(model, tmp_path / "probe.onnx", INGREDIENTS)
+    assert set(found) == set(constant_products(model))
+    assert max(found.values()) > 2 * min(found.values()) >= 0
+    spared = most_sensitive(found)
+    kept = {node.name for node in onnx.load(made("dynamic-mixed", model, tmp_path)).graph.node}
+    assert 1 <= len(spared) <= PRODUCTS // 4
+    # A spared `Gemm` may be renamed; the products of every other node are gone.
+    assert operators(tmp_path / "dynamic-mixed.onnx").count("MatMulInteger") == PRODUCTS - len(spared)
+    assert all(name in kept for name in spared if name.endswith("MatMul"))
+
+
+def test_the_most_sensitive_are_those_that_cause_half_of_it() -> None:
+    assert most_sensitive({"a": 5.0, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 0, "h": 0}) == ["a"]
+    assert most_sensitive({"a": 1.0, "b": 3, "c": 2.5, "d": 1, "e": 1, "f": 1, "g": 1, "h": 1}) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["dynamic-channel-int8", "dynamic-tensor-uint8", "static-minmax", "weight-only-int8"]
+)
+@pytest.mark.parametrize("what", ["scale", "code"])
+def test_a_damaged_weight_is_found_in_any_layer(recipe: str, what: str, model: Path, tmp_path: Path) -> None:
+    path = made(recipe, model, tmp_path)
+    quantized = onnx.load(path)
+    wanted = {"scale": ("_scale", "_scales"), "code": ("_quantized", "_Q8")}[what]
+    tensors = [w for w in quantized.graph.initializer if w.name.startswith("onnx::MatMul") and w.name.endswith(wanted)]
+    tensor = tensors[len(tensors) // 2]
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    if what == "scale":
+        values = values * np.float32(1.05)
+    else:
+        values.flat[7] ^= 64
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(quantized, path)
+    with pytest.raises(VerificationError, match=r"`x` does not hold the weights it was made from: `onnx::MatMul_\d+"):
+        check_weights(model, path, "x")
+
+
+def test_a_model_without_an_int8_weight_is_refused(model: Path) -> None:
+    with pytest.raises(VerificationError, match="holds no int8 weight"):
+        check_weights(model, model, "x")

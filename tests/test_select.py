@@ -1,0 +1,78 @@
+"""The fastest candidate within the accuracy budget is shipped; what reviews cannot tell is said, not assumed."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.artifacts import Candidate, Variation
+from exporter.budget import AccuracyChange, Judgement
+from exporter.select import choose, points
+from exporter.timing import Spread
+
+
+def candidate(
+    name: str, judgement: Judgement, speed: float, change: float = -0.001, needed: int | None = None
+) -> Candidate:
+    return Candidate(
+        recipe=name,
+        family="dynamic",
+        size_bytes=1,
+        change=AccuracyChange(2000, 4, 2, change, change - 0.003, change + 0.003, tried=1),
+        judgement=judgement,
+        reviews_to_decide=needed,
+        mean_divergence=0.0,
+        speed=Spread(speed - 0.1, speed, speed + 0.1),
+        batch=Variation("in batches of 32", 64, 0, 0.0),
+    )
+
+
+WITHIN = candidate("within", "within budget", 2.0)
+FAST = candidate("fast", "within budget", 2.5)
+UNDECIDED = candidate("undecided", "undecided", 3.0, needed=3186)
+OVER = candidate("over", "over budget", 4.0, change=-0.02)
+WORSE = candidate("worse", "over budget", 5.0, change=-0.05)
+
+
+def test_the_fastest_within_the_budget_is_shipped() -> None:
+    choice = choose([WITHIN, FAST, UNDECIDED, OVER], max_drop=0.5, accept_undecided=True)
+    assert (choice.int8, choice.ship_int8) == (FAST, True)
+    assert choice.reason == (
+        "the fastest within the budget of 0.5 points: fast, accuracy -0.1 points [-0.4, +0.2], 2.50x the speed of fp32"
+    )
+
+
+def test_what_the_reviews_cannot_tell_is_named_and_shipped_only_on_request() -> None:
+    choice = choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=False)
+    assert (choice.int8, choice.ship_int8) == (UNDECIDED, False)
+    assert "2,000 reviews cannot tell whether int8 stays within the budget of 0.5 points: undecided" in choice.reason
+    assert "3,186 reviews would" in choice.reason
+    assert choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=True).ship_int8
+
+
+def test_where_no_number_of_reviews_would_do_none_is_named() -> None:
+    choice = choose([candidate("x", "undecided", 2.0)], max_drop=0.5, accept_undecided=False)
+    assert "no number of reviews would tell" in choice.reason.lower()
+
+
+def test_over_the_budget_the_most_accurate_is_kept_and_fp32_shipped() -> None:
+    choice = choose([OVER, WORSE], max_drop=0.5, accept_undecided=True)
+    assert (choice.int8, choice.ship_int8) == (OVER, False)
+    assert choice.reason.startswith(
+        "every int8 candidate exceeds the budget of 0.5 points; the best: over, accuracy -2.0"
+    )
+
+
+def test_int8_that_is_slower_than_fp32_is_not_shipped() -> None:
+    slow = candidate("slow", "within budget", 0.8)
+    choice = choose([slow, OVER], max_drop=0.5, accept_undecided=False)
+    assert (choice.int8, choice.ship_int8) == (slow, False)
+    assert "faster than fp32" in choice.reason
+
+
+def test_without_a_candidate_fp32_is_shipped() -> None:
+    assert choose([], max_drop=0.5, accept_undecided=False).int8 is None
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.0, "+0.0"), (-0.0, "+0.0"), (-0.0051, "-0.5"), (0.012, "+1.2")])
+def test_points_have_a_sign(share: float, shown: str) -> None:
+    assert points(share) == shown
