@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.results import Accuracy
-from exporter.runtime import FloatArray
+from exporter.probabilities import FloatArray
 
 
 def score(backend: str, logits: FloatArray, labels: Sequence[int]) -> Accuracy:

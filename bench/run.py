@@ -17,8 +17,10 @@ from bench.config import BenchConfig
 from bench.environment import read_environment
 from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
-from exporter.artifacts import ExportRecord, IntegrityError, load_export
-from exporter.runtime import BATCH_TOKENS, FloatArray, usable_cores
+from exporter.artifacts import ExportRecord, load_export
+from exporter.checksums import IntegrityError
+from exporter.probabilities import FloatArray
+from exporter.runtime import BATCH_TOKENS, usable_cores
 from exporter.timing import time_interleaved
 from exporter.worker import Worker
 from trainer.data import Examples, read_examples

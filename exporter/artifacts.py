@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.budget import AccuracyChange, Judgement
+from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
 from exporter.config import ExportConfig
 from exporter.timing import Spread
 from trainer.config import Truncation
@@ -19,6 +20,8 @@ Family = Literal["dynamic", "static", "weight-only"]
 
 MANIFEST = "artifact.json"
 NEEDED = ("tokenizer.json", "config.json")
+EXPLAINS = (MANIFEST, CHECKSUMS, "golden.json", "README.md")
+"""What an artifact holds beside what it takes to answer."""
 MERGED = "pytorch-fp32"
 ONNX_FP32 = "onnx-fp32"
 ONNX_INT8 = "onnx-int8"
@@ -31,7 +34,7 @@ class Artifact:
     Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
     """
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "python -m exporter"
 
     name: str
@@ -44,13 +47,7 @@ class Artifact:
     truncation: Truncation
     pad_token_id: int
     size_bytes: int
-    """Of everything in the folder but `artifact.json`."""
-    sha256: dict[str, str]
-    """Of every other file in the folder."""
-
-
-class IntegrityError(UserError):
-    """Something is not what it says it is: never to be passed over in silence."""
+    """Of the model, the tokenizer and the configuration: all that it takes to answer."""
 
 
 @dataclass(frozen=True)
@@ -167,16 +164,15 @@ class ExportRecord:
 
 
 def seal(folder: Path, *, model_file: str, precision: Precision, train: TrainRecord) -> Artifact:
-    """Make `folder` an artifact: hash what it holds and write its `artifact.json`.
+    """Make `folder` an artifact: write its `artifact.json`, and the checksums of all that it holds.
 
     Raises:
         UserError: it lacks the model or the tokenizer.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    names = {path.relative_to(folder).as_posix(): path for path in files}
     for needed in (model_file, *NEEDED):
-        if needed not in names:
+        if not (folder / needed).is_file():
             raise UserError(f"`{folder.name}` came out without `{needed}`", "report this as a bug")
+    parts = (path for path in folder.iterdir() if path.name not in EXPLAINS)
     artifact = Artifact(
         name=folder.name,
         model_file=model_file,
@@ -185,10 +181,10 @@ def seal(folder: Path, *, model_file: str, precision: Precision, train: TrainRec
         max_length=train.max_length,
         truncation=train.truncation,
         pad_token_id=train.pad_token_id,
-        size_bytes=sum(path.stat().st_size for path in files),
-        sha256={name: file_sha256(path) for name, path in names.items()},
+        size_bytes=sum(path.stat().st_size for path in parts),
     )
     write_record(folder / MANIFEST, artifact)
+    write_checksums(folder)
     return artifact
 
 
@@ -202,20 +198,11 @@ def open_artifact(folder: Path) -> Artifact:
         raise UserError(
             f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made"
         )
+    listed = check_checksums(folder)
     artifact = read_record(folder / MANIFEST, Artifact)
-    for name, recorded in artifact.sha256.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise IntegrityError(
-                f"`{folder / MANIFEST}` points outside its folder: `{name}`", "do not trust this folder"
-            )
-        if not path.is_file() or file_sha256(path) != recorded:
-            raise IntegrityError(
-                f"`{path}` is missing or was changed after the export", "copy or export the artifact again"
-            )
-    for name in (artifact.model_file, *NEEDED):
-        if name not in artifact.sha256:
-            raise IntegrityError(f"`{folder / MANIFEST}` has no checksum for `{name}`", "do not trust this folder")
+    for name in (artifact.model_file, MANIFEST, *NEEDED):
+        if name not in listed:
+            raise IntegrityError(f"`{folder / CHECKSUMS}` has no checksum for `{name}`", "do not trust this folder")
     return artifact
 
 

@@ -12,22 +12,28 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from exporter.artifacts import (
     MERGED,
     ONNX_FP32,
     ONNX_INT8,
     Artifact,
+    Candidate,
     Comparison,
     ExportRecord,
     Precision,
     Tolerance,
     seal,
 )
+from exporter.card import CARD, Measured, render
 from exporter.config import ExportConfig, Quantize
 from exporter.convert import convert
-from exporter.graph import fuse, has_vnni, instruction_sets
+from exporter.golden import write_golden
+from exporter.graph import describe, fuse, has_vnni, instruction_sets
 from exporter.ladder import Bench, Ladder, climb, recipes, say, variations
 from exporter.merge import copy_tokenizer, merge
+from exporter.probabilities import FloatArray
 from exporter.quantize import Ingredients, Recipe
 from exporter.reference import TorchClassifier, adapter_encoder
 from exporter.runtime import BATCH_TOKENS, Classifier, usable_cores
@@ -48,7 +54,7 @@ from exporter.weights import check_weights
 from exporter.worker import Form, Worker
 from trainer.data import Examples, read_examples
 from trainer.encoding import Encoder
-from trainer.records import file_sha256, installed_versions, write_record
+from trainer.records import file_sha256, installed_versions, write_record, write_text
 from trainer.run import RunDir, TrainRecord
 
 PACKAGES = (
@@ -79,8 +85,11 @@ def export(config: ExportConfig) -> ExportRecord:
     train = run.load()
     with _workspace(run) as folder:
         stage = Stage.set_up(run, train, folder, config.verify_samples)
-        fused = _to_onnx(stage, fuse_graph=not config.no_fuse)
-        ladder, choice = _quantize(stage, config, config.quantize) if config.quantize else (Ladder(), NO_INT8)
+        fused, fp32_logits = _to_onnx(stage, fuse_graph=not config.no_fuse)
+        ladder, choice = Ladder(), NO_INT8
+        if config.quantize:
+            ladder, choice = _quantize(stage, config, config.quantize, fp32_logits)
+        _bundle(stage, fp32_logits, choice.int8)
         chosen = ONNX_INT8 if choice.ship_int8 else ONNX_FP32
         say(f"asking {chosen} in batches, padded, and with other threads")
         varied = variations(folder / chosen, stage.encoder, stage.few(VARIED_REVIEWS), stage.threads)
@@ -141,6 +150,10 @@ class Chain:
         self.comparisons += made
         self._answers[name] = answers
 
+    def link(self, name: str) -> Comparison:
+        """Return the comparison of a form with the adapter."""
+        return next(c for c in self.comparisons if (c.candidate, c.reference) == (name, ADAPTER))
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -195,8 +208,12 @@ class Stage:
         return choose_reviews(self.evaluation, lengths, most)
 
 
-def _to_onnx(stage: Stage, *, fuse_graph: bool) -> dict[str, int]:
-    """Make the merged checkpoint and the ONNX model in fp32, and prove both; return what was fused."""
+def _to_onnx(stage: Stage, *, fuse_graph: bool) -> tuple[dict[str, int], FloatArray]:
+    """Make the merged checkpoint and the ONNX model in fp32, and prove both.
+
+    Returns:
+        What was fused, and the logits of the ONNX model for the evaluation reviews.
+    """
     with stage.load(ADAPTER, partial(TorchClassifier.load_adapter, stage.run)) as form:
         stage.chain.add(ADAPTER, form)
 
@@ -219,13 +236,14 @@ def _to_onnx(stage: Stage, *, fuse_graph: bool) -> dict[str, int]:
     fused = fuse(unfused / "model.onnx", fp32 / "model.onnx", merged) if fuse_graph else {}
     if not fused:
         shutil.copyfile(unfused / "model.onnx", fp32 / "model.onnx")
-    stage.artifacts.append(stage.seal(fp32, model_file="model.onnx", precision="fp32"))
+    describe(fp32 / "model.onnx", stage.train)
+    stage.seal(fp32, model_file="model.onnx", precision="fp32")
     with stage.load(ONNX_FP32, partial(Classifier.load, fp32, threads=stage.threads)) as form:
         stage.chain.add(ONNX_FP32, form, after=UNFUSED)
-    return fused
+        return fused, form.logits(stage.evaluation.texts, BATCH_TOKENS)
 
 
-def _quantize(stage: Stage, config: ExportConfig, family: Quantize) -> tuple[Ladder, Choice]:
+def _quantize(stage: Stage, config: ExportConfig, family: Quantize, fp32_logits: FloatArray) -> tuple[Ladder, Choice]:
     """Climb the ladder, choose, and keep the best int8 artifact."""
     unfused, fp32 = stage.scratch / UNFUSED, stage.folder / ONNX_FP32
     rungs = recipes(family)
@@ -240,6 +258,7 @@ def _quantize(stage: Stage, config: ExportConfig, family: Quantize) -> tuple[Lad
         folder = stage.scratch / recipe.name
         _copy_around_model(unfused, folder)
         recipe.make(unfused / "model.onnx", folder / "model.onnx", ingredients)
+        describe(folder / "model.onnx", stage.train)
         if recipe.keeps_weights:
             check_weights(unfused / "model.onnx", folder / "model.onnx", recipe.name)
         stage.seal(folder, model_file="model.onnx", precision="int8")
@@ -251,7 +270,7 @@ def _quantize(stage: Stage, config: ExportConfig, family: Quantize) -> tuple[Lad
     with stage.load(ONNX_FP32, partial(Classifier.load, fp32, threads=stage.threads)) as form:
         bench = Bench(
             fp32=form,
-            fp32_logits=form.logits(stage.evaluation.texts, BATCH_TOKENS),
+            fp32_logits=fp32_logits,
             gate=stage.evaluation,
             some=stage.few(VARIED_REVIEWS),
             max_drop=config.max_drop,
@@ -263,8 +282,25 @@ def _quantize(stage: Stage, config: ExportConfig, family: Quantize) -> tuple[Lad
     if choice.int8:
         int8 = stage.folder / ONNX_INT8
         (stage.scratch / choice.int8.recipe).rename(int8)
-        stage.artifacts.append(stage.seal(int8, model_file="model.onnx", precision="int8"))
     return ladder, choice
+
+
+def _bundle(stage: Stage, fp32_logits: FloatArray, int8: Candidate | None) -> None:
+    """Complete the ONNX artifacts: golden answers, a card, and the checksums of all."""
+    accuracy = float((fp32_logits.argmax(-1) == np.asarray(stage.evaluation.labels)).mean())
+    _complete(stage, ONNX_FP32, "fp32", Measured(accuracy, len(fp32_logits), stage.chain.link(ONNX_FP32), None))
+    if int8:
+        measured = Measured(accuracy + int8.change.change, len(fp32_logits), stage.chain.link(int8.recipe), int8)
+        _complete(stage, ONNX_INT8, "int8", measured)
+
+
+def _complete(stage: Stage, name: str, precision: Precision, measured: Measured) -> None:
+    folder = stage.folder / name
+    with stage.load(name, partial(Classifier.load, folder, threads=stage.threads)) as form:
+        write_golden(folder, form.logits, precision)
+    artifact = stage.seal(folder, model_file="model.onnx", precision=precision)
+    write_text(folder / CARD, render(artifact, stage.train, measured))
+    stage.artifacts.append(stage.seal(folder, model_file="model.onnx", precision=precision))
 
 
 def _copy_around_model(source: Path, folder: Path) -> None:

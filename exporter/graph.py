@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import subprocess
 from pathlib import Path
 
+import onnx
+
 from trainer.errors import UserError
+from trainer.run import TrainRecord
 
 FUSIBLE = {"distilbert", "bert", "roberta", "xlm-roberta", "electra", "camembert"}
 """Architectures whose attention onnxruntime's optimizer knows as BERT's."""
@@ -58,6 +62,19 @@ def fuse(model: Path, output: Path, checkpoint: Path) -> dict[str, int]:
         )
     fused.save_model_to_file(str(output))
     return counts
+
+
+def describe(model: Path, train: TrainRecord) -> None:
+    """Write what running the model takes into the file itself, for runtimes that get nothing else."""
+    graph = onnx.load(model)
+    metadata = {
+        "label_names": json.dumps(train.label_names, ensure_ascii=False),
+        "max_length": str(train.max_length),
+        "truncation": train.truncation,
+        "pad_token_id": str(train.pad_token_id),
+    }
+    onnx.helper.set_model_props(graph, metadata)
+    onnx.save(graph, model)
 
 
 def instruction_sets() -> tuple[str, ...]:

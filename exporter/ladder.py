@@ -16,11 +16,11 @@ import numpy as np
 from exporter.artifacts import Candidate, FailedRecipe, Variation
 from exporter.budget import accuracy_change, judge, reviews_to_decide
 from exporter.config import Quantize
+from exporter.probabilities import FloatArray, divergence, softmax
 from exporter.quantize import RECIPES, Recipe
-from exporter.runtime import BATCH_TOKENS, Classifier, FloatArray, softmax
+from exporter.runtime import BATCH_TOKENS, Classifier
 from exporter.select import points
 from exporter.timing import speed_ratio, time_interleaved
-from exporter.verify import divergence
 from exporter.worker import Worker
 from trainer.data import Examples
 from trainer.encoding import Encoder

@@ -33,7 +33,7 @@ def main() -> None:
     folder = args.artifact or _chosen_artifact(RunDir(args.run_dir or TrainConfig.run_dir))
     from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
 
-    predictions = Classifier.load(folder).predict(texts)
+    predictions = Classifier.load(folder, golden=not args.no_golden).predict(texts)
     if args.output:
         write_text(args.output, render(texts, predictions, args.output.suffix.lower()))
         sys.stderr.write(f"{len(texts)} answers in {args.output}\n")
@@ -55,6 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the answers to this .csv or .jsonl file")
     parser.add_argument("--artifact", type=Path, metavar="DIR", help="the artifact's folder (the run's chosen one)")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to take it from (runs/default)")
+    parser.add_argument(
+        "--no-golden", action="store_true", help="load it even if it answers otherwise here than where it was exported"
+    )
     return parser
 
 

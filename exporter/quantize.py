@@ -32,8 +32,8 @@ from onnxruntime.quantization import (
 )
 
 from exporter.artifacts import Family
-from exporter.runtime import Feeds, FloatArray
-from exporter.verify import divergence
+from exporter.probabilities import FloatArray, divergence
+from exporter.runtime import Feeds
 
 TYPES = ["MatMul", "Gather"]
 ONLY_CONSTANT = {"MatMulConstBOnly": True}

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from exporter.artifacts import Artifact, IntegrityError, open_artifact
+from exporter.artifacts import Artifact, open_artifact
+from exporter.checksums import IntegrityError
+from exporter.golden import GOLDEN, check_golden
+from exporter.probabilities import FloatArray, softmax
 from trainer.encoding import Encoded, Encoder, IntArray
 from trainer.errors import UserError
 
-FloatArray = npt.NDArray[np.float32]
 Feeds = dict[str, IntArray]
 """The inputs of an ONNX model by name, each [texts, tokens]."""
 
@@ -54,24 +55,35 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, device: Literal["cpu", "cuda"] = "cpu", threads: int | None = None
+        cls,
+        folder: Path | str,
+        *,
+        device: Literal["cpu", "cuda"] = "cpu",
+        threads: int | None = None,
+        golden: bool = True,
     ) -> Classifier:
-        """Load an ONNX artifact after checking its files.
+        """Load an ONNX artifact after checking its files, and let it answer its golden texts.
 
         Args:
             folder: the artifact's folder.
             device: where to run.
             threads: how many threads one call of the model may use; all usable cores where None.
+            golden: whether to refuse a classifier that answers otherwise here than where it was exported.
 
         Raises:
-            UserError: the folder is no ONNX artifact or was changed, or the device cannot be used.
+            IntegrityError: a file was changed, or the golden answers come out differently.
+            UserError: the folder is no ONNX artifact, or the device cannot be used.
         """
         folder = Path(folder)
         artifact = open_artifact(folder)
         if not artifact.model_file.endswith(".onnx"):
             raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
         encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
-        return cls(artifact, encoder, _session(folder / artifact.model_file, device, threads or usable_cores()))
+        session = _session(folder / artifact.model_file, device, threads or usable_cores())
+        classifier = cls(artifact, encoder, session)
+        if golden and (folder / GOLDEN).is_file():  # only what the exporter is still at work on has none
+            check_golden(folder, classifier.logits)
+        return classifier
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify texts, in batches of similar length.
@@ -140,17 +152,6 @@ def token_batches(lengths: Sequence[int], batch_tokens: int | None) -> list[list
         else:
             batches.append([i])
     return batches
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """Return the probabilities for logits, along the last axis."""
-    return np.asarray(np.exp(log_softmax(logits)), dtype=np.float32)
-
-
-def log_softmax(logits: FloatArray) -> FloatArray:
-    """Return the logarithms of the probabilities for logits, along the last axis; a probability itself may be 0."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
 def usable_cores() -> int:

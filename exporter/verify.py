@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.artifacts import Comparison, Tolerance
-from exporter.runtime import FloatArray, log_softmax, softmax
+from exporter.probabilities import FloatArray, divergence, softmax
 from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
@@ -185,17 +185,6 @@ def compare(
         flips_sure=int((flips & (probabilities[whole].max(-1) >= SURE)).sum()),
         tolerance=tolerance,
     )
-
-
-def divergence(reference: FloatArray, candidate: FloatArray) -> float:
-    """Return the mean Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats.
-
-    Args:
-        reference: logits, [texts, classes].
-        candidate: logits of the same texts.
-    """
-    before, after = log_softmax(reference), log_softmax(candidate)
-    return max(0.0, float((np.exp(before) * (before - after)).sum(-1).mean()))
 
 
 def check(comparison: Comparison) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from exporter.runtime import FloatArray
+from exporter.probabilities import FloatArray
 from trainer.encoding import Encoded
 from trainer.errors import UserError
 

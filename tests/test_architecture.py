@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
 SURFACE = {
     "trainer": {"config", "data", "encoding", "errors", "flags", "records", "run", "sources"},
-    "exporter": {"artifacts", "reference", "runtime", "timing", "worker"},
+    "exporter": {"artifacts", "checksums", "probabilities", "reference", "runtime", "timing", "worker"},
 }
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 

@@ -24,7 +24,8 @@ from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
 from bench.run import bench as run_bench
 from bench.stats import flips
-from exporter.artifacts import IntegrityError, load_export
+from exporter.artifacts import load_export
+from exporter.checksums import IntegrityError
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import exporter.runtime
-from exporter.runtime import Classifier, softmax, token_batches, usable_cores
+from exporter.probabilities import softmax
+from exporter.runtime import Classifier, token_batches, usable_cores
 from trainer.errors import UserError
 from trainer.run import RunDir
 

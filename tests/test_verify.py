@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from exporter.artifacts import Comparison, Tolerance
+from exporter.probabilities import divergence
 from exporter.verify import (
     SAME_ANSWERS,
     SAME_NUMBERS,
@@ -19,7 +20,6 @@ from exporter.verify import (
     check,
     choose_reviews,
     compare,
-    divergence,
     plan,
 )
 from trainer.data import Examples

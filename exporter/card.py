@@ -1,0 +1,118 @@
+"""The model card of an artifact, in the Hugging Face Hub's format: pure rendering of what was measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.artifacts import Artifact, Candidate, Comparison
+from exporter.graph import instruction_sets
+from exporter.select import points
+from trainer.run import TrainRecord
+from trainer.sources import Source
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the card tells beside what the artifact says of itself."""
+
+    accuracy: float
+    reviews: int
+    """Evaluation reviews that the accuracy was measured on."""
+    link: Comparison
+    """How far it is from the adapter."""
+    int8: Candidate | None
+    """What quantizing it cost and brought, for an int8 artifact."""
+
+
+def render(artifact: Artifact, train: TrainRecord, measured: Measured) -> str:
+    """Render the card."""
+    return "\n".join([*_metadata(artifact, train, measured), *_text(artifact, train, measured)]) + "\n"
+
+
+def _metadata(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[str]:
+    """Return the YAML block; strings are quoted as JSON, which is YAML."""
+    lines = ["---", "library_name: onnx", "pipeline_tag: text-classification"]
+    lines += ["tags:", "- onnx", "- onnxruntime", "- lora", f"- {artifact.precision}", "- lora2onnx"]
+    if train.base.revision:  # of the Hub: a folder's name would mean nothing there
+        lines += [f"base_model: {json.dumps(train.base.name)}"]
+    if train.dataset.revision:
+        lines += ["datasets:", f"- {json.dumps(train.dataset.name.split(':')[0])}"]
+    lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(artifact.name)}", "  results:"]
+    lines += ["  - task:", "      type: text-classification", "    dataset:"]
+    lines += [f"      name: {json.dumps(_shown(train.dataset))}", f"      type: {json.dumps(_shown(train.dataset))}"]
+    lines += ["    metrics:", "    - type: accuracy", f"      value: {measured.accuracy:.4f}", "---"]
+    return lines
+
+
+def _text(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[str]:
+    labels = ", ".join(f"`{name}`" for name in artifact.label_names)
+    link = measured.link
+    lines = [
+        "",
+        f"# {artifact.name}",
+        "",
+        f"A text classifier for ONNX Runtime, in {artifact.precision}. It answers with one of {labels}. Texts are cut "
+        f"to {artifact.max_length} tokens (`{artifact.truncation}`).",
+        "",
+        f"It is `{_shown(train.base)}`, fine-tuned with LoRA on {train.train_reviews:,} texts of "
+        f"`{_shown(train.dataset)}`, "
+        "merged and exported.",
+        "",
+        "## Measured",
+        "",
+        f"Accuracy on {measured.reviews:,} evaluation texts: {measured.accuracy:.2%}. The best epoch was chosen on the "
+        "same texts, which flatters it a little.",
+        "",
+        f"Against the trained adapter, on {link.reviews} of these texts and {link.texts - link.reviews} pieces of "
+        f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
+        f"{link.flips_harmful} answers turned wrong, {link.flips_helpful} right.",
+    ]
+    if rung := measured.int8:
+        c, speed = rung.change, rung.speed
+        lines += [
+            "",
+            f"Quantized by `{rung.recipe}`: accuracy {points(c.change)} points [{points(c.lower)}, {points(c.upper)}] "
+            f"against fp32 ({c.harmful} answers turned wrong, {c.helpful} right; an interval that holds with 95 % for "
+            f"all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}] its speed, one "
+            f"text a call (median and quartiles). Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.reviews} "
+            "answers change.",
+        ]
+    lines += [
+        "",
+        f"Measured on a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}; another one can answer "
+        "and perform differently.",
+        "",
+        "## Use",
+        "",
+        "With onnxruntime, tokenizers and numpy, and neither torch nor transformers:",
+        "",
+        "```python",
+        "from exporter.runtime import Classifier  # of lora2onnx",
+        "",
+        f'Classifier.load("{artifact.name}").predict(["a text"])',
+        "```",
+        "",
+        "With transformers:",
+        "",
+        "```python",
+        "from optimum.onnxruntime import ORTModelForSequenceClassification",
+        "from transformers import AutoTokenizer, pipeline",
+        "",
+        f'model = ORTModelForSequenceClassification.from_pretrained("{artifact.name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{artifact.name}")',
+        'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)',
+        f'classify(["a text"], truncation=True, max_length={artifact.max_length})',
+        "```",
+        "",
+        "`sha256sum -c SHA256SUMS` checks the files. `golden.json` holds this classifier's own answers to a few texts.",
+    ]
+    return lines
+
+
+def _shown(source: Source) -> str:
+    """Return what to call a source in public: a path on somebody's machine is nobody's business but its last name."""
+    return source.name if source.revision else Path(source.name).name
