@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 
 demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-in sample
 	$(PY) -m trainer --model sample --dataset sample --max-length 512 --run-dir $(RUN) --overwrite
-	$(PY) -m exporter --quantize --run-dir $(RUN)
+	$(PY) -m exporter --quantize --budget-minutes 1 --run-dir $(RUN)
 	$(PY) -m bench --run-dir $(RUN)
 
 test: $(VENV)/installed  ## the default test suite: offline, minutes

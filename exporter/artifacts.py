@@ -85,6 +85,8 @@ class Comparison:
     """Wrong before, right after."""
     flips_other: int
     """Wrong before and after, in different ways."""
+    sure: int
+    """Reviews whose reference answer had a probability of 60 % or more."""
     flips_sure: int
     """Those of the flips where the reference was sure."""
     tolerance: Tolerance

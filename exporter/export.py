@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -112,8 +113,7 @@ def export(config: ExportConfig) -> ExportRecord:
             versions=installed_versions(PACKAGES),
         )
         shutil.rmtree(stage.scratch)
-        _put_in_place(run, folder)
-    write_record(run.export_record, record)
+        _put_in_place(run, folder, record)
     return record
 
 
@@ -123,7 +123,8 @@ NO_INT8 = Choice(None, ship_int8=False, reason="int8 was not asked for; `--quant
 class Chain:
     """The forms that a classifier takes, each compared with the one it was made from and with the adapter."""
 
-    def __init__(self, encoder: Encoder, reviews: Examples) -> None:
+    def __init__(self, encoder: Encoder, reviews: Examples, classes: int) -> None:
+        self._classes = classes
         self._plan = plan(encoder, reviews.texts)
         self._labels = reviews.labels
         self._answers: dict[str, Answers] = {}
@@ -141,7 +142,7 @@ class Chain:
         Raises:
             VerificationError: it differs by more.
         """
-        answers = ask(name, form, self._plan)
+        answers = ask(name, form, self._plan, self._classes)
         made = []
         for reference in dict.fromkeys([after, ADAPTER]) if after else ():
             comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
@@ -183,7 +184,7 @@ class Stage:
             encoder=encoder,
             evaluation=evaluation,
             calibration=read_examples(run.calibration, train.label_names),
-            chain=Chain(encoder, choose_reviews(evaluation, lengths, most)),
+            chain=Chain(encoder, choose_reviews(evaluation, lengths, most), len(train.label_names)),
             artifacts=[],
             threads=usable_cores(),
         )
@@ -203,9 +204,10 @@ class Stage:
         return closing(Worker(name, load, self.threads))
 
     def few(self, most: int) -> Examples:
-        """Return up to `most` evaluation reviews of all lengths."""
+        """Return up to `most` evaluation reviews of all lengths, mixed, so that a batch of them is padded."""
         lengths = [len(e) for e in self.encoder.encode(self.evaluation.texts)]
-        return choose_reviews(self.evaluation, lengths, most)
+        some = choose_reviews(self.evaluation, lengths, most)
+        return some.take(random.Random(0).sample(range(len(some)), len(some)))
 
 
 def _to_onnx(stage: Stage, *, fuse_graph: bool) -> tuple[dict[str, int], FloatArray]:
@@ -234,6 +236,8 @@ def _to_onnx(stage: Stage, *, fuse_graph: bool) -> tuple[dict[str, int], FloatAr
     fp32 = stage.folder / ONNX_FP32
     _copy_around_model(unfused, fp32)
     fused = fuse(unfused / "model.onnx", fp32 / "model.onnx", merged) if fuse_graph else {}
+    if fuse_graph and not fused:
+        say("onnxruntime's optimizer does not know this architecture: its graph stays as it was converted")
     if not fused:
         shutil.copyfile(unfused / "model.onnx", fp32 / "model.onnx")
     describe(fp32 / "model.onnx", stage.train)
@@ -246,11 +250,14 @@ def _to_onnx(stage: Stage, *, fuse_graph: bool) -> tuple[dict[str, int], FloatAr
 def _quantize(stage: Stage, config: ExportConfig, family: Quantize, fp32_logits: FloatArray) -> tuple[Ladder, Choice]:
     """Climb the ladder, choose, and keep the best int8 artifact."""
     unfused, fp32 = stage.scratch / UNFUSED, stage.folder / ONNX_FP32
-    rungs = recipes(family)
+    reduce_range = config.target == "portable" or not has_vnni(instruction_sets())
+    rungs = [recipe for recipe in recipes(family) if recipe.reduces_range or not reduce_range]
+    if reduce_range:
+        say("keeping int8 weights to 7 bits, for CPUs whose sums of 8-bit products can overflow")
     encoder = Classifier.load(unfused)
     ingredients = Ingredients(
         calibration=[encoder.feeds([e]) for e in stage.encoder.encode(stage.calibration.texts)],
-        reduce_range=config.target == "portable" or not has_vnni(instruction_sets()),
+        reduce_range=reduce_range,
     )
 
     def make(recipe: Recipe) -> Path:
@@ -322,8 +329,12 @@ def _workspace(run: RunDir) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put_in_place(run: RunDir, folder: Path) -> None:
+def _put_in_place(run: RunDir, folder: Path, record: ExportRecord) -> None:
     """Replace the run's export by `folder`; without its record, which goes first, nobody takes either for whole."""
+    written = folder / run.export_record.name
+    write_record(written, record)  # before anything is removed: a record that cannot be written must cost nothing
     run.export_record.unlink(missing_ok=True)
-    shutil.rmtree(run.export, ignore_errors=True)
+    if run.export.exists():
+        shutil.rmtree(run.export)
     folder.rename(run.export)
+    (run.export / written.name).replace(run.export_record)

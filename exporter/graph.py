@@ -33,7 +33,7 @@ def fuse(model: Path, output: Path, checkpoint: Path) -> dict[str, int]:
         architecture's attention.
 
     Raises:
-        UserError: it can, but found no attention layer in this graph.
+        UserError: it can, but did not find every attention layer in this graph.
     """
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
@@ -55,9 +55,11 @@ def fuse(model: Path, output: Path, checkpoint: Path) -> dict[str, int]:
         optimization_options=options,
     )
     counts = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
-    if not counts.get("Attention") and not counts.get("MultiHeadAttention"):
+    attention = counts.get("Attention", 0) + counts.get("MultiHeadAttention", 0)
+    if attention != config.num_hidden_layers:
         raise UserError(
-            f"onnxruntime fused not one attention layer of this `{config.model_type}`",
+            f"onnxruntime fused {attention} of the {config.num_hidden_layers} attention layers of this "
+            f"`{config.model_type}`",
             "add `--no-fuse`, and report this as a bug",
         )
     fused.save_model_to_file(str(output))

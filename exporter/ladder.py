@@ -21,6 +21,7 @@ from exporter.quantize import RECIPES, Recipe
 from exporter.runtime import BATCH_TOKENS, Classifier
 from exporter.select import points
 from exporter.timing import speed_ratio, time_interleaved
+from exporter.verify import UNTOUCHED, VerificationError
 from exporter.worker import Worker
 from trainer.data import Examples
 from trainer.encoding import Encoder
@@ -33,7 +34,7 @@ BATCH = 32
 
 @dataclass
 class Ladder:
-    """What the search found, best recipes first."""
+    """What the search found, in the order tried."""
 
     candidates: list[Candidate] = field(default_factory=list)
     failed: list[FailedRecipe] = field(default_factory=list)
@@ -87,7 +88,7 @@ def climb(
     found, started = Ladder(), time.monotonic()
     for number, recipe in enumerate(rungs):
         if not recipe.is_usable():
-            found.skipped.append(f"{recipe.name}: `pip install {recipe.needs}` for it")
+            found.skipped.append(f"{recipe.name}: `pip install {recipe.needs}` to have it")
         elif number and time.monotonic() - started > 60 * minutes:
             found.skipped.append(f"{recipe.name}: `--budget-minutes` were over")
         else:
@@ -108,7 +109,8 @@ def _try(
     except (UserError, OSError):  # a full disk, for one, is no fault of the recipe
         raise
     except Exception as error:  # the quantizers raise whatever they please
-        found.failed.append(FailedRecipe(recipe.name, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+        reason = (str(error).splitlines() or [""])[0][:200]
+        found.failed.append(FailedRecipe(recipe.name, f"{type(error).__name__}: {reason}"))
         return
     try:
         load = partial(Classifier.load, folder, threads=bench.threads)
@@ -134,6 +136,8 @@ def _tell(candidate: Candidate) -> None:
 def measure(recipe: Recipe, folder: Path, worker: Worker, bench: Bench) -> Candidate:
     """Measure a loaded candidate: answers on the gate, speed beside fp32 in interleaved rounds, what batching does."""
     logits = worker.logits(bench.gate.texts, BATCH_TOKENS)
+    if not np.isfinite(logits).all():
+        raise VerificationError(f"`{recipe.name}` answers with something that is no finite number", UNTOUCHED)
     before, after = (list(map(int, rows.argmax(-1))) for rows in (bench.fp32_logits, logits))
     change = accuracy_change(before, after, bench.gate.labels, tried=bench.tried)
     budget = bench.max_drop / 100

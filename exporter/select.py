@@ -32,28 +32,29 @@ def choose(candidates: Sequence[Candidate], *, max_drop: float, accept_undecided
     budget = f"the budget of {max_drop:g} points"
     if not candidates:
         return Choice(None, ship_int8=False, reason="there is no int8 candidate")
-    for judgement in ("within budget", "undecided", "over budget"):
-        peers = [candidate for candidate in candidates if candidate.judgement == judgement]
-        if peers:
-            break
-    if judgement == "over budget":
-        best = max(peers, key=lambda c: c.change.change)
-        return Choice(
-            best, ship_int8=False, reason=f"every int8 candidate exceeds {budget}; the best: {describe(best)}"
-        )
-    best = max(peers, key=lambda c: c.speed.median)
-    if best.speed.median < FASTER:
-        return Choice(best, ship_int8=False, reason=f"no int8 candidate within {budget} is faster than fp32 here")
-    if judgement == "within budget":
+    faster = [c for c in candidates if c.speed.median >= FASTER]
+    if within := [c for c in faster if c.judgement == "within budget"]:
+        best = _fastest(within)
         return Choice(best, ship_int8=True, reason=f"the fastest within {budget}: {describe(best)}")
-    if accept_undecided:
-        return Choice(best, ship_int8=True, reason=f"the fastest; accepted undecided: {describe(best)}")
-    return Choice(
-        best,
-        ship_int8=False,
-        reason=f"{best.change.reviews:,} reviews cannot tell whether int8 stays within {budget}: {describe(best)}. "
-        + _mend(best),
-    )
+    if undecided := [c for c in faster if c.judgement == "undecided"]:
+        # Nothing is known of them but what was measured: one that measured a loss beyond the budget comes last.
+        best = _fastest([c for c in undecided if c.change.change > -max_drop / 100] or undecided)
+        if accept_undecided:
+            return Choice(best, ship_int8=True, reason=f"the fastest, accepted undecided: {describe(best)}")
+        reason = f"{best.change.reviews:,} reviews cannot tell whether int8 stays within {budget}: {describe(best)}. "
+        return Choice(best, ship_int8=False, reason=reason + _mend(best))
+    best = max(candidates, key=lambda c: (c.judgement != "over budget", c.change.change))
+    if faster:
+        reason = (
+            f"every int8 recipe that is faster than fp32 here exceeds {budget}; the most accurate: {describe(best)}"
+        )
+    else:
+        reason = f"no int8 recipe is faster than fp32 here; the most accurate: {describe(best)}"
+    return Choice(best, ship_int8=False, reason=reason)
+
+
+def _fastest(candidates: Sequence[Candidate]) -> Candidate:
+    return max(candidates, key=lambda c: c.speed.median)
 
 
 def describe(candidate: Candidate) -> str:
@@ -67,13 +68,10 @@ def describe(candidate: Candidate) -> str:
 
 def points(share: float) -> str:
     """Render a change of accuracy in percentage points, with its sign."""
-    return f"{100 * share + 0.0:+.1f}"
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
 def _mend(candidate: Candidate) -> str:
-    if candidate.reviews_to_decide is None:
-        return "No number of reviews would tell at these rates; `--accept-undecided` ships it all the same"
-    return (
-        f"{candidate.reviews_to_decide:,} reviews would, if answers went on changing as they did; "
-        "`--accept-undecided` ships it all the same"
-    )
+    needed = candidate.reviews_to_decide
+    count = "More than ten million" if needed is None else f"About {needed:,}"
+    return f"{count} reviews would be needed if answers went on changing so; `--accept-undecided` ships it all the same"

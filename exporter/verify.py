@@ -121,7 +121,7 @@ def check_labels(folder: Path, label_names: tuple[str, ...]) -> None:
         )
 
 
-def ask(name: str, form: Runs, calls: Sequence[Call]) -> Answers:
+def ask(name: str, form: Runs, calls: Sequence[Call], classes: int) -> Answers:
     """Let a form answer a plan.
 
     Raises:
@@ -134,8 +134,8 @@ def ask(name: str, form: Runs, calls: Sequence[Call]) -> Answers:
             rows = form.run(call.batch)
         except UserError as error:
             raise VerificationError(f"`{name}` cannot answer {where}: {error.message}", UNTOUCHED) from None
-        if len(rows) != len(call.batch) or not np.isfinite(rows).all():
-            raise VerificationError(f"`{name}` does not answer {where} with finite numbers", UNTOUCHED)
+        if rows.shape != (len(call.batch), classes) or not np.isfinite(rows).all():
+            raise VerificationError(f"`{name}` does not answer {where} with {classes} finite numbers each", UNTOUCHED)
         logits.append(rows)
     return Answers(
         np.concatenate(logits),
@@ -167,6 +167,7 @@ def compare(
     truth = np.asarray(labels)[reference.reviews[whole]]
     before, after = reference.logits[whole].argmax(-1), candidate.logits[whole].argmax(-1)
     flips = before != after
+    sure = probabilities[whole].max(-1) >= SURE
     return Comparison(
         candidate=names[0],
         reference=names[1],
@@ -182,7 +183,8 @@ def compare(
         flips_harmful=int((flips & (before == truth)).sum()),
         flips_helpful=int((flips & (after == truth)).sum()),
         flips_other=int((flips & (before != truth) & (after != truth)).sum()),
-        flips_sure=int((flips & (probabilities[whole].max(-1) >= SURE)).sum()),
+        sure=int(sure.sum()),
+        flips_sure=int((flips & sure).sum()),
         tolerance=tolerance,
     )
 
@@ -195,7 +197,7 @@ def check(comparison: Comparison) -> None:
     """
     tolerance = comparison.tolerance
     worst = f"in a batch of {comparison.worst_batch_size}, {comparison.worst_length} tokens long"
-    on_reviews = f"on {comparison.reviews} reviews"
+    on_reviews = f"of {comparison.sure}"
     measured = (
         ("largest logit difference", comparison.max_abs_logit, tolerance.max_abs_logit, worst),
         (
@@ -206,7 +208,7 @@ def check(comparison: Comparison) -> None:
         ),
         (
             "share of sure answers changed",
-            comparison.flips_sure / comparison.reviews,
+            comparison.flips_sure / max(comparison.sure, 1),
             tolerance.sure_flips_share,
             on_reviews,
         ),

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.budget import AccuracyChange, accuracy_change, critical_value, judge, paired_interval, reviews_to_decide
+from exporter.budget import (
+    POWER_80,
+    AccuracyChange,
+    accuracy_change,
+    critical_value,
+    judge,
+    paired_interval,
+    reviews_to_decide,
+)
 
 Z = critical_value(1)
 
@@ -109,7 +117,7 @@ def test_the_number_that_would_do_is_the_least_that_decides(change: AccuracyChan
     assert needed > change.reviews
     harmful, helpful = change.harmful / change.reviews, change.helpful / change.reviews
     for reviews, decides in ((needed, True), (needed - 1, False)):
-        lower, upper = paired_interval(harmful * reviews, helpful * reviews, reviews, Z)
+        lower, upper = paired_interval(harmful * reviews, helpful * reviews, reviews, Z + POWER_80)
         assert (lower > -0.005 or upper < -0.005) == decides
 
 
@@ -118,7 +126,7 @@ def test_no_number_decides_a_change_that_is_the_budget_itself() -> None:
 
 
 def test_without_a_change_the_number_follows_from_the_closed_form() -> None:
-    assert reviews_to_decide(measured(0, 0, 100), 0.005) == math.ceil(Z**2 * (1 / 0.005 - 1))
+    assert reviews_to_decide(measured(0, 0, 100), 0.005) == math.ceil((Z + POWER_80) ** 2 * (1 / 0.005 - 1))
 
 
 def test_intervals_widen_with_the_number_of_candidates() -> None:
@@ -126,3 +134,11 @@ def test_intervals_widen_with_the_number_of_candidates() -> None:
     assert (critical_value(1), critical_value(10)) == pytest.approx((1.959964, 2.807034), abs=1e-6)
     alone, among_ten = (accuracy_change([0, 1] * 200, [0, 1] * 199 + [1, 1], [0, 1] * 200, tried=n) for n in (1, 10))
     assert among_ten.lower < alone.lower < alone.change < alone.upper < among_ten.upper
+
+
+def test_the_number_that_would_do_does_so_four_times_in_five() -> None:
+    needed = reviews_to_decide(measured(4, 4, 2000), 0.005)
+    assert needed
+    draws = np.random.default_rng(0).multinomial(needed, [0.002, 0.002, 0.996], size=1000)
+    decided = [judge(measured(int(b), int(c), needed), 0.005) == "within budget" for b, c, _ in draws]
+    assert 0.75 <= np.mean(decided) <= 0.92

@@ -36,7 +36,7 @@ from exporter.runtime import Classifier
 from exporter.verify import VerificationError
 from trainer.data import read_examples
 from trainer.errors import UserError
-from trainer.records import read_record
+from trainer.records import file_sha256, read_record
 from trainer.run import RunDir, TrainRecord
 
 Command = Callable[..., tuple[int, str, str]]
@@ -256,6 +256,20 @@ def test_an_adapter_that_was_not_merged_is_noticed(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_an_adapter_that_changes_nothing_is_noticed(trained: RunDir, copy_of: Copy, command: Command) -> None:
+    run = copy_of(trained)
+    path = run.adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    save_file({name: w * ("lora_B" not in name) for name, w in weights.items()}, path, metadata={"format": "pt"})
+    values = json.loads(run.record.read_text())
+    values["adapter_sha256"][path.name] = file_sha256(path)
+    run.record.write_text(json.dumps(values))
+    status, _, err = command(exporter.__main__.main, "--run-dir", run.path, "--verify-samples", 4)
+    assert status == 3
+    assert "the adapter leaves a weight of its base" in err
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_failed_export_leaves_the_earlier_one(
     exported: RunDir, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,5 +405,5 @@ def test_a_graph_without_an_attention_layer_to_fuse_is_an_error(
     monkeypatch.setattr("onnxruntime.transformers.optimizer.optimize_model", lambda *_, **__: Unfused())
     status, _, err = command(exporter.__main__.main, "--run-dir", copy_of(trained).path, "--verify-samples", 4)
     assert status == 2
-    assert "fused not one attention layer" in err
+    assert "fused 0 of the 2 attention layers" in err
     assert "--no-fuse" in err

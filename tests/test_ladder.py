@@ -50,6 +50,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lad
     def make(recipe: Recipe) -> Path:
         if recipe.name == "breaks":
             raise ValueError("the quantizer says no\nin two lines")
+        if recipe.name == "breaks silently":
+            raise AssertionError
         if recipe.name == "is corrupted":
             raise VerificationError("other weights", "")
         folder = tmp_path / recipe.name
@@ -67,11 +69,12 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lad
 
 
 def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Callable[..., Ladder], tmp_path: Path) -> None:
-    names = ["breaks", "does not load", "answers otherwise", "works"]
+    names = ["breaks", "breaks silently", "does not load", "answers otherwise", "works"]
     found = search([recipe(name) for name in names])
     assert [c.recipe for c in found.candidates] == ["works"]
     assert [(f.recipe, f.reason) for f in found.failed] == [
         ("breaks", "ValueError: the quantizer says no"),
+        ("breaks silently", "AssertionError: "),
         ("does not load", "cannot load"),
         ("answers otherwise", "not the same classifier"),
     ]
@@ -93,7 +96,7 @@ def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Callable[..., L
 def test_what_needs_a_package_that_is_absent_is_skipped(search: Callable[..., Ladder]) -> None:
     found = search([recipe("smooth", needs="no_such_package"), recipe("plain")])
     assert [c.recipe for c in found.candidates] == ["plain"]
-    assert found.skipped == ["smooth: `pip install no_such_package` for it"]
+    assert found.skipped == ["smooth: `pip install no_such_package` to have it"]
 
 
 def test_families_part_the_ladder() -> None:

@@ -126,13 +126,12 @@ def test_mixed_leaves_the_most_sensitive_products_in_float(model: Path, tmp_path
     assert len(constant_products(model)) == PRODUCTS
     found = sensitivities(model, tmp_path / "probe.onnx", INGREDIENTS)
     assert set(found) == set(constant_products(model))
-    assert max(found.values()) > 2 * min(found.values()) >= 0
+    assert max(found.values()) > 2 * min(found.values()) > 0
     spared = most_sensitive(found)
     kept = {node.name for node in onnx.load(made("dynamic-mixed", model, tmp_path)).graph.node}
     assert 1 <= len(spared) <= PRODUCTS // 4
-    # A spared `Gemm` may be renamed; the products of every other node are gone.
     assert operators(tmp_path / "dynamic-mixed.onnx").count("MatMulInteger") == PRODUCTS - len(spared)
-    assert all(name in kept for name in spared if name.endswith("MatMul"))
+    assert kept.issuperset(spared)
 
 
 def test_the_most_sensitive_are_those_that_cause_half_of_it() -> None:

@@ -89,10 +89,10 @@ def test_equal_forms_pass_any_tolerance() -> None:
             "largest logit difference 0.002 in a batch of 3, 17 tokens long, tolerance 0.001",
         ),
         ({"max_abs_logit": float("nan")}, SAME_NUMBERS, "largest logit difference nan"),
-        ({"flips_sure": 1}, SAME_NUMBERS, "share of sure answers changed 0.25"),
+        ({"flips_sure": 1}, SAME_NUMBERS, "share of sure answers changed 0.5"),
         ({"mean_abs_probability": 0.06}, SAME_ANSWERS, "mean probability difference 0.06"),
         ({"mean_abs_probability": float("nan")}, SAME_ANSWERS, "mean probability difference nan"),
-        ({"flips_sure": 1}, SAME_ANSWERS, "share of sure answers changed 0.25 on 4 reviews, tolerance 0.05"),
+        ({"flips_sure": 1}, SAME_ANSWERS, "share of sure answers changed 0.5 of 2, tolerance 0.05"),
     ],
 )
 def test_beyond_tolerance_is_an_error(change: dict[str, float], tolerance: Tolerance, message: str) -> None:
@@ -129,7 +129,7 @@ class Echo:
 
 def test_answers_come_in_the_order_of_the_plan_with_where_they_come_from(checkpoint: Path) -> None:
     calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup bread", "a", "cheese"])
-    found = ask("echo", Echo(), calls)
+    found = ask("echo", Echo(), calls, 2)
     assert found.logits[:, 0].tolist() == [e.ids[1] for call in calls for e in call.batch]
     assert found.reviews.tolist()[:3] == [0, 2, 1]
     assert set(found.reviews.tolist()[3:]) == {-1}
@@ -137,15 +137,15 @@ def test_answers_come_in_the_order_of_the_plan_with_where_they_come_from(checkpo
     assert found.batch_sizes.tolist() == [len(call.batch) for call in calls for _ in call.batch]
 
 
-@pytest.mark.parametrize("rows", [logits([np.nan, 0]), logits([np.inf, 0]), logits([0, 0], [0, 0])])
+@pytest.mark.parametrize("rows", [logits([np.nan, 0]), logits([np.inf, 0]), logits([0, 0], [0, 0]), logits([0])])
 def test_what_is_no_finite_answer_is_refused(checkpoint: Path, rows: np.ndarray) -> None:
     class Odd:
         def run(self, *_: object) -> np.ndarray:
             return rows
 
     calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
-    with pytest.raises(VerificationError, match="`odd` does not answer 1 text of up to 3 tokens with finite numbers"):
-        ask("odd", Odd(), calls)
+    with pytest.raises(VerificationError, match="`odd` does not answer 1 text of up to 3 tokens with 2 finite numbers"):
+        ask("odd", Odd(), calls, 2)
 
 
 def test_a_form_that_cannot_answer_a_shape_is_named_with_it(checkpoint: Path) -> None:
@@ -157,4 +157,4 @@ def test_a_form_that_cannot_answer_a_shape_is_named_with_it(checkpoint: Path) ->
 
     calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
     with pytest.raises(VerificationError, match="`narrow` cannot answer 3 texts of up to 3 tokens: no such shape"):
-        ask("narrow", Narrow(), calls)
+        ask("narrow", Narrow(), calls, 2)
