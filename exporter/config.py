@@ -37,6 +37,6 @@ class ExportConfig:
         if not 0 < self.max_drop <= 100:
             raise out_of_range("max_drop", self.max_drop, "above 0, in percentage points")
         if self.quantize is None:
-            for field in ("accept_undecided", "require_int8"):
-                if getattr(self, field):
+            for field in ("max_drop", "accept_undecided", "require_int8", "budget_minutes", "target"):
+                if getattr(self, field) != getattr(type(self), field):
                     raise UserError(f"`{flag_of(field)}` is about int8", "add `--quantize`")

@@ -37,7 +37,7 @@ from exporter.merge import copy_tokenizer, merge
 from exporter.probabilities import FloatArray
 from exporter.quantize import Ingredients, Recipe
 from exporter.reference import TorchClassifier, adapter_encoder
-from exporter.runtime import BATCH_TOKENS, Classifier, usable_cores
+from exporter.runtime import BATCH_TOKENS, Classifier, Feeds, usable_cores
 from exporter.select import Choice, choose
 from exporter.verify import (
     SAME_ANSWERS,
@@ -254,9 +254,9 @@ def _quantize(stage: Stage, config: ExportConfig, family: Quantize, fp32_logits:
     rungs = [recipe for recipe in recipes(family) if recipe.reduces_range or not reduce_range]
     if reduce_range:
         say("keeping int8 weights to 7 bits, for CPUs whose sums of 8-bit products can overflow")
-    encoder = Classifier.load(unfused)
     ingredients = Ingredients(
-        calibration=[encoder.feeds([e]) for e in stage.encoder.encode(stage.calibration.texts)],
+        calibration=_feeds(unfused, stage),
+        threads=stage.threads,
         reduce_range=reduce_range,
     )
 
@@ -290,6 +290,12 @@ def _quantize(stage: Stage, config: ExportConfig, family: Quantize, fp32_logits:
         int8 = stage.folder / ONNX_INT8
         (stage.scratch / choice.int8.recipe).rename(int8)
     return ladder, choice
+
+
+def _feeds(model: Path, stage: Stage) -> list[Feeds]:
+    """Return the inputs of an ONNX artifact for the calibration reviews, one each."""
+    classifier = Classifier.load(model)
+    return [classifier.feeds([e]) for e in stage.encoder.encode(stage.calibration.texts)]
 
 
 def _bundle(stage: Stage, fp32_logits: FloatArray, int8: Candidate | None) -> None:

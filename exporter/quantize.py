@@ -52,6 +52,8 @@ class Ingredients:
 
     calibration: Sequence[Feeds]
     """The model's inputs for some training reviews, one review each, unpadded."""
+    threads: int = 1
+    """For the calls of a model that a recipe makes itself."""
     reduce_range: bool = False
     """Use 7 of the 8 bits: without VNNI, x86 adds products of bytes in 16 bits, and the sum can overflow."""
 
@@ -195,11 +197,11 @@ def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[st
     Returns:
         For the node of each constant matrix: mean KL divergence of the probabilities from fp32's, in nats.
     """
-    reference = _logits(model, ingredients.calibration)
+    reference = _logits(model, ingredients)
     found = {}
     for node in constant_products(model):
         dynamic(model, probe, ingredients, per_channel=True, weight_type=QuantType.QInt8, only=[node])
-        found[node] = divergence(reference, _logits(probe, ingredients.calibration))
+        found[node] = divergence(reference, _logits(probe, ingredients))
     probe.unlink(missing_ok=True)
     return found
 
@@ -229,9 +231,11 @@ def constant_products(model: Path) -> list[str]:
     ]
 
 
-def _logits(model: Path, reviews: Sequence[Feeds]) -> FloatArray:
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(["logits"], feeds)[0] for feeds in reviews])
+def _logits(model: Path, ingredients: Ingredients) -> FloatArray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = ingredients.threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], feeds)[0] for feeds in ingredients.calibration])
 
 
 class _Reader(CalibrationDataReader):

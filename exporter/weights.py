@@ -17,7 +17,7 @@ from exporter.verify import UNTOUCHED, VerificationError
 HALF_STEP = 0.505
 """Rounding to the nearest step is off by half of one; the rest is for the rounding of the scale itself."""
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float32]
 
 
 def check_weights(original: Path, quantized: Path, name: str) -> int:
@@ -91,7 +91,7 @@ def _block_steps_off(
 
 def _blocks(weights: Array, shape: tuple[int, ...]) -> Array:
     """Cut columns into blocks; the last one is filled up."""
-    columns = np.zeros((shape[0], shape[1] * shape[2]))
+    columns = np.zeros((shape[0], shape[1] * shape[2]), dtype=np.float32)
     columns[:, : weights.shape[0]] = weights.T
     return columns.reshape(shape)
 
@@ -104,4 +104,4 @@ def _original(base: str, before: dict[str, onnx.TensorProto]) -> Array:
 
 
 def _array(tensor: onnx.TensorProto) -> Array:
-    return np.asarray(to_array(tensor), dtype=np.float64)
+    return np.asarray(to_array(tensor), dtype=np.float32)

@@ -90,6 +90,22 @@ def test_benchmark_values_out_of_range_are_refused(values: dict[str, Any]) -> No
         BenchConfig(**values)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"max_drop": 1.0}, {"accept_undecided": True}, {"require_int8": True}, {"target": "portable"}],
+)
+def test_flags_about_int8_go_with_quantize(values: dict[str, Any]) -> None:
+    ExportConfig(quantize="auto", **values)
+    with pytest.raises(UserError, match="is about int8"):
+        ExportConfig(**values)
+
+
+@pytest.mark.parametrize("values", [{"max_drop": 0.0}, {"max_drop": float("nan")}, {"budget_minutes": -1}])
+def test_export_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="is out of range"):
+        ExportConfig(quantize="auto", **values)
+
+
 def test_exporting_without_reviews_is_refused() -> None:
     with pytest.raises(UserError):
         ExportConfig(verify_samples=0)
