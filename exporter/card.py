@@ -30,7 +30,7 @@ class Measured:
 
 def render(artifact: Artifact, train: TrainRecord, measured: Measured) -> str:
     """Render the card."""
-    return "\n".join([*_metadata(artifact, train, measured), *_text(artifact, train, measured)]) + "\n"
+    return "\n".join([*_metadata(artifact, train, measured), *_text(artifact, train, measured), *_use(artifact)]) + "\n"
 
 
 def _metadata(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[str]:
@@ -85,6 +85,12 @@ def _text(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[st
         "",
         f"Measured on a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}; another one can answer "
         "and perform differently.",
+    ]
+    return lines
+
+
+def _use(artifact: Artifact) -> list[str]:
+    return [
         "",
         "## Use",
         "",
@@ -110,7 +116,6 @@ def _text(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[st
         "",
         "`sha256sum -c SHA256SUMS` checks the files. `golden.json` holds this classifier's own answers to a few texts.",
     ]
-    return lines
 
 
 def _shown(source: Source) -> str:

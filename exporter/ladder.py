@@ -50,7 +50,7 @@ class Bench:
     fp32_logits: FloatArray
     """Its answers to the gate."""
     gate: Examples
-    """Held-out reviews: they took no part in training or calibration."""
+    """Evaluation reviews: nothing was trained or calibrated on them."""
     some: Examples
     """Those on which batching is tried."""
     max_drop: float
@@ -154,14 +154,14 @@ def measure(recipe: Recipe, folder: Path, worker: Worker, bench: Bench) -> Candi
         reviews_to_decide=reviews_to_decide(change, budget) if judgement == "undecided" else None,
         mean_divergence=divergence(bench.fp32_logits, logits),
         speed=speed_ratio(times["fp32"], times["candidate"]),
-        batch=in_batches(worker, bench.some),
+        batch=in_batches(worker, bench.some, alone(worker, bench.some)),
     )
 
 
-def in_batches(worker: Worker, reviews: Examples) -> Variation:
-    """Compare the answers to reviews asked one by one with those to the same reviews in padded batches."""
+def in_batches(worker: Worker, reviews: Examples, usual: FloatArray) -> Variation:
+    """Compare the answers to reviews asked one by one, `usual`, with those to the same reviews in padded batches."""
     batches = [reviews.texts[i : i + BATCH] for i in range(0, len(reviews), BATCH)]
-    return vary(f"in batches of {BATCH}", alone(worker, reviews), np.concatenate([worker.logits(b) for b in batches]))
+    return vary(f"in batches of {BATCH}", usual, np.concatenate([worker.logits(b) for b in batches]))
 
 
 def alone(worker: Worker, reviews: Examples) -> FloatArray:
@@ -186,7 +186,7 @@ def variations(folder: Path, encoder: Encoder, reviews: Examples, threads: int) 
         usual = alone(worker, reviews)
         longest = encoder.max_length
         padded = np.concatenate([worker.run([e], longest) for e in encoder.encode(reviews.texts)])
-        found = [in_batches(worker, reviews), vary(f"padded to {longest} tokens", usual, padded)]
+        found = [in_batches(worker, reviews, usual), vary(f"padded to {longest} tokens", usual, padded)]
     other = 1 if threads > 1 else 2
     with closing(Worker(folder.name, partial(load, threads=other), other)) as worker:
         name = f"on {other} thread{'s' * (other > 1)} instead of {threads}"

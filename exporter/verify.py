@@ -197,7 +197,6 @@ def check(comparison: Comparison) -> None:
     """
     tolerance = comparison.tolerance
     worst = f"in a batch of {comparison.worst_batch_size}, {comparison.worst_length} tokens long"
-    on_reviews = f"of {comparison.sure}"
     measured = (
         ("largest logit difference", comparison.max_abs_logit, tolerance.max_abs_logit, worst),
         (
@@ -210,7 +209,7 @@ def check(comparison: Comparison) -> None:
             "share of sure answers changed",
             comparison.flips_sure / max(comparison.sure, 1),
             tolerance.sure_flips_share,
-            on_reviews,
+            f"of {comparison.sure}",
         ),
     )
     for what, value, bound, where in measured:
