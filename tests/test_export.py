@@ -282,6 +282,34 @@ def test_a_failed_export_leaves_the_earlier_one(
     assert open_artifact(run.export / before.chosen)
 
 
+@pytest.mark.usefixtures("in_process")
+def test_a_record_that_cannot_be_written_costs_the_earlier_export_nothing(
+    exported: RunDir, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("NaN")
+
+    run = copy_of(exported)
+    before = load_export(run)
+    monkeypatch.setattr(exporter.export, "write_record", refuse)
+    with pytest.raises(ValueError, match="NaN"):
+        export(ExportConfig(run_dir=run.path, verify_samples=4))
+    assert load_export(run) == before
+    assert listing(run.export) == ARTIFACTS
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_portable_export_keeps_weights_to_seven_bits_and_leaves_out_what_cannot(
+    trained: RunDir, copy_of: Copy
+) -> None:
+    run = copy_of(trained)
+    record = export(ExportConfig(run_dir=run.path, quantize="static", target="portable", verify_samples=4))
+    assert {c.recipe for c in record.candidates} == {"static-minmax", "static-percentile", "static-entropy"}
+    graph = onnx.load(run.export / "onnx-int8" / "model.onnx").graph
+    codes = [onnx.numpy_helper.to_array(w) for w in graph.initializer if re.match(r"onnx::MatMul.*_quantized", w.name)]
+    assert 32 < max(int(np.abs(code.astype(int)).max()) for code in codes) <= 64
+
+
 def test_an_interrupted_export_leaves_nothing(trained: RunDir, copy_of: Copy) -> None:
     run = copy_of(trained)
     command = [sys.executable, "-m", "exporter", "--quantize", "--run-dir", str(run.path)]

@@ -135,6 +135,17 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     assert (found.batch.reviews, found.batch.flips) == (40, 2)  # alone it answers "0" and "1" rightly
 
 
+def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -> None:
+    class Odd(Fake):
+        def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> np.ndarray:  # noqa: ARG002
+            return np.full((len(texts), 2), np.nan, dtype=np.float32)
+
+    gate = Examples(["0", "1"], [0, 1])
+    bench = Bench(None, np.zeros((2, 2), np.float32), gate, gate, 0.5, 1, 1)  # type: ignore[arg-type]
+    with pytest.raises(VerificationError, match="`x` answers with something that is no finite number"):
+        measure(recipe("x"), tmp_path, Odd(lambda *_: True, 0.1), bench)  # type: ignore[arg-type]
+
+
 def test_a_variation_counts_flips_and_finds_the_largest_move() -> None:
     usual, varied = np.log(np.float32([[0.9, 0.1], [0.6, 0.4]])), np.log(np.float32([[0.8, 0.2], [0.4, 0.6]]))
     found = vary("x", usual, varied)
