@@ -31,7 +31,7 @@ from exporter.card import CARD, Measured, render
 from exporter.config import ExportConfig, Quantize
 from exporter.convert import convert
 from exporter.golden import write_golden
-from exporter.graph import describe, fuse, has_vnni, instruction_sets
+from exporter.graph import describe, fuse, has_vnni, instruction_sets, split_gemm
 from exporter.ladder import Bench, Ladder, climb, recipes, say, variations
 from exporter.merge import copy_tokenizer, merge
 from exporter.probabilities import FloatArray
@@ -229,6 +229,7 @@ def _to_onnx(stage: Stage, *, fuse_graph: bool) -> tuple[dict[str, int], FloatAr
     unfused = stage.scratch / UNFUSED
     say("converting to ONNX")
     convert(merged, unfused)
+    split_gemm(unfused / "model.onnx")
     stage.seal(unfused, model_file="model.onnx", precision="fp32")
     with stage.load(UNFUSED, partial(Classifier.load, unfused, threads=stage.threads)) as form:
         stage.chain.add(UNFUSED, form, after=MERGED)

@@ -1,8 +1,7 @@
 """ONNX to int8, one recipe a function.
 
-All quantize the encoder's products with a constant matrix, and the embeddings, which are most of a small model's bytes;
-static recipes leave the head in float. The products of two activations inside attention stay in float: there,
-quantizing costs accuracy. All start from the unfused
+All quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes. The
+products of two activations inside attention stay in float: there, quantizing costs accuracy. All start from the unfused
 graph: with int8 weights, fused attention was the slower one (6 layers of 384: 1.9 to 2.3 times as fast as fp32, unfused
 2.1 to 2.6; 4 layers of 256 alike).
 """
@@ -38,8 +37,8 @@ from exporter.runtime import Feeds
 
 TYPES = ["MatMul", "Gather"]
 ONLY_CONSTANT = {"MatMulConstBOnly": True}
-BLOCK = 128
-"""Weights that share a scale in the weight-only recipe."""
+BLOCKS = (256, 128, 64, 32)
+"""How many weights may share a scale in the weight-only recipe: the most that fill whole blocks."""
 MOST_SENSITIVE = 0.25
 """At most this share of the matrices stays in float in the mixed recipe."""
 SENSITIVE_DIVERGENCE = 0.5
@@ -165,10 +164,16 @@ def weight_only(model: Path, output: Path, ingredients: Ingredients) -> None:  #
     with _without_advice():
         quantize_dynamic(model, output, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
         quantizer = MatMulNBitsQuantizer(
-            onnx.load(output), bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=4
+            onnx.load(output), bits=8, block_size=block_size(model), is_symmetric=True, accuracy_level=4
         )
         quantizer.process()
     onnx.save(quantizer.model.model, output)
+
+
+def block_size(model: Path) -> int:
+    """Return how many weights share a scale: the largest block that leaves none half filled, the smallest otherwise."""
+    heights = constant_products(model).values()
+    return next((block for block in BLOCKS if not any(height % block for height in heights)), BLOCKS[-1])
 
 
 RECIPES = (
@@ -217,18 +222,15 @@ def most_sensitive(found: dict[str, float]) -> list[str]:
     return chosen
 
 
-def constant_products(model: Path) -> list[str]:
-    """Return the names of the nodes that multiply by a constant matrix, in the order of the graph.
-
-    The dynamic quantizer turns a `Gemm` into a `MatMul` and an `Add` first, and knows it by its new name alone.
-    """
+def constant_products(model: Path) -> dict[str, int]:
+    """Return the nodes that multiply by a constant matrix, with its height, in the order of the graph."""
     graph = onnx.load(model, load_external_data=False).graph
-    constants = {weights.name for weights in graph.initializer}
-    return [
-        node.name + "_MatMul" * (node.op_type == "Gemm")
+    heights = {weights.name: weights.dims[0] for weights in graph.initializer}
+    return {
+        node.name: heights[node.input[1]]
         for node in graph.node
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants
-    ]
+        if node.op_type == "MatMul" and node.input[1] in heights
+    }
 
 
 def _logits(model: Path, ingredients: Ingredients) -> FloatArray:

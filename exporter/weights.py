@@ -61,7 +61,7 @@ def _steps_off(
 ) -> float:
     """Return the largest distance of a weight from its original, in steps of its scale."""
     base = tensor.name.removesuffix("_quantized")
-    weights = _original(base, before)
+    weights = _array(before[base])
     codes = _array(tensor)
     scale, zero = _array(after[f"{base}_scale"]), _array(after[f"{base}_zero_point"])
     if scale.size > 1:
@@ -79,7 +79,7 @@ def _block_steps_off(
     Source: onnxruntime's documentation of the contrib operator `MatMulNBits`.
     """
     base = tensor.name.removesuffix("_Q8")
-    weights = _original(base, before)
+    weights = _array(before[base])
     codes = _array(tensor)
     scale = _array(after[f"{base}_scales"]).reshape(codes.shape[0], -1, 1)
     # A scale can be negative: its sign makes -128 the code of a block's largest weight. The code of an equally large
@@ -94,13 +94,6 @@ def _blocks(weights: Array, shape: tuple[int, ...]) -> Array:
     columns = np.zeros((shape[0], shape[1] * shape[2]), dtype=np.float32)
     columns[:, : weights.shape[0]] = weights.T
     return columns.reshape(shape)
-
-
-def _original(base: str, before: dict[str, onnx.TensorProto]) -> Array:
-    """Return the fp32 weights that a quantized tensor is named after; the quantizer transposes those of a `Gemm`."""
-    if base in before:
-        return _array(before[base])
-    return _array(before[base.removesuffix("_Transposed")]).T
 
 
 def _array(tensor: onnx.TensorProto) -> Array:

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from exporter.convert import convert
+from exporter.graph import split_gemm
 from exporter.quantize import (
     RECIPES,
     Ingredients,
@@ -31,6 +32,7 @@ PRODUCTS = 6 * LAYERS + 2  # q, k, v, out and two of the feed-forward in each la
 def model(exported: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "unfused"
     convert(exported.export / "pytorch-fp32", folder)
+    split_gemm(folder / "model.onnx")
     return folder / "model.onnx"
 
 
