@@ -8,7 +8,7 @@ from typing import Literal
 
 from onnxruntime import get_available_providers
 
-from exporter.artifacts import MERGED, ONNX_FP32, ONNX_INT8, ExportRecord
+from exporter.artifacts import MERGED, ONNX_FP16, ONNX_FP32, ONNX_INT8, ExportRecord
 from exporter.reference import Dtype, TorchClassifier
 from exporter.runtime import PROVIDERS, Classifier
 from exporter.worker import Form
@@ -42,8 +42,8 @@ SPECS = (
     BackendSpec("pytorch-fp16-cuda", MERGED, "cuda", "fp16"),
     BackendSpec("onnx-fp32-cpu", ONNX_FP32, "cpu"),
     BackendSpec("onnx-fp32-cuda", ONNX_FP32, "cuda"),
+    BackendSpec("onnx-fp16-cuda", ONNX_FP16, "cuda"),
     BackendSpec("onnx-int8-cpu", ONNX_INT8, "cpu"),
-    BackendSpec("onnx-int8-cuda", ONNX_INT8, "cuda"),
 )
 
 
@@ -64,8 +64,6 @@ def why_unusable(spec: BackendSpec, export: ExportRecord, gpu: str | None) -> st
     if spec.artifact != ADAPTER and spec.artifact not in {artifact.name for artifact in export.artifacts}:
         return f"the export has no `{spec.artifact}`; `{ExportRecord.MADE_BY}` makes it"
     if spec.device == "cuda":
-        if spec.artifact == ONNX_INT8:
-            return "the int8 artifact is made for CPUs"
         if gpu is None:
             return "no CUDA device"
         if spec.artifact.startswith("onnx") and PROVIDERS["cuda"] not in get_available_providers():

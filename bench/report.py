@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.backends import BASELINE
 from bench.results import Accuracy, BackendInfo, BenchRecord
-from bench.stats import flips
+from exporter.budget import count_changes
 from exporter.timing import Spread, speed_ratio, spread
 
 
@@ -111,7 +111,7 @@ def _accuracy(record: BenchRecord, backend: str) -> Accuracy:
 
 
 def _changes(record: BenchRecord, scores: Accuracy) -> str:
-    worse, better = flips(record.labels, _accuracy(record, _baseline_name(record)).predicted, scores.predicted)
+    worse, better = count_changes(_accuracy(record, _baseline_name(record)).predicted, scores.predicted, record.labels)
     return f"{worse} / {better}"
 
 

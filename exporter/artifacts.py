@@ -15,7 +15,7 @@ from trainer.errors import UserError
 from trainer.records import file_sha256, read_record, write_record
 from trainer.run import RunDir, TrainRecord
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 Family = Literal["dynamic", "static", "weight-only"]
 
 MANIFEST = "artifact.json"
@@ -24,6 +24,7 @@ EXPLAINS = (MANIFEST, CHECKSUMS, "golden.json", "README.md")
 """What an artifact holds beside what it takes to answer."""
 MERGED = "pytorch-fp32"
 ONNX_FP32 = "onnx-fp32"
+ONNX_FP16 = "onnx-fp16"
 ONNX_INT8 = "onnx-int8"
 
 
@@ -136,7 +137,7 @@ class FailedRecipe:
 class ExportRecord:
     """What an export made and what it measured."""
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
     config: ExportConfig
@@ -146,6 +147,10 @@ class ExportRecord:
     """Those of this CPU that decide what int8 is worth."""
     fused: dict[str, int]
     """How many layers of the fp32 graph became one operator, by its name."""
+    reviews: int
+    """Evaluation reviews that accuracies were measured on."""
+    accuracy: float
+    """Of `onnx-fp32`."""
     artifacts: tuple[Artifact, ...]
     chosen: str
     """The name of the artifact to ship."""

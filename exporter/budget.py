@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
-import numpy as np
-
 CONFIDENCE = 0.95
 """Of all intervals of one search together."""
 
@@ -44,23 +42,28 @@ class AccuracyChange:
     """How many intervals hold together with 95 %."""
 
 
-def accuracy_change(
-    before: Sequence[int], after: Sequence[int], truth: Sequence[int], *, tried: int = 1
-) -> AccuracyChange:
-    """Compare two forms' answers to the same reviews.
+def count_changes(before: Sequence[int], after: Sequence[int], truth: Sequence[int]) -> tuple[int, int]:
+    """Count the answers that went from right to wrong, and from wrong to right.
+
+    Raises:
+        ValueError: the three differ in length.
+    """
+    rows = list(zip(before, after, truth, strict=True))
+    return sum(old == right != new for old, new, right in rows), sum(old != right == new for old, new, right in rows)
+
+
+def accuracy_change(harmful: int, helpful: int, reviews: int, *, tried: int = 1) -> AccuracyChange:
+    """Judge how the accuracy of a form differs from that of another on the same reviews.
 
     Args:
-        before: class that the reference gives to each review.
-        after: class that the candidate gives.
-        truth: the right class.
+        harmful: answers that went from right to wrong.
+        helpful: answers that went from wrong to right.
+        reviews: all answers.
         tried: how many candidates are judged on these reviews. Each has its chance to pass by luck, so that their
             intervals are widened until all hold together with 95 % (Bonferroni).
     """
-    z = critical_value(tried)
-    was_right, is_right = np.asarray(before) == np.asarray(truth), np.asarray(after) == np.asarray(truth)
-    harmful, helpful = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
-    lower, upper = paired_interval(harmful, helpful, len(truth), z)
-    return AccuracyChange(len(truth), harmful, helpful, (helpful - harmful) / len(truth), lower, upper, tried)
+    lower, upper = paired_interval(harmful, helpful, reviews, critical_value(tried))
+    return AccuracyChange(reviews, harmful, helpful, (helpful - harmful) / reviews, lower, upper, tried)
 
 
 def critical_value(tried: int) -> float:

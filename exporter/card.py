@@ -1,4 +1,4 @@
-"""The model card of an artifact, in the Hugging Face Hub's format: pure rendering of what was measured."""
+"""The model card of an artifact, in the Hugging Face Hub's format: pure rendering of what was facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CARD = "README.md"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Facts:
     """What the card tells beside what the artifact says of itself."""
 
     accuracy: float
@@ -24,16 +24,16 @@ class Measured:
     """Evaluation reviews that the accuracy was measured on."""
     link: Comparison
     """How far it is from the adapter."""
-    int8: Candidate | None
+    int8: Candidate | None = None
     """What quantizing it cost and brought, for an int8 artifact."""
 
 
-def render(artifact: Artifact, train: TrainRecord, measured: Measured) -> str:
+def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
     """Render the card."""
-    return "\n".join([*_metadata(artifact, train, measured), *_text(artifact, train, measured), *_use(artifact)]) + "\n"
+    return "\n".join([*_metadata(artifact, train, facts), *_text(artifact, train, facts), *_use(artifact)]) + "\n"
 
 
-def _metadata(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[str]:
+def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     """Return the YAML block; strings are quoted as JSON, which is YAML."""
     lines = ["---", "library_name: onnx", "pipeline_tag: text-classification"]
     lines += ["tags:", "- onnx", "- onnxruntime", "- lora", f"- {artifact.precision}", "- lora2onnx"]
@@ -44,13 +44,13 @@ def _metadata(artifact: Artifact, train: TrainRecord, measured: Measured) -> lis
     lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(artifact.name)}", "  results:"]
     lines += ["  - task:", "      type: text-classification", "    dataset:"]
     lines += [f"      name: {json.dumps(_shown(train.dataset))}", f"      type: {json.dumps(_shown(train.dataset))}"]
-    lines += ["    metrics:", "    - type: accuracy", f"      value: {measured.accuracy:.4f}", "---"]
+    lines += ["    metrics:", "    - type: accuracy", f"      value: {facts.accuracy:.4f}", "---"]
     return lines
 
 
-def _text(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[str]:
+def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     labels = ", ".join(f"`{name}`" for name in artifact.label_names)
-    link = measured.link
+    link = facts.link
     lines = [
         "",
         f"# {artifact.name}",
@@ -58,20 +58,18 @@ def _text(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[st
         f"A text classifier for ONNX Runtime, in {artifact.precision}. It answers with one of {labels}. Texts are cut "
         f"to {artifact.max_length} tokens (`{artifact.truncation}`).",
         "",
-        f"It is `{_shown(train.base)}`, fine-tuned with LoRA on {train.train_reviews:,} texts of "
-        f"`{_shown(train.dataset)}`, "
-        "merged and exported.",
+        _origin(train),
         "",
         "## Measured",
         "",
-        f"Accuracy on {measured.reviews:,} evaluation texts: {measured.accuracy:.2%}. The best epoch was chosen on the "
-        "same texts, which flatters it a little.",
+        f"Accuracy on {facts.reviews:,} evaluation texts: {facts.accuracy:.2%}."
+        + " The best epoch was chosen on the same texts, which flatters it a little." * (train.training is not None),
         "",
         f"Against the trained adapter, on {link.reviews} of these texts and {link.texts - link.reviews} pieces of "
         f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
         f"{link.flips_harmful} answers turned wrong, {link.flips_helpful} right.",
     ]
-    if rung := measured.int8:
+    if rung := facts.int8:
         c, speed = rung.change, rung.speed
         lines += [
             "",
@@ -87,6 +85,16 @@ def _text(artifact: Artifact, train: TrainRecord, measured: Measured) -> list[st
         "and perform differently.",
     ]
     return lines
+
+
+def _origin(train: TrainRecord) -> str:
+    base, dataset = _shown(train.base), _shown(train.dataset)
+    if train.training is None:
+        return f"It was trained elsewhere on top of `{base}`, and exported after measuring it on texts of `{dataset}`."
+    return (
+        f"It is `{base}`, fine-tuned with LoRA on {train.training.train_reviews:,} texts of `{dataset}`, merged and "
+        "exported."
+    )
 
 
 def _use(artifact: Artifact) -> list[str]:

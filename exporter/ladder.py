@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from exporter.artifacts import Candidate, FailedRecipe, Variation
-from exporter.budget import accuracy_change, judge, reviews_to_decide
+from exporter.budget import accuracy_change, count_changes, judge, reviews_to_decide
 from exporter.config import Quantize
 from exporter.probabilities import FloatArray, divergence, softmax
 from exporter.quantize import RECIPES, Recipe
 from exporter.runtime import BATCH_TOKENS, Classifier
-from exporter.select import points
-from exporter.timing import speed_ratio, time_interleaved
+from exporter.timing import Spread, speed_ratio, time_interleaved
 from exporter.verify import UNTOUCHED, VerificationError
 from exporter.worker import Worker
 from trainer.data import Examples
@@ -30,34 +29,51 @@ from trainer.errors import UserError
 CALLS, WARMUP = 40, 4
 BATCH = 32
 """Reviews a batch where it is asked what batching does to answers."""
+TIME_IS_UP = "`--budget-minutes` were over"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What every candidate is measured on."""
+
+    fp32: Worker
+    """The baseline, loaded."""
+    fp32_logits: FloatArray
+    """Its answers to the reviews."""
+    reviews: Examples
+    """Evaluation reviews: nothing was trained or calibrated on them."""
+    some: Examples
+    """Those on which batching is tried."""
+    threads: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one recipe measured, before it is judged."""
+
+    recipe: Recipe
+    size_bytes: int
+    harmful: int
+    helpful: int
+    mean_divergence: float
+    speed: Spread
+    batch: Variation
 
 
 @dataclass
 class Ladder:
     """What the search found, in the order tried."""
 
-    candidates: list[Candidate] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     failed: list[FailedRecipe] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
+    def judged(self, reviews: int, max_drop: float) -> list[Candidate]:
+        """Judge what was measured on `reviews` by a budget of `max_drop` percentage points.
 
-@dataclass(frozen=True)
-class Bench:
-    """What every candidate is measured on."""
-
-    fp32: Worker
-    """The baseline, loaded."""
-    fp32_logits: FloatArray
-    """Its answers to the gate."""
-    gate: Examples
-    """Evaluation reviews: nothing was trained or calibrated on them."""
-    some: Examples
-    """Those on which batching is tried."""
-    max_drop: float
-    """The accuracy budget, in percentage points."""
-    tried: int
-    """How many candidates are judged on the gate."""
-    threads: int
+        Only now is it known how many were tried, and so how wide their intervals have to be.
+        """
+        return [_judged(m, reviews, max_drop / 100, tried=len(self.measured)) for m in self.measured]
 
 
 def recipes(family: Quantize) -> list[Recipe]:
@@ -67,9 +83,9 @@ def recipes(family: Quantize) -> list[Recipe]:
 
 def climb(
     rungs: Sequence[Recipe],
-    make: Callable[[Recipe], Path],
+    make: Callable[[Recipe, float], Path],
     prove: Callable[[Recipe, Worker], None],
-    bench: Bench,
+    gate: Gate,
     *,
     minutes: float,
 ) -> Ladder:
@@ -77,35 +93,40 @@ def climb(
 
     Args:
         rungs: what to try.
-        make: makes a recipe's artifact and returns its folder.
+        make: makes a recipe's artifact and returns its folder; gets the time, by the monotonic clock, when a recipe
+            that searches on its own has to give up with a `TimeoutError`.
         prove: compares it with the form that it was made from.
-        bench: what to measure on.
+        gate: what to measure on.
         minutes: when to stop.
 
     Raises:
         VerificationError: a candidate's weights are not those it was made from: the tools are broken, not a recipe.
     """
-    found, started = Ladder(), time.monotonic()
+    found = Ladder()
+    deadline = time.monotonic() + 60 * minutes
     for number, recipe in enumerate(rungs):
         if not recipe.is_usable():
             found.skipped.append(f"{recipe.name}: `pip install {recipe.needs}` to have it")
-        elif number and time.monotonic() - started > 60 * minutes:
-            found.skipped.append(f"{recipe.name}: `--budget-minutes` were over")
+        elif number and time.monotonic() > deadline:
+            found.skipped.append(f"{recipe.name}: {TIME_IS_UP}")
         else:
-            _try(recipe, make, prove, bench, found)
+            _try(recipe, partial(make, recipe, deadline), prove, gate, found)
     return found
 
 
 def _try(
     recipe: Recipe,
-    make: Callable[[Recipe], Path],
+    make: Callable[[], Path],
     prove: Callable[[Recipe, Worker], None],
-    bench: Bench,
+    gate: Gate,
     found: Ladder,
 ) -> None:
     """Make, prove and measure one recipe; one that breaks is a row of its own and does not end the search."""
     try:
-        folder = make(recipe)
+        folder = make()
+    except TimeoutError:
+        found.skipped.append(f"{recipe.name}: {TIME_IS_UP}")
+        return
     except (UserError, OSError):  # a full disk, for one, is no fault of the recipe
         raise
     except Exception as error:  # the quantizers raise whatever they please
@@ -113,48 +134,57 @@ def _try(
         found.failed.append(FailedRecipe(recipe.name, f"{type(error).__name__}: {reason}"))
         return
     try:
-        load = partial(Classifier.load, folder, threads=bench.threads)
-        with closing(Worker(recipe.name, load, bench.threads)) as worker:
+        load = partial(Classifier.load, folder, threads=gate.threads)
+        with closing(Worker(recipe.name, load, gate.threads)) as worker:
             prove(recipe, worker)
-            candidate = measure(recipe, folder, worker, bench)
+            measured = measure(recipe, folder, worker, gate)
     except UserError as error:
+        if not gate.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
+            raise
         found.failed.append(FailedRecipe(recipe.name, error.message))
         shutil.rmtree(folder)
         return
-    found.candidates.append(candidate)
-    _tell(candidate)
-
-
-def _tell(candidate: Candidate) -> None:
-    change = candidate.change
+    found.measured.append(measured)
     say(
-        f"{candidate.recipe}: accuracy {points(change.change)} points "
-        f"[{points(change.lower)}, {points(change.upper)}], {candidate.judgement}; {candidate.speed.median:.2f}x fp32"
+        f"{recipe.name}: {measured.harmful} answers turned wrong, {measured.helpful} right; "
+        f"{measured.speed.median:.2f}x fp32"
     )
 
 
-def measure(recipe: Recipe, folder: Path, worker: Worker, bench: Bench) -> Candidate:
+def measure(recipe: Recipe, folder: Path, worker: Worker, gate: Gate) -> Measured:
     """Measure a loaded candidate: answers on the gate, speed beside fp32 in interleaved rounds, what batching does."""
-    logits = worker.logits(bench.gate.texts, BATCH_TOKENS)
+    logits = worker.logits(gate.reviews.texts, BATCH_TOKENS)
     if not np.isfinite(logits).all():
         raise VerificationError(f"`{recipe.name}` answers with something that is no finite number", UNTOUCHED)
-    before, after = (list(map(int, rows.argmax(-1))) for rows in (bench.fp32_logits, logits))
-    change = accuracy_change(before, after, bench.gate.labels, tried=bench.tried)
-    budget = bench.max_drop / 100
-    judgement = judge(change, budget)
+    before, after = gate.fp32_logits.argmax(-1).tolist(), logits.argmax(-1).tolist()
+    harmful, helpful = count_changes(before, after, gate.reviews.labels)
     times = time_interleaved(
-        {"fp32": bench.fp32, "candidate": worker}, bench.gate.texts, batch_size=1, calls=CALLS, warmup=WARMUP, seed=0
+        {"fp32": gate.fp32, "candidate": worker}, gate.reviews.texts, batch_size=1, calls=CALLS, warmup=WARMUP, seed=0
     )
-    return Candidate(
-        recipe=recipe.name,
-        family=recipe.family,
+    return Measured(
+        recipe=recipe,
         size_bytes=(folder / "model.onnx").stat().st_size,
+        harmful=harmful,
+        helpful=helpful,
+        mean_divergence=divergence(gate.fp32_logits, logits),
+        speed=speed_ratio(times["fp32"], times["candidate"]),
+        batch=in_batches(worker, gate.some, alone(worker, gate.some)),
+    )
+
+
+def _judged(measured: Measured, reviews: int, budget: float, *, tried: int) -> Candidate:
+    change = accuracy_change(measured.harmful, measured.helpful, reviews, tried=tried)
+    judgement = judge(change, budget)
+    return Candidate(
+        recipe=measured.recipe.name,
+        family=measured.recipe.family,
+        size_bytes=measured.size_bytes,
         change=change,
         judgement=judgement,
         reviews_to_decide=reviews_to_decide(change, budget) if judgement == "undecided" else None,
-        mean_divergence=divergence(bench.fp32_logits, logits),
-        speed=speed_ratio(times["fp32"], times["candidate"]),
-        batch=in_batches(worker, bench.some, alone(worker, bench.some)),
+        mean_divergence=measured.mean_divergence,
+        speed=measured.speed,
+        batch=measured.batch,
     )
 
 

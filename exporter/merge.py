@@ -14,20 +14,32 @@ from trainer.run import RunDir, TrainRecord
 def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
     """Merge a run's adapter into its base and save the checkpoint and its tokenizer to `folder`.
 
+    A checkpoint that came without an adapter is saved as it is.
+
     Raises:
-        UserError: the base cannot be found, or the merged weights are not finite.
-        VerificationError: the adapter is not really in there: one of its updates is zero.
+        UserError: the base cannot be found, or the adapter cannot be merged.
+        VerificationError: the adapter is not really in there: no weight changed.
     """
-    adapted = load_adapter(run, record)
-    updates = [m.get_delta_weight("default") for m in adapted.modules() if hasattr(m, "get_delta_weight")]
-    if not all(update.any() for update in updates) or not updates:
-        raise VerificationError(
-            "the adapter leaves a weight of its base that it was trained to change", "train again; nothing was exported"
-        )
-    try:
-        model = adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise UserError(f"the adapter cannot be merged: {error}", "train again with a lower learning rate") from None
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = load_adapter(run, record)
+    if run.has_adapter():
+        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+        before = {name: layer.get_base_layer().weight.detach().clone() for name, layer in layers.items()}
+        try:
+            model = model.merge_and_unload(safe_merge=True)
+        except ValueError as error:  # weights that are not finite
+            raise UserError(
+                f"the adapter cannot be merged: {error}", "train again with a lower learning rate"
+            ) from None
+        except (AttributeError, NotImplementedError) as error:
+            raise UserError(f"this kind of adapter cannot be merged: {error}", "give one such as LoRA") from None
+        prefix = "base_model.model."
+        if not any((model.get_submodule(n.removeprefix(prefix)).weight != w).any() for n, w in before.items()):
+            raise VerificationError(
+                "the adapter leaves every weight of its base that it was trained to change",
+                "train again; nothing was exported",
+            )
     model.save_pretrained(folder)
     copy_tokenizer(run.adapter, folder)
 

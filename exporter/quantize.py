@@ -12,7 +12,9 @@ import contextlib
 import importlib.util
 import io
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +57,8 @@ class Ingredients:
     """For the calls of a model that a recipe makes itself."""
     reduce_range: bool = False
     """Use 7 of the 8 bits: without VNNI, x86 adds products of bytes in 16 bits, and the sum can overflow."""
+    deadline: float = math.inf
+    """When to give up a search, by the monotonic clock."""
 
 
 Make = Callable[[Path, Path, Ingredients], None]
@@ -71,6 +75,8 @@ class Recipe:
     """A package that has to be installed for it."""
     keeps_weights: bool = True
     """Whether its weights are those of the model, rounded: SmoothQuant rescales them first."""
+    clips: bool = False
+    """Whether it lets rare activations fall out of their range."""
     reduces_range: bool = True
     """Whether it can keep weights to 7 bits, or does not need to."""
 
@@ -180,15 +186,16 @@ RECIPES = (
     Recipe("dynamic-channel-int8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QInt8)),
     Recipe("weight-only-int8", "weight-only", weight_only),
     Recipe("static-minmax", "static", partial(static, method=CalibrationMethod.MinMax)),
-    Recipe("dynamic-mixed", "dynamic", mixed),
     Recipe("dynamic-tensor-int8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QInt8)),
     Recipe("dynamic-channel-uint8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QUInt8)),
     Recipe("dynamic-tensor-uint8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QUInt8)),
-    Recipe("static-percentile", "static", partial(static, method=CalibrationMethod.Percentile)),
-    Recipe("static-entropy", "static", partial(static, method=CalibrationMethod.Entropy)),
+    Recipe("static-percentile", "static", partial(static, method=CalibrationMethod.Percentile), clips=True),
+    Recipe("static-entropy", "static", partial(static, method=CalibrationMethod.Entropy), clips=True),
     Recipe("static-smoothquant", "static", smooth_quant, needs="nncf", keeps_weights=False, reduces_range=False),
+    Recipe("dynamic-mixed", "dynamic", mixed),
 )
-"""The ladder, the most promising first: a search that runs out of time has tried those."""
+"""The ladder, the most promising first: a search that runs out of time has tried those. The last one tries every matrix
+alone and takes the longest."""
 
 
 def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[str, float]:
@@ -201,10 +208,16 @@ def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[st
 
     Returns:
         For the node of each constant matrix: mean KL divergence of the probabilities from fp32's, in nats.
+
+    Raises:
+        TimeoutError: the deadline came first.
     """
     reference = _logits(model, ingredients)
     found = {}
     for node in constant_products(model):
+        if time.monotonic() > ingredients.deadline:
+            probe.unlink(missing_ok=True)
+            raise TimeoutError
         dynamic(model, probe, ingredients, per_channel=True, weight_type=QuantType.QInt8, only=[node])
         found[node] = divergence(reference, _logits(probe, ingredients))
     probe.unlink(missing_ok=True)

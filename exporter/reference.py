@@ -103,8 +103,8 @@ def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedMod
     )
 
 
-def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel:
-    """Load a run's adapter on top of the base checkpoint that it was trained on.
+def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedModel:
+    """Load a run's adapter on top of the base checkpoint that it was trained on, or a checkpoint that came whole.
 
     Raises:
         UserError: the base cannot be found, or is not the one of the training.
@@ -117,7 +117,8 @@ def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel:
             f"the base model `{record.base.name}` was changed after the training",
             f"restore it, or run `{TrainRecord.MADE_BY} --overwrite`",
         )
-    return PeftModel.from_pretrained(load_checkpoint(base.folder, record.label_names), run.adapter)
+    model = load_checkpoint(base.folder, record.label_names)
+    return PeftModel.from_pretrained(model, run.adapter) if run.has_adapter() else model
 
 
 def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:

@@ -78,6 +78,11 @@ class Classifier:
         artifact = open_artifact(folder)
         if not artifact.model_file.endswith(".onnx"):
             raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
+        if device == "cuda" and artifact.precision == "int8":
+            raise UserError(
+                f"`{folder}` is int8, for which onnxruntime has no fast operators on CUDA",
+                "export with `--target cuda` and load `onnx-fp16`",
+            )
         encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
         session = _session(folder / artifact.model_file, device, threads or usable_cores())
         classifier = cls(artifact, encoder, session)

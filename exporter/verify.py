@@ -29,6 +29,9 @@ GRID_BATCHES = (1, 3, 16)
 SAME_NUMBERS = Tolerance(max_abs_logit=1e-3)
 """For links that only reorder fp32 arithmetic: merging, the conversion to ONNX, fusing."""
 
+SAME_HALVES = Tolerance(mean_abs_probability=0.01, sure_flips_share=0.01)
+"""For half precision, which keeps 11 bits of a number."""
+
 SAME_ANSWERS = Tolerance(mean_abs_probability=0.05, sure_flips_share=0.05)
 """For int8, which changes every number a little: a broken recipe is far beyond it, a usable one far below."""
 
@@ -219,3 +222,40 @@ def check(comparison: Comparison) -> None:
                 f"{what} {value:.4g} {where}, tolerance {bound:g}",
                 UNTOUCHED,
             )
+
+
+class Chain:
+    """The forms that a classifier takes, each compared with the one it was made from and with the first of all."""
+
+    def __init__(self, encoder: Encoder, reviews: Examples, classes: int) -> None:
+        self._classes = classes
+        self._plan = plan(encoder, reviews.texts)
+        self._labels = reviews.labels
+        self._answers: dict[str, Answers] = {}
+        self.comparisons: list[Comparison] = []
+
+    def add(self, name: str, form: Runs, *, after: str | None = None, tolerance: Tolerance = SAME_NUMBERS) -> None:
+        """Add a form.
+
+        Args:
+            name: what to call it.
+            form: the form, reloaded from disk in a process of its own.
+            after: the form it was made from; None for the first.
+            tolerance: how far it may be from that, and from the first.
+
+        Raises:
+            VerificationError: it differs by more.
+        """
+        answers = ask(name, form, self._plan, self._classes)
+        made = []
+        for reference in dict.fromkeys([after, *list(self._answers)[:1]]) if after else ():
+            comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
+            check(comparison)
+            made.append(comparison)
+        self.comparisons += made
+        self._answers[name] = answers
+
+    def link(self, name: str) -> Comparison:
+        """Return the comparison of a form with the first of all."""
+        first = next(iter(self._answers))
+        return next(c for c in self.comparisons if (c.candidate, c.reference) == (name, first))

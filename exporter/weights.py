@@ -1,17 +1,20 @@
-"""Are the int8 weights the fp32 ones? Every one of them has to lie within half a step of the weight it stands for.
+"""Are the numbers in an int8 model those of the fp32 one? Weights, what stayed in float, and ranges of activations.
 
 Answers alone would not show it: on a small evaluation set a damaged scale of an inner layer can pass unnoticed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 from onnx.numpy_helper import to_array
 
+from exporter.runtime import Feeds
 from exporter.verify import UNTOUCHED, VerificationError
 
 HALF_STEP = 0.505
@@ -21,7 +24,9 @@ Array = npt.NDArray[np.float32]
 
 
 def check_weights(original: Path, quantized: Path, name: str) -> int:
-    """Compare the int8 weights of a model with the fp32 weights that they were made from.
+    """Compare the weights of an int8 model with the fp32 weights that they were made from.
+
+    Every quantized one has to lie within half a step of its original, and what stayed in float has to be unchanged.
 
     Args:
         original: the ONNX model in fp32.
@@ -43,6 +48,8 @@ def check_weights(original: Path, quantized: Path, name: str) -> int:
         elif tensor.name.endswith("_Q8"):
             steps = _block_steps_off(tensor, before, after)
         else:
+            if tensor.name in before and (_array(tensor) != _array(before[tensor.name])).any():
+                raise VerificationError(f"`{name}` holds another `{tensor.name}` than it was made from", UNTOUCHED)
             continue
         compared += 1
         if not steps <= HALF_STEP:
@@ -54,6 +61,59 @@ def check_weights(original: Path, quantized: Path, name: str) -> int:
     if not compared:
         raise VerificationError(f"`{name}` holds no int8 weight", UNTOUCHED)
     return compared
+
+
+def check_ranges(original: Path, quantized: Path, calibration: Sequence[Feeds], name: str, *, clips: bool) -> int:
+    """Compare the ranges in which a statically quantized model keeps its activations with those of the fp32 model.
+
+    Args:
+        original: the ONNX model in fp32.
+        quantized: the int8 model, quantized by onnxruntime.
+        calibration: the inputs that its ranges were measured on.
+        name: what messages call it.
+        clips: whether a range may be narrower than what was measured, as an entropy's or a percentile's is.
+
+    Returns:
+        How many activations were compared.
+
+    Raises:
+        VerificationError: a range is elsewhere, or nothing could be compared.
+    """
+    graph = onnx.load(quantized).graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    looked_up = {node.output[0] for node in graph.node if node.op_type == "Gather"}  # in the scale of its whole table
+    scales = {node.input[0]: node.input[1:3] for node in graph.node if node.op_type == "QuantizeLinear"}
+    scales = {name: parts for name, parts in scales.items() if name not in values.keys() | looked_up}
+    for activation, (least, most) in _measured_ranges(original, list(scales), calibration).items():
+        scale, zero = (float(_array(values[part])) for part in scales[activation])
+        kept = (-zero * scale, (255 - zero) * scale)
+        widest = max(-least, most) if clips else None  # such a calibrator may take both sides alike
+        wanted = (-widest, widest) if widest else (min(least, 0.0), max(most, 0.0))
+        step = scale + 1e-3 * (wanted[1] - wanted[0])
+        too_wide = kept[0] < wanted[0] - step or kept[1] > wanted[1] + step
+        too_narrow = not clips and (kept[0] > wanted[0] + step or kept[1] < wanted[1] - step)
+        if too_wide or too_narrow:
+            raise VerificationError(
+                f"`{name}` keeps `{activation}` in {kept[0]:.3g} to {kept[1]:.3g}; measured were {least:.3g} to "
+                f"{most:.3g}",
+                UNTOUCHED,
+            )
+    if not scales:
+        raise VerificationError(f"`{name}` holds no quantized activation", UNTOUCHED)
+    return len(scales)
+
+
+def _measured_ranges(model: Path, names: list[str], calibration: Sequence[Feeds]) -> dict[str, tuple[float, float]]:
+    """Return the least and the largest value of intermediate results."""
+    graph = onnx.load(model)
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = dict.fromkeys(names, (np.inf, -np.inf))
+    for feeds in calibration:
+        for name, values in zip(names, session.run(names, feeds), strict=True):
+            least, most = found[name]
+            found[name] = (min(least, float(values.min())), max(most, float(values.max())))
+    return found
 
 
 def _steps_off(

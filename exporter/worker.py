@@ -68,12 +68,17 @@ class Worker:
         """Return the seconds that it takes for `texts` as one batch, measured inside its process."""
         return float(self._ask("time", texts))
 
+    def is_alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self._process.is_alive()
+
     def close(self) -> None:
         """End the process."""
         self._pipe.close()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.terminate()
+            self._process.join()
 
     def _ask(self, *question: Any) -> Any:
         with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving

@@ -98,6 +98,9 @@ class InProcess:
     def time(self, texts: Sequence[str]) -> float:
         return timed_call(self._form, texts)
 
+    def is_alive(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 
@@ -105,7 +108,7 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Export without processes: for tests that are about something else."""
-    for module in ("exporter.export", "exporter.ladder"):
+    for module in ("exporter.stage", "exporter.ladder"):
         monkeypatch.setattr(f"{module}.Worker", InProcess)
 
 

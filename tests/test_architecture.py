@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
 SURFACE = {
-    "trainer": {"config", "data", "encoding", "errors", "flags", "records", "run", "sources"},
-    "exporter": {"artifacts", "checksums", "probabilities", "reference", "runtime", "timing", "worker"},
+    "trainer": {"adopt", "config", "data", "encoding", "errors", "flags", "records", "run", "sources"},
+    "exporter": {"artifacts", "budget", "checksums", "probabilities", "reference", "runtime", "timing", "worker"},
 }
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 

@@ -23,8 +23,8 @@ from bench.config import BenchConfig
 from bench.report import render
 from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
 from bench.run import bench as run_bench
-from bench.stats import flips
 from exporter.artifacts import load_export
+from exporter.budget import count_changes
 from exporter.checksums import IntegrityError
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
@@ -34,8 +34,8 @@ Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
 
 
-def test_flips_by_hand() -> None:
-    assert flips([0, 0, 1, 1, 2], before=[0, 0, 0, 1, 0], after=[0, 1, 1, 0, 1]) == (2, 1)
+def test_changes_by_hand() -> None:
+    assert count_changes([0, 0, 0, 1, 0], [0, 1, 1, 0, 1], truth=[0, 0, 1, 1, 2]) == (2, 1)
 
 
 def test_a_confident_mistake_costs_what_it_should() -> None:
@@ -131,7 +131,6 @@ class TestBackends:
         assert "onnxruntime-gpu" in str(why_unusable(specs["onnx-fp32-cuda"], export, "H100"))
         monkeypatch.setattr("bench.backends.get_available_providers", lambda: ["CUDAExecutionProvider"])
         assert why_unusable(specs["onnx-fp32-cuda"], export, "H100") is None
-        assert why_unusable(specs["onnx-int8-cuda"], export, "H100") == "the int8 artifact is made for CPUs"
 
     def test_without_torch_its_backends_say_so(self, exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torch", None)
@@ -160,7 +159,9 @@ def test_the_whole_benchmark(exported: RunDir, copy_of: Callable[[RunDir], RunDi
     assert {(t.backend, t.batch_size, len(t.samples_s)) for t in record.timings} == {
         (name, size, 5) for name in measured for size in (1, 4)
     }
-    best = run.load().best
+    training = run.load().training
+    assert training is not None
+    best = training.best
     for scores in record.accuracies:
         assert scores.reviews == 32
         assert scores.accuracy == pytest.approx(best.accuracy, abs=0.07)
@@ -184,7 +185,7 @@ def test_fewer_backends_and_reviews_on_request(exported: RunDir, copy_of: Callab
 def test_not_one_usable_backend_is_an_error(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
     run = copy_of(exported)
     with pytest.raises(UserError, match="not one backend"):
-        run_bench(BenchConfig(run.path, backends=("onnx-int8-cuda",)))
+        run_bench(BenchConfig(run.path, backends=("onnx-fp16-cuda",)))
     assert not run.bench_record.exists()
 
 

@@ -13,6 +13,7 @@ from exporter.budget import (
     POWER_80,
     AccuracyChange,
     accuracy_change,
+    count_changes,
     critical_value,
     judge,
     paired_interval,
@@ -86,7 +87,8 @@ def test_the_interval_covers_the_true_change_as_often_as_it_says(harmful_rate: f
 def test_changes_are_counted_by_what_they_did() -> None:
     truth = [0, 1, 2, 0, 1]
     before, after = [0, 1, 0, 1, 2], [0, 2, 2, 2, 1]  # same, harmful, helpful, wrong twice, helpful
-    change = accuracy_change(before, after, truth)
+    harmful, helpful = count_changes(before, after, truth)
+    change = accuracy_change(harmful, helpful, len(truth))
     assert (change.reviews, change.harmful, change.helpful, change.change) == (5, 1, 2, pytest.approx(0.2))
     assert (change.lower, change.upper) == paired_interval(1, 2, 5, Z)
 
@@ -132,7 +134,7 @@ def test_without_a_change_the_number_follows_from_the_closed_form() -> None:
 def test_intervals_widen_with_the_number_of_candidates() -> None:
     """Ten candidates share the 5 %: 2.807 standard errors instead of 1.960."""
     assert (critical_value(1), critical_value(10)) == pytest.approx((1.959964, 2.807034), abs=1e-6)
-    alone, among_ten = (accuracy_change([0, 1] * 200, [0, 1] * 199 + [1, 1], [0, 1] * 200, tried=n) for n in (1, 10))
+    alone, among_ten = (accuracy_change(1, 0, 400, tried=n) for n in (1, 10))
     assert among_ten.lower < alone.lower < alone.change < alone.upper < among_ten.upper
 
 

@@ -188,6 +188,13 @@ def spoil_scale(model: onnx.ModelProto) -> None:
     scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(1.1), scale.name))
 
 
+def spoil_activation(model: onnx.ModelProto) -> None:
+    """Make the scale of one activation a tenth too large."""
+    name = next(node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    scale = next(w for w in model.graph.initializer if w.name == name)
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(1.1), scale.name))
+
+
 SABOTAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "weight": ("merge", partial(spoil_weights, name="distilbert.transformer.layer.0.ffn.lin1.weight"), "pytorch-fp32"),
     "head": ("merge", partial(spoil_weights, name="classifier.weight"), "pytorch-fp32"),
@@ -197,14 +204,15 @@ SABOTAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "axes": ("convert", lambda folder: change_graph(folder / "model.onnx", freeze_length), "onnx-unfused"),
     "fused mask": ("fuse", lambda path: change_graph(path, mask_nothing), "onnx-fp32"),
     "scale": ("quantize", lambda path: change_graph(path, spoil_scale), "dynamic-channel-int8"),
+    "activation": ("quantize", lambda path: change_graph(path, spoil_activation), "static-minmax"),
 }
 
 
 def sabotage(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Break one stage of the export, so that it goes on without noticing."""
-    stage, spoil, _ = SABOTAGE[what]
+    stage, spoil, link = SABOTAGE[what]
     if stage == "quantize":
-        recipe = exporter.ladder.RECIPES[0]
+        recipe = next(recipe for recipe in exporter.ladder.RECIPES if recipe.name == link)
 
         def make(model: Path, output: Path, ingredients: Ingredients) -> None:
             recipe.make(model, output, ingredients)
@@ -215,8 +223,8 @@ def sabotage(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = getattr(exporter.export, stage)
     written = {"merge": 2, "convert": 1, "fuse": 1}[stage]
 
-    def broken(*arguments: Any) -> Any:
-        result = original(*arguments)
+    def broken(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
         spoil(arguments[written])
         return result
 
@@ -266,7 +274,7 @@ def test_an_adapter_that_changes_nothing_is_noticed(trained: RunDir, copy_of: Co
     run.record.write_text(json.dumps(values))
     status, _, err = command(exporter.__main__.main, "--run-dir", run.path, "--verify-samples", 4)
     assert status == 3
-    assert "the adapter leaves a weight of its base" in err
+    assert "the adapter leaves every weight of its base" in err
 
 
 @pytest.mark.usefixtures("in_process")
@@ -337,7 +345,7 @@ def test_exporting_before_training_is_an_error(tmp_path: Path, command: Command)
     ("damage", "message"),
     [
         (lambda run: run.record.write_text(run.record.read_text()[:200]), "cut short"),
-        (lambda run: run.record.write_text(run.record.read_text().replace('"schema": 2', '"schema": 0')), "schema 0"),
+        (lambda run: run.record.write_text(re.sub(r'"schema": \d', '"schema": 0', run.record.read_text())), "schema 0"),
         (lambda run: (run.adapter / "adapter_model.safetensors").unlink(), "is not the file that"),
         (lambda run: (run.adapter / "adapter_model.safetensors").write_bytes(b"x"), "is not the file that"),
         (lambda run: run.evaluation.write_text("{}"), "is not the file that"),
@@ -420,6 +428,31 @@ def test_without_a_fusion_the_graph_is_the_converted_one(exported: RunDir, train
     assert export(ExportConfig(run_dir=run.path, no_fuse=True, verify_samples=4)).fused == {}
     assert "Attention" not in operators(run)
     assert "Softmax" in operators(run)
+
+
+@pytest.mark.parametrize("no_fuse", [False, True])
+@pytest.mark.usefixtures("in_process")
+def test_for_gpus_there_is_half_precision_that_answers_alike(
+    exported: RunDir, trained: RunDir, copy_of: Copy, *, no_fuse: bool
+) -> None:
+    run = copy_of(trained)
+    record = export(ExportConfig(run_dir=run.path, target="cuda", no_fuse=no_fuse, verify_samples=8))
+    folder = run.export / "onnx-fp16"
+    assert record.chosen == "onnx-fp16"
+    assert set(listing(run.export)) == {"pytorch-fp32", "onnx-fp32", "onnx-fp16"}
+    assert open_artifact(folder).precision == "fp16"
+    kinds = [w.data_type for w in onnx.load(folder / "model.onnx").graph.initializer if len(w.dims) == 2]
+    assert kinds.count(onnx.TensorProto.FLOAT16) > 0.8 * len(kinds)
+    texts = read_examples(exported.evaluation, record.artifacts[0].label_names).texts
+    half, full = (Classifier.load(path).logits(texts) for path in (folder, exported.export / "onnx-fp32"))
+    assert 1e-6 < np.abs(half - full).max() < 0.05
+    assert "in fp16" in (folder / CARD).read_text()
+
+
+def test_int8_is_refused_on_a_gpu(exported: RunDir) -> None:
+    with pytest.raises(UserError, match="is int8, for which onnxruntime has no fast operators on CUDA") as error:
+        Classifier.load(exported.export / "onnx-int8", device="cuda")
+    assert "--target cuda" in error.value.hint
 
 
 @pytest.mark.usefixtures("in_process")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from exporter import ladder
-from exporter.ladder import Bench, Ladder, climb, in_batches, measure, recipes, vary
+from exporter.ladder import Gate, Ladder, Measured, climb, in_batches, measure, recipes, vary
 from exporter.quantize import RECIPES, Recipe
+from exporter.timing import Spread
 from exporter.verify import VerificationError
 from trainer.data import Examples
 from trainer.errors import UserError
@@ -40,14 +41,22 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lad
 
     class Row:
         def __init__(self, recipe: Recipe, *_: object) -> None:
-            self.recipe = recipe.name
+            self.recipe, self.harmful, self.helpful, self.speed = recipe, 0, 0, Spread(1, 1, 1)
+
+    class Baseline:
+        alive = True
+
+        def is_alive(self) -> bool:
+            return self.alive
 
     monkeypatch.setattr(ladder, "Worker", Loaded)
     monkeypatch.setattr(ladder, "measure", Row)
-    monkeypatch.setattr(ladder, "_tell", lambda _: None)
     monkeypatch.setattr(ladder.time, "monotonic", clock)
 
-    def make(recipe: Recipe) -> Path:
+    def make(recipe: Recipe, deadline: float) -> Path:
+        assert deadline > 60
+        if recipe.name == "searches too long":
+            raise TimeoutError
         if recipe.name == "breaks":
             raise ValueError("the quantizer says no\nin two lines")
         if recipe.name == "breaks silently":
@@ -59,11 +68,14 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lad
         return folder
 
     def prove(recipe: Recipe, _: Any) -> None:
+        if recipe.name == "takes the baseline down":
+            Baseline.alive = False
+            raise UserError("fp32 died", "")
         if recipe.name == "answers otherwise":
             raise VerificationError("not the same classifier", "")
 
     def run(rungs: Sequence[Recipe], minutes: float = 100) -> Ladder:
-        return climb(rungs, make, prove, Bench(None, None, None, None, 0.5, 1, 1), minutes=minutes)  # type: ignore[arg-type]
+        return climb(rungs, make, prove, Gate(Baseline(), None, None, None, 1), minutes=minutes)  # type: ignore[arg-type]
 
     return run
 
@@ -71,7 +83,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lad
 def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Callable[..., Ladder], tmp_path: Path) -> None:
     names = ["breaks", "breaks silently", "does not load", "answers otherwise", "works"]
     found = search([recipe(name) for name in names])
-    assert [c.recipe for c in found.candidates] == ["works"]
+    assert [m.recipe.name for m in found.measured] == ["works"]
     assert [(f.recipe, f.reason) for f in found.failed] == [
         ("breaks", "ValueError: the quantizer says no"),
         ("breaks silently", "AssertionError: "),
@@ -81,6 +93,24 @@ def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Callable[..., Lad
     assert [path.name for path in tmp_path.iterdir()] == ["works"]
 
 
+def test_intervals_widen_with_the_recipes_judged_and_not_with_those_only_planned() -> None:
+    measured = Measured(recipe("x"), 1, 3, 1, 0.0, Spread(1, 2, 3), vary("", np.eye(2), np.eye(2)))
+    alone, (first, _) = (
+        Ladder([measured]).judged(1000, 0.5)[0],
+        Ladder([measured] * 2, [], ["y: late"]).judged(1000, 0.5),
+    )
+    assert (alone.change.tried, first.change.tried) == (1, 2)
+    assert first.change.lower < alone.change.lower < alone.change.upper < first.change.upper
+
+
+def test_a_search_that_outlasts_the_time_is_skipped_and_a_dead_baseline_ends_it(search: Callable[..., Ladder]) -> None:
+    found = search([recipe("searches too long"), recipe("works")])
+    assert [m.recipe.name for m in found.measured] == ["works"]
+    assert found.skipped == ["searches too long: `--budget-minutes` were over"]
+    with pytest.raises(UserError, match="fp32 died"):
+        search([recipe("takes the baseline down"), recipe("never tried")])
+
+
 def test_corrupted_weights_end_the_search(search: Callable[..., Ladder]) -> None:
     with pytest.raises(VerificationError, match="other weights"):
         search([recipe("is corrupted"), recipe("works")])
@@ -88,14 +118,14 @@ def test_corrupted_weights_end_the_search(search: Callable[..., Ladder]) -> None
 
 def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Callable[..., Ladder]) -> None:
     found = search([recipe(name) for name in "abcd"], minutes=2.5)
-    assert [c.recipe for c in found.candidates] == ["a", "b", "c"]
+    assert [m.recipe.name for m in found.measured] == ["a", "b", "c"]
     assert found.skipped == ["d: `--budget-minutes` were over"]
-    assert [c.recipe for c in search([recipe("e"), recipe("f")], minutes=0).candidates] == ["e"]
+    assert [m.recipe.name for m in search([recipe("e"), recipe("f")], minutes=0).measured] == ["e"]
 
 
 def test_what_needs_a_package_that_is_absent_is_skipped(search: Callable[..., Ladder]) -> None:
     found = search([recipe("smooth", needs="no_such_package"), recipe("plain")])
-    assert [c.recipe for c in found.candidates] == ["plain"]
+    assert [m.recipe.name for m in found.measured] == ["plain"]
     assert found.skipped == ["smooth: `pip install no_such_package` to have it"]
 
 
@@ -123,10 +153,11 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     texts = [str(i) for i in range(100)]
     fp32 = Fake(lambda text, _: text != "99", 0.3)
     gate = Examples(texts, [1] * 100)
-    bench = Bench(fp32, fp32.logits(texts), gate, gate.take(range(40)), 0.5, 1, 1)  # type: ignore[arg-type]
+    bench = Gate(fp32, fp32.logits(texts), gate, gate.take(range(40)), 1)  # type: ignore[arg-type]
     (tmp_path / "model.onnx").write_bytes(b"12345")
     candidate = Fake(lambda text, size: text not in ("0", "1") or size == 1, 0.1)
-    found = measure(recipe("x"), tmp_path, candidate, bench)  # type: ignore[arg-type]
+    measured = measure(recipe("x"), tmp_path, candidate, bench)  # type: ignore[arg-type]
+    (found,) = Ladder([measured]).judged(100, 0.5)
     assert (found.change.harmful, found.change.helpful, found.change.reviews) == (2, 1, 100)
     assert found.size_bytes == 5
     assert found.speed.median == pytest.approx(3)
@@ -141,7 +172,7 @@ def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -
             return np.full((len(texts), 2), np.nan, dtype=np.float32)
 
     gate = Examples(["0", "1"], [0, 1])
-    bench = Bench(None, np.zeros((2, 2), np.float32), gate, gate, 0.5, 1, 1)  # type: ignore[arg-type]
+    bench = Gate(None, np.zeros((2, 2), np.float32), gate, gate, 1)  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match="`x` answers with something that is no finite number"):
         measure(recipe("x"), tmp_path, Odd(lambda *_: True, 0.1), bench)  # type: ignore[arg-type]
 

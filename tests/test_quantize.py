@@ -21,7 +21,7 @@ from exporter.quantize import (
     sensitivities,
 )
 from exporter.verify import VerificationError
-from exporter.weights import check_weights
+from exporter.weights import check_ranges, check_weights
 from trainer.run import RunDir
 
 LAYERS = 2
@@ -160,6 +160,41 @@ def test_a_damaged_weight_is_found_in_any_layer(recipe: str, what: str, model: P
     onnx.save(quantized, path)
     with pytest.raises(VerificationError, match=r"`x` does not hold the weights it was made from: `onnx::MatMul_\d+"):
         check_weights(model, path, "x")
+
+
+def test_a_bias_that_was_changed_is_found(model: Path, tmp_path: Path) -> None:
+    path = made("dynamic-channel-int8", model, tmp_path)
+    quantized = onnx.load(path)
+    tensor = next(w for w in quantized.graph.initializer if w.name.endswith("lin1.bias"))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + np.float32(0.01), tensor.name))
+    onnx.save(quantized, path)
+    with pytest.raises(VerificationError, match=r"`x` holds another `.*lin1.bias` than it was made from"):
+        check_weights(model, path, "x")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "clips", "factor"),
+    [
+        ("static-minmax", False, 1.1),
+        ("static-minmax", False, 0.9),
+        ("static-entropy", True, 3),
+        ("static-percentile", True, 3),
+    ],
+)
+def test_a_damaged_range_of_an_activation_is_found(
+    recipe: str, clips: bool, factor: float, model: Path, tmp_path: Path
+) -> None:
+    path = made(recipe, model, tmp_path)
+    arguments = (model, path, INGREDIENTS.calibration, "x")
+    assert check_ranges(*arguments, clips=clips) > PRODUCTS / 2
+    quantized = onnx.load(path)
+    scales = {n.input[1] for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
+    tensor = [w for w in quantized.graph.initializer if w.name in scales][3]
+    spoiled = onnx.numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(spoiled, tensor.name))
+    onnx.save(quantized, path)
+    with pytest.raises(VerificationError, match=r"`x` keeps `.*` in .* measured were"):
+        check_ranges(*arguments, clips=clips)
 
 
 def test_a_model_without_an_int8_weight_is_refused(model: Path) -> None:

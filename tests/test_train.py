@@ -22,7 +22,7 @@ from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record
-from trainer.run import RunDir, TrainRecord
+from trainer.run import RunDir, Training, TrainRecord
 from trainer.train import choose_device, choose_precision, train
 
 Command = Callable[..., tuple[int, str, str]]
@@ -39,17 +39,23 @@ LEFT = {
 }
 
 
+def training_of(run: RunDir) -> Training:
+    training = run.load().training
+    assert training is not None
+    return training
+
+
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_it_learns_the_rule_and_leaves_exactly_its_files(trained: RunDir) -> None:
-    record = trained.load()
+    record, training = trained.load(), training_of(trained)
     assert files(trained.path) == LEFT
-    assert record.best.accuracy > 0.8  # chance is 0.25
+    assert training.best.accuracy > 0.8  # chance is 0.25
     assert record.label_names == ("food", "money", "music", "sport")
-    assert (record.train_reviews, record.evaluation_reviews) == (128, 32)
-    assert record.best.loss == min(epoch.loss for epoch in record.epochs)
+    assert (training.train_reviews, record.evaluation_reviews) == (128, 32)
+    assert training.best.loss == min(epoch.loss for epoch in training.epochs)
 
 
 def test_calibration_reviews_are_training_reviews(trained: RunDir, topics_csv: Path) -> None:
@@ -68,7 +74,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(trained: RunDir) -> None:
     examples = read_examples(trained.evaluation, record.label_names)
     logits = torch.from_numpy(TorchClassifier.load_adapter(trained).logits(examples.texts))
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(examples.labels))
-    assert float(loss) == pytest.approx(record.best.loss, abs=1e-5)
+    assert float(loss) == pytest.approx(training_of(trained).best.loss, abs=1e-5)
 
 
 def test_the_adapter_is_named_after_its_base_and_knows_no_cache(trained: RunDir, toy_config: TrainConfig) -> None:
@@ -81,7 +87,7 @@ def test_a_run_can_be_repeated_from_its_record(
 ) -> None:
     """Also in a process that has trained in another precision before, which leaves this variable."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    config = trained.load().config
+    config = training_of(trained).config
     train(replace(config, run_dir=tmp_path / "again"))
     first, again = (
         load_file(run.adapter / "adapter_model.safetensors") for run in (trained, RunDir(tmp_path / "again"))
@@ -94,9 +100,9 @@ def test_fewer_epochs_without_a_gain_stop_the_run(toy_config: TrainConfig, tmp_p
     config = replace(toy_config, epochs=30, learning_rate=0.1, early_stopping_patience=1, run_dir=tmp_path / "run")
     result = train(config)
     assert result is not None
-    epochs = result.record.epochs
+    epochs = result.training.epochs
     assert len(epochs) < 30
-    assert result.record.best_epoch == epochs[-1].epoch - 1
+    assert result.training.best_epoch == epochs[-1].epoch - 1
 
 
 def test_divergence_is_an_error_and_no_run(toy_config: TrainConfig, tmp_path: Path) -> None:
@@ -107,12 +113,12 @@ def test_divergence_is_an_error_and_no_run(toy_config: TrainConfig, tmp_path: Pa
 
 def test_an_existing_run_is_not_replaced_unless_asked(trained: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
     run = copy_of(trained)
-    config = replace(run.load().config, run_dir=run.path, epochs=1)
+    config = replace(training_of(run).config, run_dir=run.path, epochs=1)
     with pytest.raises(UserError, match="already holds") as error:
         train(config)
     assert "--overwrite" in error.value.hint
     train(replace(config, overwrite=True))
-    assert len(run.load().epochs) == 1
+    assert len(training_of(run).epochs) == 1
     assert files(run.path) == LEFT
 
 
@@ -182,7 +188,7 @@ def test_an_interrupted_run_resumes_to_what_it_would_have_been(toy_config: Train
     (run.checkpoints / "checkpoint-9999").mkdir()  # as a crash in the middle of saving leaves it
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
     assert re.findall(r"epoch (\d+)/30", done.stderr)[0] in ("2", "3", "4")
-    assert [epoch.epoch for epoch in run.load().epochs] == list(range(1, 31))
+    assert [epoch.epoch for epoch in training_of(run).epochs] == list(range(1, 31))
     assert files(run.path) == LEFT
     train(replace(config, epochs=30, batch_size=16, run_dir=tmp_path / "straight"))
     resumed, straight = (
@@ -217,7 +223,7 @@ def test_the_summary_gives_scores_examples_and_the_next_command(
     config = replace(toy_config, run_dir=tmp_path / "run")
     status, out, err = command(trainer.__main__.main, *flags_of(config), "--epochs", 1)
     assert status == 0
-    record = RunDir(config.run_dir).load()
+    record = training_of(RunDir(config.run_dir))
     assert f"accuracy {record.best.accuracy:.1%}" in out
     assert f"evaluation loss {record.best.loss:.3f}" in out
     assert sum(", labelled " in line for line in out.splitlines()) == 4

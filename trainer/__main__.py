@@ -75,15 +75,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def summary(result: TrainResult) -> str:
     """Render what a finished run has to say, for a person."""
-    record = result.record
+    training = result.training
     lines = [
-        f"best epoch {record.best_epoch} of {len(record.epochs)}: accuracy {record.best.accuracy:.1%}, "
-        f"weighted F1 {record.best.f1_weighted:.1%}, evaluation loss {record.best.loss:.3f} "
-        f"on {record.evaluation_reviews:,} reviews",
+        f"best epoch {training.best_epoch} of {len(training.epochs)}: accuracy {training.best.accuracy:.1%}, "
+        f"weighted F1 {training.best.f1_weighted:.1%}, evaluation loss {training.best.loss:.3f} "
+        f"on {result.evaluation_reviews:,} reviews",
         "",
         *(f"{e.predicted} ({e.probability:.1%}, labelled {e.label}): {_shorten(e.text)}" for e in result.examples),
         "",
-        f"next: python -m exporter --quantize{run_dir_flag(record.config.run_dir, TrainConfig.run_dir)}",
+        f"next: python -m exporter --quantize{run_dir_flag(training.config.run_dir, TrainConfig.run_dir)}",
     ]
     return "\n".join(lines)
 

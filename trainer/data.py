@@ -65,6 +65,8 @@ class Splits:
     duplicates_dropped: int
     available: tuple[int, int]
     """How many training and evaluation examples there were before the sample limits."""
+    labels_in_order: bool
+    """Whether data or caller put the classes in an order; else it is the alphabet's."""
 
     def sha256(self) -> str:
         """Return one hash over all texts and labels."""
@@ -100,6 +102,7 @@ def load_splits(
     max_train_samples: int = 0,
     max_eval_samples: int = 0,
     seed: int = 0,
+    calibration: int | None = None,
 ) -> Splits:
     """Load a dataset and make the training and evaluation examples of a run.
 
@@ -113,6 +116,8 @@ def load_splits(
         max_train_samples: the most training examples to take, stratified by label; 0 takes all.
         max_eval_samples: the same for evaluation.
         seed: decides the hold-out and both samples.
+        calibration: where nothing is to be trained, how many training examples are wanted for calibration: where
+            evaluation examples have to be held out, then all but these are, or but a fifth.
 
     Raises:
         UserError: something about the data is not as it must be; the message says what and where.
@@ -127,7 +132,10 @@ def load_splits(
     train, dropped = _without_duplicates(train, reserved=evaluation.texts)
     _check_classes(train, names, train_table.name, hold_out=eval_table is None)
     if eval_table is None:
-        train, evaluation = _stratified(train, round(len(train) * (1 - HOLD_OUT)), seed)
+        kept = len(train) - round(HOLD_OUT * len(train))
+        if calibration is not None:
+            kept = min(calibration, len(train) - kept)
+        train, evaluation = _stratified(train, kept, seed)
     return Splits(
         train=_stratified(train, max_train_samples, seed)[0],
         evaluation=_shuffled(_stratified(evaluation, max_eval_samples, seed)[0], seed),
@@ -135,6 +143,7 @@ def load_splits(
         source=source,
         duplicates_dropped=dropped,
         available=(len(train), len(evaluation)),
+        labels_in_order=train_rows.order is not None or all(_is_integer(name) for name in names),
     )
 
 

@@ -67,7 +67,7 @@ class Encoder:
                 f"a length of {max_length} tokens is filled by the {max_length - self._room} special tokens",
                 "give a longer `--max-length`",
             )
-        self._truncation = truncation
+        self.truncation = truncation
         self.max_length = max_length
         self.pad_token_id = pad_token_id
 
@@ -124,5 +124,5 @@ class Encoder:
     def _cut(self, body: list[int]) -> list[int]:
         if len(body) <= self._room:
             return body
-        head = {"head": self._room, "tail": 0, "head-tail": round(self._room * HEAD_SHARE)}[self._truncation]
+        head = {"head": self._room, "tail": 0, "head-tail": round(self._room * HEAD_SHARE)}[self.truncation]
         return body[:head] + body[len(body) - (self._room - head) :]

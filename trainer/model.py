@@ -73,11 +73,35 @@ def build_model(
         UserError: the checkpoint cannot be loaded, cannot take texts of `max_length`, or its LoRA targets are
             unknown or absent.
     """
-    import torch
     from peft import LoraConfig, TaskType, get_peft_model
-    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers import set_seed
 
     set_seed(seed)
+    model, fresh = load_classifier(base, label_names)
+    check_length(model.config, max_length)
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora_r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        target_modules=_targets(model, lora_targets or _default_targets(model.config)),
+        modules_to_save=_modules_to_train(model, fresh),
+    )
+    return get_peft_model(model, lora)
+
+
+def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTrainedModel, list[str]]:
+    """Load a checkpoint in fp32 as a classifier into `label_names`.
+
+    Returns:
+        The model, and the names of the parameters that the checkpoint did not bring in the shape that this takes.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
@@ -91,17 +115,7 @@ def build_model(
         )
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load `{base.source.name}`: {first_line(error)}", "check the checkpoint") from None
-    check_length(model.config, max_length)
-    fresh = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=lora_r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-        target_modules=_targets(model, lora_targets or _default_targets(model.config)),
-        modules_to_save=_modules_to_train(model, fresh),
-    )
-    return get_peft_model(model, lora)
+    return model, [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
 
 
 def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
@@ -149,14 +163,20 @@ def check_length(config: PretrainedConfig, max_length: int) -> None:
     Raises:
         UserError: it has fewer.
     """
-    longest = getattr(config, "max_position_embeddings", max_length)
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        longest -= config.pad_token_id + 1  # their positions are counted from behind the padding token
-    if max_length > longest:
+    longest = positions(config)
+    if longest and max_length > longest:
         raise UserError(
             f"`--max-length {max_length}` is more than this model's {longest} positions",
             f"give `--max-length {longest}` or less",
         )
+
+
+def positions(config: PretrainedConfig) -> int | None:
+    """Return how many tokens a model has positions for, None where it does not say."""
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    if longest and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        longest -= config.pad_token_id + 1  # their positions are counted from behind the padding token
+    return longest
 
 
 def first_line(error: Exception) -> str:

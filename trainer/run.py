@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from trainer.config import TrainConfig, Truncation
+from trainer.data import Splits, write_examples
+from trainer.encoding import Encoder
 from trainer.errors import UserError
-from trainer.records import file_sha256, read_record
-from trainer.sources import Source
+from trainer.records import file_sha256, read_record, write_record
+from trainer.sources import Base, Source
+
+CALIBRATION_REVIEWS = 64
+"""Training reviews left for the exporter, which measures ranges of activations on them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,10 @@ class RunDir:
                 )
         return record
 
+    def has_adapter(self) -> bool:
+        """Tell whether there are LoRA weights to merge, or a checkpoint that was whole when it came here."""
+        return (self.adapter / "adapter_config.json").is_file()
+
     def is_ours(self) -> bool:
         """Tell whether a run lives here, finished or not, rather than somebody's files of the same names."""
         records = ((self.record, TrainRecord), (self.unfinished, UnfinishedRun))
@@ -111,22 +121,11 @@ class EpochScores:
 
 
 @dataclass(frozen=True)
-class TrainRecord:
-    """What a training run did. Everything that the exporter needs to know about it stands here."""
-
-    SCHEMA: ClassVar[int] = 2
-    MADE_BY: ClassVar[str] = "python -m trainer"
+class Training:
+    """How the adapter of a run was trained."""
 
     config: TrainConfig
-    base: Source
-    base_sha256: str
-    dataset: Source
-    label_names: tuple[str, ...]
-    max_length: int
-    truncation: Truncation
-    pad_token_id: int
     train_reviews: int
-    evaluation_reviews: int
     duplicates_dropped: int
     trainable_parameters: int
     total_parameters: int
@@ -136,16 +135,35 @@ class TrainRecord:
     precision: str
     duration_s: float
     finished_at: str
-    versions: dict[str, str]
-    adapter_sha256: dict[str, str]
-    """Of every file in `adapter/`."""
-    evaluation_sha256: str
-    calibration_sha256: str
 
     @property
     def best(self) -> EpochScores:
         """The scores of the epoch that was kept."""
         return next(scores for scores in self.epochs if scores.epoch == self.best_epoch)
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """What a run holds. Everything that the exporter needs to know about it stands here."""
+
+    SCHEMA: ClassVar[int] = 3
+    MADE_BY: ClassVar[str] = "python -m trainer"
+
+    base: Source
+    base_sha256: str
+    dataset: Source
+    label_names: tuple[str, ...]
+    max_length: int
+    truncation: Truncation
+    pad_token_id: int
+    evaluation_reviews: int
+    training: Training | None
+    """None where adapter or checkpoint came from elsewhere."""
+    versions: dict[str, str]
+    adapter_sha256: dict[str, str]
+    """Of every file in `adapter/`."""
+    evaluation_sha256: str
+    calibration_sha256: str
 
 
 @dataclass(frozen=True)
@@ -159,3 +177,37 @@ class UnfinishedRun:
     base_sha256: str
     data_sha256: str
     """Of the training and the evaluation reviews with their labels."""
+
+
+def write_run(
+    run: RunDir, base: Base, splits: Splits, encoder: Encoder, training: Training | None, versions: dict[str, str]
+) -> None:
+    """Write the reviews that later stages need beside an adapter that is there already, and then the run's record.
+
+    Args:
+        run: where.
+        base: what the adapter adapts, or the whole checkpoint where there is no adapter.
+        splits: its reviews; some of the training reviews are kept for calibration.
+        encoder: how it reads them.
+        training: how it was trained, None where that was elsewhere.
+        versions: of the packages that made it.
+    """
+    some = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_REVIEWS, len(splits.train)))
+    write_examples(run.evaluation, splits.evaluation, splits.label_names)
+    write_examples(run.calibration, splits.train.take(some), splits.label_names)
+    record = TrainRecord(
+        base=base.source,
+        base_sha256=base.sha256(),
+        dataset=splits.source,
+        label_names=splits.label_names,
+        max_length=encoder.max_length,
+        truncation=encoder.truncation,
+        pad_token_id=encoder.pad_token_id,
+        evaluation_reviews=len(splits.evaluation),
+        training=training,
+        versions=versions,
+        adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
+        evaluation_sha256=file_sha256(run.evaluation),
+        calibration_sha256=file_sha256(run.calibration),
+    )
+    write_record(run.record, record)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import random
 import shutil
 import sys
 import time
@@ -24,13 +23,13 @@ import transformers
 from sklearn.metrics import accuracy_score, f1_score
 
 from trainer.config import Device, Precision, TrainConfig
-from trainer.data import Examples, Splits, load_splits, write_examples
+from trainer.data import Examples, Splits, load_splits
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.flags import typed
 from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
-from trainer.records import file_sha256, installed_versions, read_record, write_record
-from trainer.run import EpochScores, RunDir, TrainRecord, UnfinishedRun
+from trainer.records import installed_versions, read_record, write_record
+from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, write_run
 from trainer.sources import Base, Source, locate_base
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 EXAMPLES_SHOWN = 4
-CALIBRATION_REVIEWS = 64
-"""Training reviews left for the exporter, which measures ranges of activations on them."""
-
 C = TypeVar("C", bound="DataclassInstance")
 
 
@@ -59,7 +55,8 @@ class ExamplePrediction:
 class TrainResult:
     """What a run returns: its record, as written to disk, and a few answers to look at."""
 
-    record: TrainRecord
+    training: Training
+    evaluation_reviews: int
     examples: tuple[ExamplePrediction, ...]
 
 
@@ -96,14 +93,11 @@ def train(config: TrainConfig) -> TrainResult | None:
         return None
     save_adapter(model, base.source, run.adapter)
     tokenizer.save_pretrained(run.adapter)
-    write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    some = random.Random(config.seed).sample(range(len(splits.train)), min(CALIBRATION_REVIEWS, len(splits.train)))
-    write_examples(run.calibration, splits.train.take(some), splits.label_names)
-    record = _record(config, run, base, splits, model, encoder, scores, device, precision, started)
     examples = _predict_examples(model, encoder, splits)
-    write_record(run.record, record)
+    training = _training(config, splits, model, scores, device, precision, started)
+    write_run(run, base, splits, encoder, training, installed_versions(PACKAGES))
     shutil.rmtree(run.checkpoints)
-    return TrainResult(record, examples)
+    return TrainResult(training, len(splits.evaluation), examples)
 
 
 def choose_device(asked: Device) -> str:
@@ -237,30 +231,19 @@ def _build(config: TrainConfig, base: Base, splits: Splits, device: str, precisi
     return model
 
 
-def _record(
+def _training(
     config: TrainConfig,
-    run: RunDir,
-    base: Base,
     splits: Splits,
     model: PeftModel,
-    encoder: Encoder,
     scores: tuple[EpochScores, ...],
     device: str,
     precision: str,
     started: float,
-) -> TrainRecord:
+) -> Training:
     trainable, total = model.get_nb_trainable_parameters()
-    return TrainRecord(
+    return Training(
         config=config,
-        base=base.source,
-        base_sha256=base.sha256(),
-        dataset=splits.source,
-        label_names=splits.label_names,
-        max_length=config.max_length,
-        truncation=config.truncation,
-        pad_token_id=encoder.pad_token_id,
         train_reviews=len(splits.train),
-        evaluation_reviews=len(splits.evaluation),
         duplicates_dropped=splits.duplicates_dropped,
         trainable_parameters=trainable,
         total_parameters=total,
@@ -270,10 +253,6 @@ def _record(
         precision=precision,
         duration_s=time.monotonic() - started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=installed_versions(PACKAGES),
-        adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
-        evaluation_sha256=file_sha256(run.evaluation),
-        calibration_sha256=file_sha256(run.calibration),
     )
 
 

@@ -1,0 +1,78 @@
+"""ExportRecord to text: the proof, the ladder, the choice. Pure functions."""
+
+from __future__ import annotations
+
+from exporter.artifacts import ExportRecord
+from exporter.config import ExportConfig
+from exporter.select import points
+from trainer.flags import run_dir_flag
+
+
+def summary(record: ExportRecord) -> str:
+    """Render an export's proof, its ladder, its choice and the next command, for a person."""
+    run_dir = record.config.run_dir
+    flag = run_dir_flag(run_dir, ExportConfig.run_dir)
+    parts = [proof(record), ladder(record) if record.candidates or record.failed else "", choice(record)]
+    return "\n\n".join(
+        [part for part in parts if part]
+        + [f'next: python -m exporter.predict{flag} "An unforgettable film."\n      python -m bench{flag}']
+    )
+
+
+def proof(record: ExportRecord) -> str:
+    """Render the chain: every link up to the artifacts, with its largest differences."""
+    tried = {c.recipe for c in record.candidates if c.recipe != record.int8_recipe} | {f.recipe for f in record.failed}
+    links = [c for c in record.comparisons if c.candidate not in tried]
+    first = links[0]
+    lines = [
+        f"proof, on {first.reviews} evaluation reviews and {first.texts - first.reviews} pieces of all lengths, "
+        "alone and in padded batches:",
+        f"{'':<38}{'logits, largest':>16}{'probability, largest':>22}   answers changed",
+    ]
+    for c in links:
+        changed = f"{c.flips_harmful} to wrong, {c.flips_helpful} to right"
+        lines.append(
+            f"{f'{c.candidate} vs {c.reference}':<38}{c.max_abs_logit:>16.2g}{c.max_abs_probability:>22.2g}   {changed}"
+            + f", {c.flips_other} other" * bool(c.flips_other)
+        )
+    if record.fused:
+        lines.append(f"fused: {', '.join(f'{count} {name}' for name, count in record.fused.items())}")
+    return "\n".join(lines)
+
+
+def ladder(record: ExportRecord) -> str:
+    """Render the int8 recipes tried, a row each, with what they cost and bring beside `onnx-fp32`."""
+    reviews = record.candidates[0].change.reviews if record.candidates else 0
+    lines = [
+        f"int8 recipes against onnx-fp32, accuracy on {reviews:,} evaluation reviews, speed one review a call:",
+        f"{'':<24}{'MB':>7}{'accuracy, points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}   verdict",
+    ]
+    for c in sorted(record.candidates, key=lambda c: -c.speed.median):
+        change = f"{points(c.change.change)} [{points(c.change.lower)}, {points(c.change.upper)}]"
+        speed = f"{c.speed.median:.2f}x [{c.speed.low:.2f}, {c.speed.high:.2f}]"
+        lines.append(
+            f"{c.recipe:<24}{c.size_bytes / 1e6:>7.1f}{change:>24}{f'{c.change.harmful}/{c.change.helpful}':>14}"
+            f"{speed:>22}{f'{c.batch.flips}/{c.batch.reviews}':>13}   {c.judgement}"
+        )
+    lines += [f"{failure.recipe:<24}  failed: {failure.reason}" for failure in record.failed]
+    lines += [f"not tried: {skipped}" for skipped in record.skipped]
+    return "\n".join(lines)
+
+
+def choice(record: ExportRecord) -> str:
+    """Render which artifact to ship, why, and how steady its answers are."""
+    lines = [f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.reviews:,} evaluation reviews"]
+    classes = len(record.artifacts[0].label_names)
+    if record.accuracy < 1 / classes:
+        lines[0] += f": worse than guessing among {classes}; are its classes in another order than `--label-names`?"
+    lines.append(f"chosen: {record.chosen}, {record.reason}")
+    for v in record.variations:
+        lines.append(
+            f"  the same reviews {v.name}: {v.flips} of {v.reviews} answers change, "
+            f"probabilities by {v.max_abs_probability:.2g} at most"
+        )
+    lines.append("")
+    for artifact in record.artifacts:
+        note = "  <- ship this" if artifact.name == record.chosen else ""
+        lines.append(f"{artifact.size_bytes / 1e6:>8.1f} MB  {record.config.run_dir / 'export' / artifact.name}{note}")
+    return "\n".join(lines)

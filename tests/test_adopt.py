@@ -1,0 +1,220 @@
+"""Adapters and checkpoints that were trained elsewhere are exported like our own, or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from toys import TOPICS, make_texts, write_csv
+
+import exporter.__main__
+from exporter.artifacts import load_export
+from exporter.reference import TorchClassifier
+from exporter.runtime import Classifier
+from trainer.data import read_examples
+from trainer.errors import UserError
+from trainer.run import RunDir
+
+Command = Callable[..., tuple[int, str, str]]
+
+NAMES = tuple(TOPICS)
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+@pytest.fixture
+def adapter(trained: RunDir, tmp_path: Path) -> Path:
+    """A folder as peft saves it: two files, no tokenizer, no label names."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(trained.adapter / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def merged(exported: RunDir, tmp_path: Path) -> Path:
+    """A folder as transformers saves it."""
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(exported.export / "pytorch-fp32" / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    return write_csv(tmp_path / "reviews.csv", list(make_texts(120, seed=9, longest=20)))
+
+
+@pytest.fixture
+def adopt(command: Command, tmp_path: Path, reviews: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs the exporter on a folder from elsewhere."""
+
+    def run(folder: Path, *flags: object, dataset: Path = reviews) -> tuple[int, str, str]:
+        every = ["--adapter", folder, "--dataset", dataset, "--run-dir", tmp_path / "run", "--verify-samples", 8]
+        return command(exporter.__main__.main, *every, *flags)
+
+    return run
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_peft_folder_is_exported_and_answers_as_it_did(
+    adapter: Path, adopt: Command, trained: RunDir, tmp_path: Path
+) -> None:
+    status, out, _ = adopt(adapter, "--label-names", *NAMES, "--max-length", 24, "--quantize", "weight-only")
+    assert status == 0
+    run = RunDir(tmp_path / "run")
+    record, texts = load_export(run), [text for text, _ in make_texts(20, seed=4)]
+    answers = Classifier.load(run.export / "onnx-fp32").logits(texts)
+    np.testing.assert_allclose(answers, TorchClassifier.load_adapter(trained).logits(texts), atol=1e-4)
+    assert record.accuracy > 0.8
+    assert f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.reviews} evaluation reviews\n" in out
+    card = (run.export / "onnx-fp32" / "README.md").read_text()
+    assert "It was trained elsewhere on top of `checkpoint" in card
+    assert "best epoch" not in card
+    parts = [read_examples(path, NAMES).texts for path in (run.evaluation, run.calibration)]
+    assert [len(part) for part in parts] == [96, 24]  # at most a fifth for calibration
+    assert not set(parts[0]) & set(parts[1])
+
+
+def test_a_merged_checkpoint_is_exported_with_its_own_names(
+    merged: Path, adopt: Command, exported: RunDir, tmp_path: Path
+) -> None:
+    assert adopt(merged)[0] == 0
+    run, texts = RunDir(tmp_path / "run"), [text for text, _ in make_texts(20, seed=4, longest=15)]
+    classifier = Classifier.load(run.export / "onnx-fp32")
+    assert classifier.artifact.label_names == NAMES
+    assert classifier.artifact.max_length == 64  # the model's positions
+    expected = Classifier.load(exported.export / "onnx-fp32").logits(texts)
+    np.testing.assert_allclose(classifier.logits(texts), expected, atol=1e-4)
+
+
+def test_names_in_another_order_are_noticed_by_the_accuracy(adapter: Path, adopt: Command) -> None:
+    status, out, _ = adopt(adapter, "--label-names", *NAMES[1:], NAMES[0])
+    assert status == 0
+    assert "worse than guessing among 4; are its classes in another order than `--label-names`?" in out
+
+
+def test_integers_need_no_names(adapter: Path, adopt: Command, tmp_path: Path) -> None:
+    rows = [(text, NAMES.index(topic)) for text, topic in make_texts(60, seed=9)]
+    assert adopt(adapter, dataset=write_csv(tmp_path / "numbers.csv", list(rows)))[0] == 0
+    assert load_export(RunDir(tmp_path / "run")).accuracy > 0.8
+
+
+def no_head(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file({name: w for name, w in load_file(path).items() if ".classifier." not in name}, path)
+
+
+def two_topics(folder: Path) -> Path:
+    return write_csv(folder / "two.csv", [row for row in make_texts(60) if row[1] in NAMES[:2]])
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], tuple[object, ...], str]] = {
+    "no names": (lambda _: None, (), "nothing tells which of the classifier's classes is which label"),
+    "no head": (no_head, ("--label-names", *NAMES), "nor its base brings `classifier."),
+    "other head": (
+        two_topics,
+        ("--label-names", *NAMES[:2]),
+        "of the adapter has the shape [4], and 2 labels take [2]",
+    ),
+    "unseen class": (two_topics, ("--label-names", *NAMES), "shows no review of the class `music`"),
+    "pickle": (
+        lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
+        (),
+        "has no `adapter_model.safetensors`",
+    ),
+    "task": (lambda folder: edit(folder / "adapter_config.json", task_type="CAUSAL_LM"), (), "is for `CAUSAL_LM`"),
+    "no base": (
+        lambda folder: edit(folder / "adapter_config.json", base_model_name_or_path=None),
+        (),
+        "does not name its base model",
+    ),
+    "base gone": (
+        lambda folder: edit(folder / "adapter_config.json", base_model_name_or_path="/gone"),
+        (),
+        "no checkpoint folder `/gone`",
+    ),
+    "damaged": (lambda folder: (folder / "adapter_config.json").write_text("{"), (), "is not a JSON object"),
+    "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], (), "has no `config.json`"),
+    "absent": (shutil.rmtree, (), "no folder `"),
+    "too long": (lambda _: None, ("--label-names", *NAMES, "--max-length", 65), "more than this model's 64 positions"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_whole_classifier_is_refused(adapter: Path, adopt: Command, tmp_path: Path, what: str) -> None:
+    change, flags, message = REFUSED[what]
+    changed = change(adapter)
+    status, out, err = adopt(
+        adapter, *flags, **({"dataset": changed} if what in ("other head", "unseen class") else {})
+    )
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "hint: " in err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_base_that_moved_is_named(adapter: Path, adopt: Command, checkpoint: Path) -> None:
+    edit(adapter / "adapter_config.json", base_model_name_or_path="/gone")
+    assert adopt(adapter, "--label-names", *NAMES, "--model", checkpoint)[0] == 0
+
+
+def test_a_trained_run_is_never_replaced(adapter: Path, command: Command, trained: RunDir, reviews: Path) -> None:
+    flags = ["--adapter", adapter, "--dataset", reviews, "--label-names", *NAMES, "--run-dir", trained.path]
+    status, _, err = command(exporter.__main__.main, *flags)
+    assert status == 2
+    assert "already holds a trained run" in err
+    assert trained.load().training is not None
+
+
+def test_the_same_adapter_again_is_the_same_run_and_another_one_replaces_it(
+    adapter: Path, merged: Path, adopt: Command, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "run")
+    assert adopt(adapter, "--label-names", *NAMES)[0] == 0
+    first = run.record.read_bytes()
+    (run.path / "adopted.partial").mkdir()  # as an interruption leaves it
+    run.record.unlink()
+    assert adopt(adapter, "--label-names", *NAMES)[0] == 0
+    assert run.record.read_bytes() == first
+    assert adopt(merged)[0] == 0
+    assert not run.has_adapter()
+    assert {path.name for path in run.path.iterdir()} == {"run.json", "adapter", "data", "export.json", "export"}
+
+
+def test_a_folder_with_other_files_is_left_alone(adapter: Path, adopt: Command, tmp_path: Path) -> None:
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / "mine.txt").write_text("precious")
+    status, _, err = adopt(adapter, "--label-names", *NAMES)
+    assert status == 2
+    assert "holds something else than a run" in err
+    assert (tmp_path / "run" / "data" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"adapter": Path("x")}, "cannot be proved without reviews"),
+        ({"dataset": "x.csv"}, "`--dataset` is about an adapter from elsewhere"),
+        ({"quantize": "auto", "target": "cuda"}, "int8 is for CPUs"),
+        ({"target": "portable"}, "`--target portable` is about int8"),
+        ({"max_drop": 1.0}, "`--max-drop` is about int8"),
+    ],
+)
+def test_flags_that_say_nothing_alone_are_refused(values: dict[str, Any], message: str) -> None:
+    from exporter.config import ExportConfig
+
+    with pytest.raises(UserError) as error:
+        ExportConfig(**values)
+    assert message in error.value.message
