@@ -6,22 +6,49 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
-from bench.config import BenchConfig
+from bench.config import BenchConfig, Device
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, parse, take_defaults
 
+WIDE = 200
+"""Columns of the table where it goes to a file."""
+
 
 def main() -> None:
-    """Read the flags, measure, and print the table."""
+    """Read the flags, measure, and print what to ship."""
     config = parse(make_parser(), BenchConfig)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from bench.report import render
-    from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it
+    from rich.console import Console
 
+    from bench.against import compare, load_earlier, refuse_worse, render
+    from bench.environment import read_environment
+    from bench.report import console, method
+    from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it
+    from bench.summary import summarise
+    from bench.verdict import recommend
+    from exporter.runtime import usable_cores
+    from trainer.run import RunDir
+
+    earlier = None
+    if config.against:  # now, since it may be the file that this benchmark will replace
+        here = read_environment(config.threads or usable_cores())
+        earlier = load_earlier(config.against, here, any_machine=config.any_machine)
     record = bench(config)
-    print(render(record))
-    print(f"\nAll samples: {config.run_dir / 'bench.json'}; this table: {config.run_dir / 'bench.md'}")
+    summary = summarise(record)
+    recommendation = recommend(record, summary)
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(console(summary))
+    print(f"\n{method(record, summary)}\n")
+    for skipped in record.skipped:
+        print(f"not measured: {skipped.backend}, {skipped.reason}")
+    for line in recommendation.rejected:
+        print(f"not {line}")
+    print(f"\n{recommendation.sentence}\n\nreport: {RunDir(config.run_dir).bench_report.with_suffix('.html')}")
+    if config.against and earlier:
+        differences = compare(earlier, record)
+        print(f"\nagainst {config.against}:\n{render(differences)}")
+        refuse_worse(differences, config.against)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,16 +58,34 @@ def make_parser() -> argparse.ArgumentParser:
         description="Compare accuracy and latency of a trained classifier across PyTorch and ONNX Runtime.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the exported run to measure")
-    parser.add_argument("--backends", nargs="+", metavar="NAME", help="which to measure, as named in the table (all)")
-    parser.add_argument("--batch-sizes", nargs="+", type=int, metavar="N", help="reviews per timed call")
-    parser.add_argument("--calls", type=int, metavar="N", help="timed calls of each backend at each batch size")
-    parser.add_argument("--warmup", type=int, metavar="N", help="calls before that are not counted")
-    parser.add_argument("--max-eval-samples", type=int, metavar="N", help="most reviews to score; 0 takes all")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of each backend (all usable cores)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the reviews drawn and of the order")
+    what = parser.add_argument_group("what to measure")
+    what.add_argument("--run-dir", type=Path, metavar="DIR", help="the exported run to measure")
+    what.add_argument("--backends", nargs="+", metavar="NAME", help="which to measure, as named in the table (all)")
+    what.add_argument("--peers", action="store_true", help="measure other tools on the same classifier, too")
+    what.add_argument("--max-eval-samples", type=int, metavar="N", help="most reviews to score; 0 takes all")
+    what.add_argument("--texts", type=Path, metavar="FILE", help="texts of yours: their p95 is estimated")
+    what.add_argument("--text-column", metavar="NAME", help="the column of --texts (found by its usual names)")
+    how = parser.add_argument_group("how to measure")
+    how.add_argument("--restarts", type=int, metavar="N", help="how often all processes are started anew")
+    how.add_argument("--calls", type=int, metavar="N", help="reviews asked one by one after each restart")
+    how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
+    how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="lengths of the grid, in tokens")
+    how.add_argument("--grid-calls", type=int, metavar="N", help="calls of each cell after each restart; 0 for no grid")
+    how.add_argument("--threads", type=int, metavar="N", help="CPU threads of each backend (all usable cores)")
+    how.add_argument("--seed", type=int, metavar="N", help="seed of the reviews drawn and of the order")
+    limits = parser.add_argument_group("what to ship")
+    limits.add_argument("--device", choices=get_args(Device), help="where it will run")
+    limits.add_argument("--max-drop", type=float, metavar="X", help="accuracy that it may cost, percentage points")
+    limits.add_argument("--max-p95-ms", type=float, metavar="X", help="latency of one review that 95 of 100 keep")
+    limits.add_argument("--max-size-mb", type=float, metavar="X", help="size on disk")
+    limits.add_argument("--price-per-hour", type=float, metavar="X", help="of the machine, for the cost per million")
+    time = parser.add_argument_group("over time")
+    time.add_argument("--against", type=Path, metavar="FILE", help="an earlier bench.json; status 4 if this is worse")
+    time.add_argument("--any-machine", action="store_true", help="compare even if that was another machine")
     return take_defaults(parser, BenchConfig)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, if_interrupted="nothing was recorded; run the command again"))
+    sys.exit(
+        run_command(main, if_interrupted="what was measured is in the run's `bench.json` and reports, marked partial")
+    )

@@ -1,4 +1,4 @@
-"""How right each backend is: scores of its logits on the whole evaluation split."""
+"""How right each backend is: scores of its logits on the evaluation reviews, alone and against the reference."""
 
 from __future__ import annotations
 
@@ -6,23 +6,81 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.results import Accuracy
-from exporter.probabilities import FloatArray
+from bench.results import Accuracy, ClassScores, LengthScores
+from bench.stats import brier_score, expected_calibration_error, mcnemar_exact
+from exporter.budget import accuracy_change, count_changes
+from exporter.probabilities import FloatArray, softmax
+
+BUCKETS = 4
+"""Parts of equally many reviews into which their lengths are cut."""
 
 
-def score(backend: str, logits: FloatArray, labels: Sequence[int]) -> Accuracy:
-    """Score `logits`, [reviews, classes], against the true `labels`."""
+def score(
+    backend: str,
+    logits: FloatArray,
+    labels: Sequence[int],
+    label_names: Sequence[str],
+    tokens: Sequence[int],
+    *,
+    reference: Sequence[int] | None,
+    tried: int = 1,
+) -> Accuracy:
+    """Score a backend's answers.
+
+    Args:
+        backend: its name.
+        logits: [reviews, classes].
+        labels: the true class of each review.
+        label_names: what the classes are called.
+        tokens: how long each review is, as the classifier reads it.
+        reference: what the reference answered, None for itself.
+        tried: how many backends are compared with the reference, for intervals that hold together.
+    """
     from sklearn.metrics import accuracy_score, f1_score
 
-    predicted = logits.argmax(axis=-1)
+    predicted = [int(label) for label in logits.argmax(axis=-1)]
+    probabilities = softmax(logits)
+    change = p = None
+    if reference is not None:
+        harmful, helpful = count_changes(reference, predicted, labels)
+        change = accuracy_change(harmful, helpful, len(labels), tried=tried)
+        p = mcnemar_exact(harmful, helpful)
     return Accuracy(
         backend=backend,
         reviews=len(labels),
         accuracy=float(accuracy_score(labels, predicted)),
         f1_weighted=float(f1_score(labels, predicted, average="weighted")),
         loss=_log_loss(logits, labels),
-        predicted=tuple(int(label) for label in predicted),
+        calibration_error=expected_calibration_error(probabilities, labels),
+        brier=brier_score(probabilities, labels),
+        classes=_by_class(labels, predicted, label_names),
+        lengths=_by_length(np.asarray(labels) == predicted, tokens),
+        change=change,
+        mcnemar_p=p,
+        predicted=tuple(predicted),
     )
+
+
+def _by_class(labels: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> tuple[ClassScores, ...]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(labels, predicted, labels=range(len(names)), zero_division=0)
+    return tuple(
+        ClassScores(name, int(support), float(precision), float(recall), float(f1))
+        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
+    )
+
+
+def _by_length(is_right: FloatArray, tokens: Sequence[int]) -> tuple[LengthScores, ...]:
+    """Cut the reviews into four parts by length; those of one length stay together."""
+    lengths = np.asarray(tokens)
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BUCKETS + 1)[1:], method="higher"))
+    least, parts = int(lengths.min()), []
+    for edge in edges:
+        inside = (lengths >= least) & (lengths <= edge)
+        parts.append(LengthScores(least, int(edge), int(inside.sum()), float(is_right[inside].mean())))
+        least = int(edge) + 1
+    return tuple(parts)
 
 
 def _log_loss(logits: FloatArray, labels: Sequence[int]) -> float:

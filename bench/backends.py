@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from onnxruntime import get_available_providers
-
+from bench.config import Device
 from exporter.artifacts import MERGED, ONNX_FP16, ONNX_FP32, ONNX_INT8, ExportRecord
 from exporter.reference import Dtype, TorchClassifier
 from exporter.runtime import PROVIDERS, Classifier
-from exporter.worker import Form
 from trainer.errors import UserError
 from trainer.run import RunDir
 
 ADAPTER = "adapter-fp32"
-BASELINE = "pytorch-fp32-cpu"
+REFERENCE = "pytorch-fp32-cpu"
 """What speed and accuracy are compared with."""
+AGAIN = " (again)"
 
-Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "none"]
+ONNX_PACKAGES = ("onnxruntime", "tokenizers", "numpy")
+TORCH_PACKAGES = ("torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -29,54 +32,92 @@ class BackendSpec:
     name: str
     artifact: str
     device: Device
-    dtype: Dtype = "fp32"
-    """The precision that PyTorch computes in; an ONNX artifact brings its own."""
+    precision: Precision
+    packages: tuple[str, ...]
+    """What has to be installed to serve it."""
+    peer: str | None = None
+    """The function of `bench.peers` that loads it, for another tool's way to serve."""
 
 
 SPECS = (
-    BackendSpec("adapter-fp32-cpu", ADAPTER, "cpu", "fp32"),
-    BackendSpec("adapter-fp32-cuda", ADAPTER, "cuda", "fp32"),
-    BackendSpec("pytorch-fp32-cpu", MERGED, "cpu", "fp32"),
-    BackendSpec("pytorch-fp32-cuda", MERGED, "cuda", "fp32"),
-    BackendSpec("pytorch-bf16-cuda", MERGED, "cuda", "bf16"),
-    BackendSpec("pytorch-fp16-cuda", MERGED, "cuda", "fp16"),
-    BackendSpec("onnx-fp32-cpu", ONNX_FP32, "cpu"),
-    BackendSpec("onnx-fp32-cuda", ONNX_FP32, "cuda"),
-    BackendSpec("onnx-fp16-cuda", ONNX_FP16, "cuda"),
-    BackendSpec("onnx-int8-cpu", ONNX_INT8, "cpu"),
+    BackendSpec("adapter-fp32-cpu", ADAPTER, "cpu", "fp32", (*TORCH_PACKAGES, "peft")),
+    BackendSpec("adapter-fp32-cuda", ADAPTER, "cuda", "fp32", (*TORCH_PACKAGES, "peft")),
+    BackendSpec("pytorch-fp32-cpu", MERGED, "cpu", "fp32", TORCH_PACKAGES),
+    BackendSpec("pytorch-fp32-cuda", MERGED, "cuda", "fp32", TORCH_PACKAGES),
+    BackendSpec("pytorch-bf16-cuda", MERGED, "cuda", "bf16", TORCH_PACKAGES),
+    BackendSpec("pytorch-fp16-cuda", MERGED, "cuda", "fp16", TORCH_PACKAGES),
+    BackendSpec("onnx-fp32-cpu", ONNX_FP32, "cpu", "fp32", ONNX_PACKAGES),
+    BackendSpec("onnx-fp32-cuda", ONNX_FP32, "cuda", "fp32", ("onnxruntime-gpu", *ONNX_PACKAGES[1:])),
+    BackendSpec("onnx-fp16-cuda", ONNX_FP16, "cuda", "fp16", ("onnxruntime-gpu", *ONNX_PACKAGES[1:])),
+    BackendSpec("onnx-int8-cpu", ONNX_INT8, "cpu", "int8", ONNX_PACKAGES),
+)
+
+OPTIMUM = ("optimum-onnx", "onnxruntime", *TORCH_PACKAGES)
+PEERS = (
+    BackendSpec("transformers-pipeline", MERGED, "cpu", "fp32", TORCH_PACKAGES, "transformers_pipeline"),
+    BackendSpec("optimum-pipeline-fp32", ONNX_FP32, "cpu", "fp32", OPTIMUM, "optimum_fp32"),
+    BackendSpec("optimum-pipeline-int8", MERGED, "cpu", "int8", OPTIMUM, "optimum_int8"),
+    BackendSpec("openvino-fp32", ONNX_FP32, "cpu", "fp32", ("openvino", "tokenizers"), "OpenVino"),
+    BackendSpec("tfidf-logistic-regression", "none", "cpu", "none", ("scikit-learn",), "word_counts"),
 )
 
 
-def choose_specs(names: Sequence[str] | None) -> list[BackendSpec]:
-    """Return the backends called `names`, all where None.
+def choose_specs(names: Sequence[str] | None, *, peers: bool = False) -> list[BackendSpec]:
+    """Return the backends called `names`; all of ours where None, and the peers if asked for.
 
     Raises:
         UserError: there is no backend of that name.
     """
-    known = {spec.name: spec for spec in SPECS}
+    known = {spec.name: spec for spec in (*SPECS, *PEERS)}
     if odd := [name for name in names or () if name not in known]:
         raise UserError(f"no backend `{odd[0]}`", f"choose among {', '.join(known)}")
-    return [known[name] for name in names or known]
+    if names:
+        return [known[name] for name in names]
+    return [*SPECS, *PEERS] if peers else list(SPECS)
 
 
-def why_unusable(spec: BackendSpec, export: ExportRecord, gpu: str | None) -> str | None:
+def why_unusable(spec: BackendSpec, run: RunDir, export: ExportRecord, gpu: str | None) -> str | None:
     """Return the reason why a backend cannot be measured here, None where it can be tried."""
-    if spec.artifact != ADAPTER and spec.artifact not in {artifact.name for artifact in export.artifacts}:
-        return f"the export has no `{spec.artifact}`; `{ExportRecord.MADE_BY}` makes it"
+    if spec.artifact == ADAPTER:
+        if not run.has_adapter():
+            return "the run came as a merged checkpoint, without an adapter"
+    elif spec.artifact != "none" and spec.artifact not in {artifact.name for artifact in export.artifacts}:
+        how = " --target cuda" if spec.artifact == ONNX_FP16 else " --quantize" if spec.artifact == ONNX_INT8 else ""
+        return f"the export has no `{spec.artifact}`; `python -m exporter{how}` makes it"
     if spec.device == "cuda":
         if gpu is None:
             return "no CUDA device"
-        if spec.artifact.startswith("onnx") and PROVIDERS["cuda"] not in get_available_providers():
+        if spec.artifact.startswith("onnx") and not _has_cuda():
             return "this onnxruntime cannot use CUDA; `onnxruntime-gpu` can"
+    if spec.peer == "OpenVino" and not importlib.util.find_spec("openvino"):
+        return "`pip install openvino` to have it"
     return None
 
 
-def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Form:
-    """Load a backend, allowed to use `threads` CPU threads.
+def _has_cuda() -> bool:
+    from onnxruntime import get_available_providers
+
+    return PROVIDERS["cuda"] in get_available_providers()
+
+
+def import_packages(spec: BackendSpec) -> None:
+    """Import what a backend needs, without loading any model."""
+    names = ["onnxruntime"] if spec.artifact.startswith("onnx") and not spec.peer else ["torch", "transformers"]
+    for name in names + ["peft"] * (spec.artifact == ADAPTER):
+        importlib.import_module(name)
+
+
+def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Any:
+    """Load a backend, allowed to use `threads` CPU threads: one of `bench.measure.Ours` or `Peer`.
 
     Raises:
         UserError: it cannot be used here.
     """
+    if spec.peer:
+        from bench import peers
+
+        load: Callable[[RunDir, int], Any] = getattr(peers, spec.peer)
+        return load(run, threads)
     if spec.artifact.startswith("onnx"):
         return Classifier.load(run.export / spec.artifact, device=spec.device, threads=threads)
     try:
@@ -84,6 +125,7 @@ def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Form:
     except ModuleNotFoundError:
         raise UserError("PyTorch is not installed", "`pip install 'lora2onnx[train]'`") from None
     torch.set_num_threads(threads)
+    dtype: Dtype = spec.precision  # type: ignore[assignment]
     if spec.artifact == ADAPTER:
-        return TorchClassifier.load_adapter(run, spec.device, spec.dtype)
-    return TorchClassifier.load(run.export / spec.artifact, spec.device, spec.dtype)
+        return TorchClassifier.load_adapter(run, spec.device, dtype)
+    return TorchClassifier.load(run.export / spec.artifact, spec.device, dtype)

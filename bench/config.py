@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from trainer.config import TrainConfig
-from trainer.flags import check_at_least, out_of_range
+from trainer.errors import UserError
+from trainer.flags import check_at_least, flag_of, out_of_range
+
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -14,19 +18,41 @@ class BenchConfig:
     """What was asked of a benchmark. `python -m bench --help` explains each field.
 
     Raises:
-        UserError: a value is out of its range.
+        UserError: a value is out of its range, or belongs to something that is not asked for.
     """
 
     run_dir: Path = TrainConfig.run_dir
     backends: tuple[str, ...] | None = None
-    batch_sizes: tuple[int, ...] = (1, 8)
-    calls: int = 64
-    warmup: int = 3
+    peers: bool = False
+    restarts: int = 5
+    calls: int = 30
+    grid_batches: tuple[int, ...] = (1, 8)
+    grid_lengths: tuple[int, ...] = (32, 128, 512)
+    grid_calls: int = 1
     max_eval_samples: int = 0
     threads: int | None = None
     seed: int = 0
+    texts: Path | None = None
+    text_column: str | None = None
+    device: Device = "cpu"
+    max_drop: float = 0.5
+    max_p95_ms: float | None = None
+    max_size_mb: float | None = None
+    price_per_hour: float | None = None
+    against: Path | None = None
+    any_machine: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, {"calls": 1, "warmup": 0, "max_eval_samples": 0, "threads": 1})
-        if min(self.batch_sizes) < 1:
-            raise out_of_range("batch_sizes", min(self.batch_sizes), "at least 1")
+        check_at_least(
+            self, {"restarts": 1, "calls": 2, "grid_calls": 0, "max_eval_samples": 0, "threads": 1, "seed": 0}
+        )
+        for field in ("grid_batches", "grid_lengths"):
+            if min(getattr(self, field)) < 1:
+                raise out_of_range(field, min(getattr(self, field)), "at least 1")
+        for field in ("max_drop", "max_p95_ms", "max_size_mb", "price_per_hour"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise out_of_range(field, value, "above 0")
+        for field, needs in (("text_column", "texts"), ("any_machine", "against")):
+            if getattr(self, field) and not getattr(self, needs):
+                raise UserError(f"`{flag_of(field)}` says nothing alone", f"add `{flag_of(needs)}`")

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterable
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from bench.results import Environment
 from exporter.runtime import usable_cores
+from exporter.target import instruction_sets
 from trainer.records import installed_versions
 
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "torch", "transformers", "peft")
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tokenizers",
+    "numpy",
+    "torch",
+    "transformers",
+    "peft",
+    "optimum",
+    "optimum-onnx",
+    "scikit-learn",
+)
 
 
 def read_environment(threads: int) -> Environment:
@@ -20,6 +36,7 @@ def read_environment(threads: int) -> Environment:
     return Environment(
         system=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),
+        instruction_sets=instruction_sets(),
         usable_cores=usable_cores(),
         threads=threads,
         gpu=gpu_name(),
@@ -35,6 +52,31 @@ def gpu_name() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return names.splitlines()[0].strip() if names.strip() else None
+
+
+def packages_bytes(names: Iterable[str]) -> int:
+    """Return the size on disk of installed packages, together with those that they require."""
+    seen: set[str] = set()
+    waiting = [_normal(name) for name in names]
+    total = 0
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        with suppress(PackageNotFoundError):
+            found = distribution(name)
+            for path in found.files or ():
+                with suppress(OSError):
+                    total += os.stat(str(found.locate_file(path))).st_size  # noqa: PTH116
+            needed = (r for r in found.requires or () if "extra ==" not in r)
+            waiting += [_normal(match.group()) for r in needed if (match := re.match(r"[\w.-]+", r))]
+    return total
+
+
+def _normal(name: str) -> str:
+    """Return a package's name as the index compares names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _cpu_name() -> str:

@@ -1,84 +1,158 @@
-"""BenchRecord to Markdown: the table, what it means, and which artifact to ship. Pure functions."""
+"""BenchRecord to Markdown and CSV, and to a table for the console. Pure functions."""
 
 from __future__ import annotations
 
-from bench.backends import BASELINE
-from bench.results import Accuracy, BackendInfo, BenchRecord
-from exporter.budget import count_changes
-from exporter.timing import Spread, speed_ratio, spread
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from bench.results import BenchRecord
+from bench.summary import Latency, Row, Summary
+from bench.verdict import Recommendation, change, ratio
+from exporter.timing import Spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOT_MEASURED = "–"
+COLUMNS = (
+    "backend",
+    "accuracy",
+    "change, points",
+    "ms, one by one",
+    "speed",
+    "",
+    "reviews/s, bulk",
+    "speed, bulk",
+    "MB",
+    "cold start, s",
+    "of attainable",
+)
 
 
-def render(record: BenchRecord) -> str:
-    """Render a record as Markdown that is also readable on a console."""
-    return "\n\n".join(
-        part
-        for part in (
-            _table([_header(record), *(_row(record, info) for info in record.backends), *_empty_rows(record)]),
-            _verdict(record),
-            _skipped(record),
-            _method(record),
-        )
-        if part
-    )
+def markdown(record: BenchRecord, summary: Summary, recommendation: Recommendation) -> str:
+    """Render a record as Markdown."""
+    rows = [list(COLUMNS), *(_cells(row) for row in summary.rows)]
+    parts = [
+        _partial(record),
+        recommendation.sentence,
+        "\n".join(f"- {line}" for line in recommendation.rejected),
+        _table(rows),
+        _skipped(record),
+        method(record, summary),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _header(record: BenchRecord) -> list[str]:
-    columns = ["backend", "accuracy", "weighted F1", "loss", "worse / better", "MB"]
-    for batch_size in record.config.batch_sizes:
-        columns += [f"ms, batch {batch_size}", "speed"]
-    return columns
+def console(summary: Summary) -> Table:
+    """Render the rows as a table that fits its terminal."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if i in (0, 5) else "right", overflow="fold")
+    for row in summary.rows:
+        table.add_row(*_cells(row))
+    return table
 
 
-def _row(record: BenchRecord, info: BackendInfo) -> list[str]:
-    scores = _accuracy(record, info.name)
-    cells = [f"{scores.accuracy:.2%}", f"{scores.f1_weighted:.2%}", f"{scores.loss:.3f}", _changes(record, scores)]
-    cells.append(f"{info.size_bytes / 1e6:.1f}")
-    for batch_size in record.config.batch_sizes:
-        samples = _samples(record, info.name, batch_size)
-        cells += [_milliseconds(spread(samples)), _ratio(speed_ratio(_baseline(record, batch_size), samples))]
-    return [info.name, *cells]
+def comma_separated(summary: Summary) -> str:
+    """Render one line a backend with plain numbers: seconds, bytes, shares."""
+    lines = [_values(row) for row in summary.rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
-def _empty_rows(record: BenchRecord) -> list[list[str]]:
-    return [[s.backend, *["–"] * (len(_header(record)) - 1)] for s in record.skipped]
-
-
-def _verdict(record: BenchRecord) -> str:
-    """Say what shipping the exporter's choice brings and costs, compared with the baseline."""
-    info = next((b for b in record.backends if b.artifact == record.chosen and b.device == "cpu"), None)
-    if info is None:
-        return ""
-    folder = record.config.run_dir / "export" / info.artifact
-    reference = _baseline_name(record)
-    if info.name == reference:
-        return f"Ship `{folder}` ({info.size_bytes / 1e6:.1f} MB)."
-    scores, before = _accuracy(record, info.name), _accuracy(record, reference)
-    batch_size = record.config.batch_sizes[0]
-    ratio = speed_ratio(_baseline(record, batch_size), _samples(record, info.name, batch_size))
+def method(record: BenchRecord, summary: Summary) -> str:
+    """Say how it was measured, and on what."""
+    environment, config = record.environment, record.config
+    again = f", {ratio(summary.again_single)}" if summary.again_single else ""
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    gpu = f", {environment.gpu}" if environment.gpu else ""
+    sets = f" with {', '.join(environment.instruction_sets)}" if environment.instruction_sets else ""
     return (
-        f"Ship `{folder}`: {_ratio(ratio)} the speed of `{reference}` at batch {batch_size}, "
-        f"{100 * (scores.accuracy - before.accuracy):+.2f} points of accuracy on {scores.reviews} reviews, "
-        f"{info.size_bytes / 1e6:.1f} MB."
+        f"Every backend in a process of its own, {environment.threads} threads each, all started anew "
+        f"{config.restarts} times, asked in turns in random order after warming up until steady. One by one: median "
+        f"[quartiles] of {config.restarts} × {config.calls} reviews, text to label, drawn at random; bulk: all "
+        f"{len(record.labels):,} evaluation reviews in the batches that suit the backend best. Speed: times faster "
+        f"than `{record.reference}`, with an interval of 99 %. The reference against a second process of it{again}: "
+        f"differences below {summary.single_floor:.1%} one by one, {summary.bulk_floor:.1%} in bulk, cannot be told "
+        "apart. Change of accuracy: against the reference, on the same reviews, with intervals that hold together with "
+        "95 %.\n\n"
+        f"{environment.cpu}{sets}, {environment.usable_cores} usable cores{gpu}, {environment.system}; {versions}."
     )
+
+
+def _partial(record: BenchRecord) -> str:
+    return "" if record.is_complete else "**Partial: the benchmark did not finish.**"
+
+
+def _cells(row: Row) -> list[str]:
+    scores, latency, bulk = row.accuracy, row.latency, row.throughput
+    return [
+        row.info.name + " (peer)" * row.info.is_peer,
+        f"{scores.accuracy:.2%}" if scores else NOT_MEASURED,
+        change(scores.change).replace(" points", "") if scores and scores.change else NOT_MEASURED,
+        _milliseconds(latency.total_s) if latency else NOT_MEASURED,
+        ratio(latency.speed) if latency else NOT_MEASURED,
+        latency.verdict if latency else "",
+        f"{bulk.reviews_per_s:.1f}" if bulk else NOT_MEASURED,
+        ratio(bulk.speed) if bulk else NOT_MEASURED,
+        f"{row.info.size_bytes / 1e6:.1f}" if row.info.size_bytes else NOT_MEASURED,
+        f"{row.start.total_s:.1f}" if row.start else NOT_MEASURED,
+        f"{latency.attainable:.0%}" if latency and latency.attainable is not None else NOT_MEASURED,
+    ]
+
+
+def _values(row: Row) -> dict[str, object]:
+    scores, latency, bulk, start, memory = row.accuracy, row.latency, row.throughput, row.start, row.memory
+    return {
+        "backend": row.info.name,
+        "is_peer": row.info.is_peer,
+        "size_bytes": row.info.size_bytes,
+        "packages_bytes": row.info.packages_bytes,
+        "reviews": scores.reviews if scores else None,
+        "accuracy": scores.accuracy if scores else None,
+        "f1_weighted": scores.f1_weighted if scores else None,
+        "loss": scores.loss if scores else None,
+        "calibration_error": scores.calibration_error if scores else None,
+        "brier": scores.brier if scores else None,
+        "accuracy_change": scores.change.change if scores and scores.change else None,
+        "accuracy_change_low": scores.change.lower if scores and scores.change else None,
+        "accuracy_change_high": scores.change.upper if scores and scores.change else None,
+        "harmful": scores.change.harmful if scores and scores.change else None,
+        "helpful": scores.change.helpful if scores and scores.change else None,
+        "mcnemar_p": scores.mcnemar_p if scores else None,
+        **_latency_values(latency),
+        "bulk_reviews_per_s": bulk.reviews_per_s if bulk else None,
+        "bulk_tokens_per_s": bulk.tokens_per_s if bulk else None,
+        "bulk_batching": bulk.batching if bulk else None,
+        "bulk_speed": bulk.speed.estimate if bulk else None,
+        "bulk_speed_low": bulk.speed.low if bulk else None,
+        "bulk_speed_high": bulk.speed.high if bulk else None,
+        "cost_per_million": bulk.cost_per_million if bulk else None,
+        "cold_start_s": start.total_s if start else None,
+        "peak_bytes": memory.peak_bytes if memory else None,
+        "growth_bytes_per_call": row.growth_bytes.estimate if row.growth_bytes else None,
+    }
+
+
+def _latency_values(latency: Latency | None) -> dict[str, object]:
+    names = ("latency_s", "p90_s", "p95_s", "p99_s", "tokenise_s", "run_s", "speed", "speed_low", "speed_high")
+    if latency is None:
+        return {**dict.fromkeys(names), "verdict": None}
+    tails = {tail.name: tail.value_s for tail in latency.tails}
+    speed = (latency.speed.estimate, latency.speed.low, latency.speed.high)
+    values = (latency.total_s.median, tails["p90"], tails["p95"], tails["p99"], latency.tokenise_s, latency.run_s)
+    return {**dict(zip(names, (*values, *speed), strict=True)), "verdict": latency.verdict}
 
 
 def _skipped(record: BenchRecord) -> str:
     return "\n".join(
         ["Not measured:", "", *(f"- `{s.backend}`: {s.reason}" for s in record.skipped)] if record.skipped else []
-    )
-
-
-def _method(record: BenchRecord) -> str:
-    environment = record.environment
-    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
-    gpu = f", {environment.gpu}" if environment.gpu else ""
-    return (
-        f"Scores: on {len(record.labels):,} evaluation reviews. "
-        f"Times: median [quartiles] of {record.config.calls} calls, texts in, logits out, on reviews drawn at random; "
-        f"every backend in a process of its own, {environment.threads} threads each, in interleaved random order. "
-        f"Speed: times faster than `{_baseline_name(record)}`, call by call. "
-        f"Worse / better: answers that it has right and this one wrong, and the reverse.\n\n"
-        f"{environment.cpu}, {environment.usable_cores} cores{gpu}, {environment.system}; {versions}."
     )
 
 
@@ -93,31 +167,5 @@ def _table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _baseline_name(record: BenchRecord) -> str:
-    names = [info.name for info in record.backends]
-    return BASELINE if BASELINE in names else names[0]
-
-
-def _baseline(record: BenchRecord, batch_size: int) -> tuple[float, ...]:
-    return _samples(record, _baseline_name(record), batch_size)
-
-
-def _samples(record: BenchRecord, backend: str, batch_size: int) -> tuple[float, ...]:
-    return next(t.samples_s for t in record.timings if (t.backend, t.batch_size) == (backend, batch_size))
-
-
-def _accuracy(record: BenchRecord, backend: str) -> Accuracy:
-    return next(scores for scores in record.accuracies if scores.backend == backend)
-
-
-def _changes(record: BenchRecord, scores: Accuracy) -> str:
-    worse, better = count_changes(_accuracy(record, _baseline_name(record)).predicted, scores.predicted, record.labels)
-    return f"{worse} / {better}"
-
-
 def _milliseconds(seconds: Spread) -> str:
     return f"{seconds.median * 1e3:.1f} [{seconds.low * 1e3:.1f}, {seconds.high * 1e3:.1f}]"
-
-
-def _ratio(ratio: Spread) -> str:
-    return f"{ratio.median:.2f}× [{ratio.low:.2f}, {ratio.high:.2f}]"

@@ -1,4 +1,8 @@
-"""What a benchmark measured: flat rows, each complete in itself, with every raw sample."""
+"""What a benchmark measured: flat rows, each complete in itself, with every raw sample. Statistics are derived.
+
+A generation is the time between two restarts of all processes: what a process draws at its start, such as where its
+memory lies, is drawn anew in each.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config import BenchConfig
+from exporter.budget import AccuracyChange
 
 
 @dataclass(frozen=True)
@@ -15,8 +20,13 @@ class BackendInfo:
     name: str
     artifact: str
     device: str
+    precision: str
     size_bytes: int
     """Of all that has to be on disk to serve it, but for the installed packages."""
+    packages_bytes: int
+    """Of the installed packages that it needs, with theirs."""
+    is_peer: bool = False
+    """Whether it is another tool's, to be compared and not to be shipped."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,27 @@ class Skipped:
 
     backend: str
     reason: str
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How right a backend is about one class."""
+
+    label: str
+    reviews: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class LengthScores:
+    """How right a backend is about reviews of `least` to `most` tokens."""
+
+    least: int
+    most: int
+    reviews: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -37,20 +68,116 @@ class Accuracy:
     f1_weighted: float
     loss: float
     """Mean negative log-likelihood of the true label, in nats."""
+    calibration_error: float
+    """Expected calibration error, 15 bins, from 0 to 1."""
+    brier: float
+    classes: tuple[ClassScores, ...]
+    lengths: tuple[LengthScores, ...]
+    change: AccuracyChange | None
+    """Against the reference, on the same reviews; None for the reference."""
+    mcnemar_p: float | None
+    """Of the exact two-sided test that as many answers turn wrong as right."""
     predicted: tuple[int, ...]
     """The index of the label given to each review, in the order of the evaluation file."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How long a backend took for each call with `batch_size` reviews, from texts to logits on the host.
+class Single:
+    """One backend's calls with one review each in one generation, from text to label.
 
-    Sample i of every backend is the time for the same reviews, taken in the same round.
+    Sample i of every backend is the same review, asked in the same round.
     """
 
     backend: str
-    batch_size: int
+    generation: int
+    warmup_calls: int
+    """Until its times were steady; not among the samples."""
+    tokens: tuple[int, ...]
+    """Of each call's review, as the classifier reads it."""
+    total_s: tuple[float, ...]
+    tokenise_s: tuple[float, ...]
+    """Text to token ids; empty for a peer, into which nobody looks."""
+    run_s: tuple[float, ...]
+    """Token ids to logits on the host; the rest of the total is label and probability."""
+    rss_bytes: tuple[int, ...]
+    """Resident memory of the process after each call."""
+    largest_gap: float
+    """Between a probability answered here and in the accuracy pass."""
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """One backend's scoring of the evaluation reviews in one generation, part by part.
+
+    Part i of every backend holds the same reviews, scored in the same round.
+    """
+
+    backend: str
+    generation: int
+    batching: str
+    """How many reviews or tokens went into a batch: what was fastest for this backend."""
+    reviews: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """Without padding."""
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One backend's calls with `batch` texts of exactly `length` tokens: the model alone, no tokeniser."""
+
+    backend: str
+    batch: int
+    length: int
     samples_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """One new process from its start to its first answer."""
+
+    backend: str
+    total_s: float
+    """As whoever started the process sees it, interpreter included."""
+    import_s: float
+    load_s: float
+    first_s: float
+    """The first review, text to label."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process of a backend took, all generations' largest."""
+
+    backend: str
+    loaded_bytes: int
+    """Resident after loading."""
+    peak_bytes: int
+    """Most ever resident."""
+    gpu_bytes: int | None
+    """Most ever allocated on the GPU, by PyTorch's count; None where that cannot be told."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What this machine can do at most, measured at the model's own shapes."""
+
+    precision: str
+    flops: float
+    """Operations a second of the fastest matrix product."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The bounds that no backend can beat here."""
+
+    limits: tuple[Limit, ...]
+    bytes_per_s: float
+    """Of reading memory."""
+    flops_per_token: float
+    """Multiplications and additions of the model's constant products for one token."""
+    flops_per_token_squared: float
+    """And those of attention, for one token and every token that it looks at."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +186,7 @@ class Environment:
 
     system: str
     cpu: str
+    instruction_sets: tuple[str, ...]
     usable_cores: int
     threads: int
     """What every backend was allowed to use."""
@@ -70,21 +198,36 @@ class Environment:
 class BenchRecord:
     """What a benchmark did and measured."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "python -m bench"
 
     config: BenchConfig
+    is_complete: bool
+    """False while it runs, and for good where it was interrupted."""
     export_sha256: str
     """Of the `export.json` that was measured."""
     chosen: str
     """The artifact that the exporter chose."""
+    accept_undecided: bool
+    """Whether the export was told to ship int8 even if the reviews are too few to tell."""
     labels: tuple[int, ...]
     """The true label of each evaluation review, as an index into `label_names`."""
     label_names: tuple[str, ...]
+    reference: str
+    """The backend that speed and accuracy are compared with."""
+    again: str | None
+    """A second process of the reference: what differs between the two is noise."""
     environment: Environment
+    machine: Machine | None
     backends: tuple[BackendInfo, ...]
     skipped: tuple[Skipped, ...]
     accuracies: tuple[Accuracy, ...]
-    timings: tuple[Timing, ...]
+    singles: tuple[Single, ...]
+    bulks: tuple[Bulk, ...]
+    grids: tuple[Grid, ...]
+    cold_starts: tuple[ColdStart, ...]
+    memories: tuple[Memory, ...]
+    own_tokens: tuple[int, ...]
+    """Tokens of the texts of `--texts`."""
     duration_s: float
     finished_at: str

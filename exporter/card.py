@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.artifacts import Artifact, Candidate, Comparison
-from exporter.graph import instruction_sets
 from exporter.select import points
+from exporter.target import instruction_sets
 from trainer.run import TrainRecord
 from trainer.sources import Source
 

@@ -28,7 +28,7 @@ from exporter.card import CARD, Facts, render
 from exporter.config import ExportConfig, Quantize
 from exporter.convert import convert
 from exporter.golden import write_golden
-from exporter.graph import fuse, instruction_sets, split_gemm, sums_bytes_exactly, to_half, write_metadata
+from exporter.graph import fuse, split_gemm, to_half, write_metadata
 from exporter.ladder import Gate, climb, recipes, say, variations
 from exporter.merge import merge
 from exporter.probabilities import FloatArray
@@ -37,6 +37,7 @@ from exporter.reference import TorchClassifier
 from exporter.runtime import BATCH_TOKENS
 from exporter.select import choose
 from exporter.stage import Stage, copy_around_model
+from exporter.target import instruction_sets, sums_bytes_exactly
 from exporter.verify import SAME_ANSWERS, SAME_HALVES
 from exporter.weights import check_ranges, check_weights
 from exporter.worker import Worker

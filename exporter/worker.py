@@ -13,11 +13,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from exporter.probabilities import FloatArray
 from trainer.encoding import Encoded
 from trainer.errors import UserError
+
+R = TypeVar("R")
 
 
 class Form(Protocol):
@@ -42,7 +44,7 @@ class Worker:
         UserError: it cannot be loaded here.
     """
 
-    def __init__(self, name: str, load: Callable[[], Form], threads: int) -> None:
+    def __init__(self, name: str, load: Callable[[], Any], threads: int) -> None:
         self._name = name
         context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
         self._pipe, theirs = context.Pipe()
@@ -54,19 +56,24 @@ class Worker:
         theirs.close()
         self._receive()
 
+    def call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return what `function`, of a module, returns for the form and `arguments` in the other process."""
+        with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving
+            self._pipe.send((function, arguments))
+        answer: R = self._receive()
+        return answer
+
     def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> FloatArray:
         """Return the logits of `texts`; see `Form.logits`."""
-        answer: FloatArray = self._ask("logits", texts, batch_tokens)
-        return answer
+        return self.call(_logits, texts, batch_tokens)
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of encoded texts in one batch; see `Form.run`."""
-        answer: FloatArray = self._ask("run", batch, length)
-        return answer
+        return self.call(_run, batch, length)
 
     def time(self, texts: Sequence[str]) -> float:
         """Return the seconds that it takes for `texts` as one batch, measured inside its process."""
-        return float(self._ask("time", texts))
+        return self.call(timed_call, texts)
 
     def is_alive(self) -> bool:
         """Tell whether the process still runs."""
@@ -79,11 +86,6 @@ class Worker:
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
-
-    def _ask(self, *question: Any) -> Any:
-        with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving
-            self._pipe.send(question)
-        return self._receive()
 
     def _receive(self) -> Any:
         try:
@@ -106,7 +108,15 @@ def timed_call(form: Form, texts: Sequence[str], clock: Callable[[], float] = ti
     return clock() - start
 
 
-def _serve(pipe: Connection, name: str, load: Callable[[], Form], threads: int) -> None:
+def _logits(form: Form, texts: Sequence[str], batch_tokens: int | None) -> FloatArray:
+    return form.logits(texts, batch_tokens=batch_tokens)
+
+
+def _run(form: Form, batch: Sequence[Encoded], length: int | None) -> FloatArray:
+    return form.run(batch, length)
+
+
+def _serve(pipe: Connection, name: str, load: Callable[[], Any], threads: int) -> None:
     """Load the form and answer questions until the other end closes."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[variable] = str(threads)
@@ -114,13 +124,8 @@ def _serve(pipe: Connection, name: str, load: Callable[[], Form], threads: int) 
         form = load()
         pipe.send("ready")
         while True:
-            match pipe.recv():
-                case "logits", texts, batch_tokens:
-                    pipe.send(form.logits(texts, batch_tokens=batch_tokens))
-                case "run", batch, length:
-                    pipe.send(form.run(batch, length))
-                case "time", texts:
-                    pipe.send(timed_call(form, texts))
+            function, arguments = pipe.recv()
+            pipe.send(function(form, *arguments))
     except (EOFError, ConnectionError):
         pass  # the parent is done, or gone
     except UserError as error:

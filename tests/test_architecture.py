@@ -13,7 +13,17 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
 SURFACE = {
     "trainer": {"adopt", "config", "data", "encoding", "errors", "flags", "records", "run", "sources"},
-    "exporter": {"artifacts", "budget", "checksums", "probabilities", "reference", "runtime", "timing", "worker"},
+    "exporter": {
+        "artifacts",
+        "budget",
+        "checksums",
+        "probabilities",
+        "reference",
+        "runtime",
+        "target",
+        "timing",
+        "worker",
+    },
 }
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 

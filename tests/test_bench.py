@@ -2,184 +2,529 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import os
+import random
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from toys import INTERRUPTED, start
+from bench_records import AGAIN, REFERENCE, make_record
+from toys import INTERRUPTED, start, write_csv
 
 import bench.__main__
+import bench.run
+from bench import measure
 from bench.accuracy import score
-from bench.backends import SPECS, choose_specs, load_backend, why_unusable
+from bench.against import compare, load_earlier, refuse_worse
+from bench.backends import PEERS, SPECS, choose_specs, load_backend, why_unusable
+from bench.cold import cold_start
 from bench.config import BenchConfig
-from bench.report import render
-from bench.results import Accuracy, BackendInfo, BenchRecord, Environment, Skipped, Timing
+from bench.environment import packages_bytes
+from bench.limits import measure_machine, product_shapes
+from bench.measure import best_batchings, rounds, timed, warm_up
+from bench.report import comma_separated, markdown
+from bench.results import BenchRecord
 from bench.run import bench as run_bench
+from bench.summary import Summary, expected_percentile, summarise
+from bench.verdict import recommend
 from exporter.artifacts import load_export
-from exporter.budget import count_changes
+from exporter.budget import count_changes, paired_interval
 from exporter.checksums import IntegrityError
+from exporter.probabilities import softmax
+from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
+QUICK = ["--restarts", "1", "--calls", "3", "--grid-calls", "0"]
 
 
 def test_changes_by_hand() -> None:
     assert count_changes([0, 0, 0, 1, 0], [0, 1, 1, 0, 1], truth=[0, 0, 1, 1, 2]) == (2, 1)
 
 
-def test_a_confident_mistake_costs_what_it_should() -> None:
-    assert score("x", np.float32([[0, 40], [0, 1]]), [0, 1]).loss == pytest.approx((40 + np.log(1 + np.exp(-1))) / 2)
+class TestScores:
+    LOGITS = np.log(np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]]))
 
-
-def test_scores_are_those_of_scikit_learn() -> None:
-    logits = np.log(np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2]]))
-    scores = score("x", logits, [0, 1, 2])
-    assert (scores.reviews, scores.predicted) == (3, (0, 1, 0))
-    assert scores.accuracy == pytest.approx(2 / 3)
-    assert scores.f1_weighted == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert scores.loss == pytest.approx(-np.log([0.7, 0.6, 0.2]).mean(), abs=1e-6)
-
-
-def make_record() -> BenchRecord:
-    """A record by hand: int8 is twice as fast, turns one answer wrong and two right."""
-    names = ["pytorch-fp32-cpu", "onnx-int8-cpu"]
-    answers = {names[0]: (0, 0, 0, 1), names[1]: (0, 1, 1, 0)}
-    return BenchRecord(
-        config=BenchConfig(run_dir=Path("runs/x"), batch_sizes=(1,), calls=3),
-        export_sha256="0",
-        chosen="onnx-int8",
-        labels=(0, 1, 1, 1),
-        label_names=("no", "yes"),
-        environment=Environment("Linux x86_64", "A CPU", 4, 2, None, {"onnxruntime": "1.2"}),
-        backends=(
-            BackendInfo(names[0], "pytorch-fp32", "cpu", 268_000_000),
-            BackendInfo(names[1], "onnx-int8", "cpu", 67_400_000),
-        ),
-        skipped=(Skipped("onnx-fp32-cuda", "no CUDA device"),),
-        accuracies=(
-            Accuracy(names[0], 4, 0.5, 0.45, 0.7, answers[names[0]]),
-            Accuracy(names[1], 4, 0.75, 0.74, 0.6, answers[names[1]]),
-        ),
-        timings=(Timing(names[0], 1, (0.020, 0.022, 0.024)), Timing(names[1], 1, (0.010, 0.011, 0.012))),
-        duration_s=1.0,
-        finished_at="2026-01-01T00:00:00+00:00",
-    )
-
-
-class TestReport:
-    def test_the_table_says_what_the_record_holds(self) -> None:
-        header, rule, *rows = render(make_record()).splitlines()[:5]
-        assert [cell.strip() for cell in header.split("|")[1:7]] == [
-            "backend", "accuracy", "weighted F1", "loss", "worse / better", "MB"
+    def test_they_are_those_of_scikit_learn(self) -> None:
+        scores = score("x", self.LOGITS, [0, 1, 2, 2], "abc", [5, 6, 7, 8], reference=None)
+        assert (scores.reviews, scores.predicted) == (4, (0, 1, 0, 2))
+        assert scores.accuracy == pytest.approx(3 / 4)
+        assert scores.f1_weighted == pytest.approx((2 / 3 + 1 + 2 * 2 / 3) / 4)
+        assert scores.loss == pytest.approx(-np.log([0.7, 0.6, 0.2, 0.6]).mean(), abs=1e-6)
+        assert [(c.label, c.reviews, c.precision, c.recall) for c in scores.classes] == [
+            ("a", 1, 0.5, 1), ("b", 1, 1, 1), ("c", 2, 1, 0.5)
         ]  # fmt: skip
-        assert set(rule) == set("|-:")
-        assert [cell.strip() for cell in rows[1].split("|")[1:-1]] == [
-            "onnx-int8-cpu", "75.00%", "74.00%", "0.600", "1 / 2", "67.4", "11.0 [10.5, 11.5]", "2.00× [2.00, 2.00]"
+        assert (scores.change, scores.mcnemar_p) == (None, None)
+
+    def test_a_confident_mistake_costs_what_it_should(self) -> None:
+        scores = score("x", np.float32([[0, 40], [0, 1]]), [0, 1], "ab", [1, 2], reference=None)
+        assert scores.loss == pytest.approx((40 + np.log(1 + np.exp(-1))) / 2)
+
+    def test_changes_are_counted_against_the_reference(self) -> None:
+        scores = score("x", self.LOGITS, [0, 1, 2, 2], "abc", [5, 6, 7, 8], reference=[1, 1, 2, 2], tried=1)
+        assert scores.change
+        assert (scores.change.harmful, scores.change.helpful, scores.mcnemar_p) == (1, 1, 1.0)
+        assert (scores.change.lower, scores.change.upper) == paired_interval(1, 1, 4, 1.959963984540054)
+
+    def test_lengths_are_cut_into_parts_of_equally_many_reviews(self) -> None:
+        logits = np.eye(2, dtype=np.float32)[[0, 0, 1, 1, 0, 1, 0, 1]]
+        scores = score("x", logits, [0, 1] * 4, "ab", [3, 3, 9, 10, 20, 21, 30, 40], reference=None)
+        assert [(part.least, part.most, part.reviews) for part in scores.lengths] == [
+            (3, 9, 3), (10, 20, 2), (21, 30, 2), (31, 40, 1)
         ]  # fmt: skip
-        assert "1.00× [1.00, 1.00]" in rows[0]
-        assert len({len(line) for line in (header, rule, *rows)}) == 1
+        assert [part.accuracy for part in scores.lengths] == pytest.approx([1 / 3, 1, 1, 1])
 
-    def test_the_verdict_names_folder_speed_accuracy_and_size(self) -> None:
-        assert (
-            "Ship `runs/x/export/onnx-int8`: 2.00× [2.00, 2.00] the speed of `pytorch-fp32-cpu` at batch 1, "
-            "+25.00 points of accuracy on 4 reviews, 67.4 MB."
-        ) in render(make_record())
 
-    def test_what_was_not_measured_is_a_row_with_its_reason(self) -> None:
-        text = render(make_record())
-        assert "- `onnx-fp32-cuda`: no CUDA device" in text
-        (row,) = [line for line in text.splitlines() if line.startswith("| onnx-fp32-cuda")]
-        assert {cell.strip() for cell in row.split("|")[2:-1]} == {"–"}
+class FakeForm:
+    """Answers class 1, in a time that the test decides by moving the clock."""
 
-    def test_without_the_usual_baseline_the_first_backend_is_it(self) -> None:
+    def __init__(self, encoder: Encoder, clock: list[float]) -> None:
+        self.encoder, self.clock = encoder, clock
+
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
+        self.clock[0] += 10 if batch_tokens == 1 else 1
+        return np.float32([[0, 1]] * len(texts))
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:
+        self.clock[0] += 0.25 * sum(len(e) for e in batch) if length is None else length
+        return np.float32([[0, 1]] * len(batch))
+
+
+class Here:
+    """Stands in for a worker, in this process."""
+
+    def __init__(self, form: Any) -> None:
+        self.form = form
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(self.form, *arguments)
+
+
+class TestMeasuring:
+    @pytest.fixture
+    def form(self, checkpoint: Path) -> FakeForm:
+        return FakeForm(Encoder.load(checkpoint, 24, "head", 0), [0.0])
+
+    def test_a_call_is_split_into_tokenising_running_and_the_rest(self, form: FakeForm) -> None:
+        def clock() -> float:
+            form.clock[0] += 0.5
+            return form.clock[0]
+
+        call = timed(form, "soup bread", clock)
+        assert (call.tokenise_s, call.run_s, call.total_s) == (0.5, 0.25 * 4 + 0.5, 2.5)
+        assert call.probabilities == pytest.approx(softmax(np.float32([[0, 1]]))[0])
+        assert call.rss_bytes > 1e6
+
+    def test_a_peer_is_timed_as_a_whole(self) -> None:
+        class Pipeline:
+            def score(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
+                assert (list(texts), batch_size) == (["soup"], 1)
+                return np.float32([[0, 1]])
+
+        call = timed(Pipeline(), "soup")
+        assert (call.tokenise_s, call.run_s) == (None, None)
+        assert call.total_s > 0
+
+    def test_the_grid_times_the_model_alone_at_exactly_that_length(self, form: FakeForm) -> None:
+        assert measure.batch_time(form, "soup bread", 3, 17, lambda: form.clock[0]) == 17
+
+    def test_warming_up_ends_when_times_are_steady(self) -> None:
+        class Cooling:
+            def __init__(self, steady_after: int) -> None:
+                self.calls, self.steady_after = 0, steady_after
+
+            def call(self, *_: object) -> measure.Call:
+                self.calls += 1
+                seconds = 1 + max(0, self.steady_after - self.calls)
+                return measure.Call(seconds, None, None, 0, ())
+
+        assert warm_up(Cooling(0), "x") == 10
+        assert warm_up(Cooling(12), "x") == 20
+        assert warm_up(Cooling(10**6), "x") <= measure.MOST_WARMUP + measure.WINDOW
+
+    def test_the_fastest_batching_is_chosen(self, form: FakeForm, monkeypatch: pytest.MonkeyPatch) -> None:
+        def scored(form: FakeForm, texts: Sequence[str], setting: int) -> measure.Part:
+            before = form.clock[0]
+            logits = form.logits(texts, batch_tokens=setting)
+            return measure.Part(form.clock[0] - before + setting / 1e5, logits)
+
+        monkeypatch.setattr(measure, "scored", scored)
+        assert best_batchings({"x": Here(form)}, ["soup"] * 3, random.Random(0)) == {"x": "2,048 tokens"}
+
+    def test_all_are_asked_the_same_in_interleaved_rounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measure, "SETTLE_S", 0)
+        asked: list[tuple[str, int]] = []
+
+        def ask(name: str, task: int) -> int:
+            asked.append((name, task))
+            return 10 * task
+
+        workers = {name: Here(name) for name in "abc"}
+        answers = rounds(workers, [(i,) for i in range(8)], ask, random.Random(0))
+        assert answers == {name: [10 * i for i in range(8)] for name in "abc"}
+        in_turns = [asked[i : i + 3] for i in range(0, len(asked), 3)]
+        assert all({name for name, _ in turn} == set("abc") and len({t for _, t in turn}) == 1 for turn in in_turns)
+        assert len({tuple(name for name, _ in turn) for turn in in_turns}) > 2
+
+
+class TestSummary:
+    def test_the_reference_is_compared_with_itself_and_a_second_process_gives_the_noise(self) -> None:
+        summary = summarise(make_record())
+        first = summary.rows[0]
+        assert first.info.name == REFERENCE
+        assert first.latency
+        assert (first.latency.speed.low, first.latency.speed.high, first.latency.verdict) == (1, 1, "cannot tell")
+        assert summary.again_single
+        assert summary.again_single.low < 1 < summary.again_single.high
+        assert summary.single_floor >= max(0.02, summary.again_single.high - 1)
+
+    def test_parts_add_up_and_percentiles_need_their_samples(self) -> None:
+        row = summarise(make_record()).row("onnx-int8-cpu")
+        assert row
+        assert row.latency
+        assert row.latency.calls == 150
+        parts = (row.latency.tokenise_s, row.latency.run_s, row.latency.rest_s)
+        assert sum(p for p in parts if p is not None) == pytest.approx(row.latency.total_s.median, rel=0.2)
+        assert [(tail.name, tail.value_s is None) for tail in row.latency.tails] == [
+            ("p90", False), ("p95", False), ("p99", True)
+        ]  # fmt: skip
+
+    def test_the_share_of_the_attainable_is_the_rooflines(self) -> None:
+        """One backend, one call of 100 tokens: 2e6 operations a token and 1e3 a pair, at 1e9 a second, in 0.5 s."""
         record = make_record()
-        text = render(replace(record, backends=record.backends[1:]))
-        assert "times faster than `onnx-int8-cpu`" in text
-        assert "Ship `runs/x/export/onnx-int8` (67.4 MB)." in text
+        machine = replace(
+            record.machine,  # type: ignore[type-var]
+            limits=(replace(record.machine.limits[0], flops=1e9),),  # type: ignore[union-attr]
+            flops_per_token=2e6,
+            flops_per_token_squared=1e3,
+            bytes_per_s=1e12,
+        )
+        single = replace(record.singles[0], tokens=(100,), total_s=(0.6,), tokenise_s=(0.05,), run_s=(0.5,))
+        one = replace(record, machine=machine, singles=(single,), again=None, bulks=())
+        row = summarise(one).row(single.backend)
+        assert row
+        assert row.latency
+        assert row.latency.attainable == pytest.approx((2e6 * 100 + 1e3 * 100**2) / 1e9 / 0.5)
+        slow = replace(machine, bytes_per_s=row.info.size_bytes / 0.4)
+        row = summarise(replace(one, machine=slow)).row(single.backend)
+        assert row
+        assert row.latency
+        assert row.latency.attainable == pytest.approx(0.4 / 0.5)  # reading the weights is the bound
 
-    def test_a_record_round_trips(self, tmp_path: Path) -> None:
-        write_record(tmp_path / "bench.json", make_record())
-        assert read_record(tmp_path / "bench.json", BenchRecord) == make_record()
+    def test_an_interrupted_record_is_compared_where_both_have_samples(self) -> None:
+        record = make_record()
+        cut = tuple(s for s in record.singles if s.generation < 2 or s.backend == REFERENCE)
+        summary = summarise(replace(record, singles=cut, bulks=(), accuracies=(), is_complete=False))
+        row = summary.row("onnx-int8-cpu")
+        assert row
+        assert row.latency
+        assert row.latency.calls == 60
+        assert math.isfinite(row.latency.speed.high)
+        assert row.throughput is None
+        without = [s for s in record.singles if s.backend != REFERENCE]
+        assert all(row.latency is None for row in summarise(replace(record, singles=tuple(without))).rows)
+
+    def test_users_lengths_decide_the_expected_percentile(self) -> None:
+        tokens = list(range(10, 110))
+        seconds = [n / 1000 for n in tokens]
+        assert expected_percentile(tokens, seconds, [20] * 50, 0.95) == pytest.approx(0.022, abs=0.003)
+        assert expected_percentile(tokens, seconds, [20] * 90 + [100] * 10, 0.95) == pytest.approx(0.1, abs=0.003)
+        assert expected_percentile(tokens, seconds, [5000], 0.95) == pytest.approx(0.109, abs=0.001)
+
+
+def verdict_of(record: BenchRecord, **limits: Any) -> Any:
+    record = replace(record, config=replace(record.config, **limits))
+    return recommend(record, summarise(record))
+
+
+class TestVerdict:
+    def test_the_fastest_within_the_limits_is_named_with_what_it_costs_and_brings(self) -> None:
+        found = verdict_of(make_record(), price_per_hour=0.5)
+        assert found.backend == "onnx-int8-cpu"
+        assert re.fullmatch(
+            r"Ship `onnx-int8`: 2\.\d\d× \[.*\] the speed of `pytorch-fp32-cpu`, accuracy \+0\.20 points \[.*\], "
+            r"67\.9 MB, \d+\.\d\d per million reviews\.",
+            found.sentence,
+        )
+        assert any(line.startswith("`onnx-fp32-cpu`: 2.") and "slower" in line for line in found.rejected)
+
+    @pytest.mark.parametrize(
+        ("limits", "ships", "why_not_int8"),
+        [
+            ({"max_size_mb": 60.0}, None, "67.9 MB, above `--max-size-mb 60`"),
+            ({"max_drop": 0.1}, "onnx-fp32-cpu", "2,000 reviews cannot tell whether it stays within 0.1 points"),
+            ({"max_p95_ms": 1.0}, None, "above `--max-p95-ms 1`"),
+            ({"max_p95_ms": 1000.0}, "onnx-int8-cpu", ""),
+            ({"device": "cuda"}, None, ""),
+        ],
+    )
+    def test_limits_are_kept(self, limits: dict[str, Any], ships: str | None, why_not_int8: str) -> None:
+        found = verdict_of(make_record(), **limits)
+        assert found.backend == ships
+        assert not why_not_int8 or any(
+            line.startswith("`onnx-int8-cpu`") and why_not_int8 in line for line in found.rejected
+        )
+
+    def test_what_loses_more_than_the_budget_is_not_shipped(self) -> None:
+        record = make_record()
+        changed = tuple(
+            replace(a, change=replace(a.change, lower=-0.03, change=-0.02, upper=-0.01))
+            if a.backend == "onnx-int8-cpu" and a.change
+            else a
+            for a in record.accuracies
+        )
+        found = verdict_of(replace(record, accuracies=changed))
+        assert found.backend == "onnx-fp32-cpu"
+        assert "accuracy -2.00 points [-3.00, -1.00], beyond the 0.5 points of `--max-drop`" in found.rejected[0]
+
+    def test_undecided_is_shipped_where_the_export_was_told_to(self) -> None:
+        record = replace(make_record(), accept_undecided=True)
+        assert verdict_of(record, max_drop=0.1).backend == "onnx-int8-cpu"
+
+    def test_of_two_that_cannot_be_told_apart_the_smaller_is_shipped(self) -> None:
+        record = make_record()
+        same = {s.generation: s for s in record.singles if s.backend == "onnx-int8-cpu"}
+        singles = tuple(
+            replace(same[s.generation], backend=s.backend) if s.backend == "onnx-fp32-cpu" else s
+            for s in record.singles
+        )
+        found = verdict_of(replace(record, singles=singles))
+        assert found.backend == "onnx-int8-cpu"
+        assert "`onnx-fp32-cpu`: not clearly faster, and larger: 268.7 MB" in found.rejected
+
+
+class TestReports:
+    @pytest.fixture
+    def summary(self) -> Summary:
+        return summarise(make_record())
+
+    def test_markdown_says_what_the_record_holds(self, summary: Summary) -> None:
+        record = make_record()
+        text = markdown(record, summary, recommend(record, summary))
+        assert text.startswith("Ship `onnx-int8`")
+        for row in summary.rows:
+            (line,) = [line for line in text.splitlines() if line.startswith(f"| {row.info.name}")]
+            assert row.accuracy
+            assert f"{row.accuracy.accuracy:.2%}" in line
+        assert "- `pytorch-fp32-cuda`: no CUDA device" in text
+        assert "all started anew 5 times" in text
+        table = [line for line in text.splitlines() if line.startswith("|")]
+        assert len({len(line) for line in table}) == 1
+
+    def test_a_partial_record_says_so(self, summary: Summary) -> None:
+        record = replace(make_record(), is_complete=False)
+        assert markdown(record, summary, recommend(record, summary)).startswith("**Partial")
+
+    def test_csv_has_plain_numbers(self, summary: Summary) -> None:
+        rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
+        assert [row["backend"] for row in rows] == [row.info.name for row in summary.rows]
+        int8 = next(row for row in rows if row["backend"] == "onnx-int8-cpu")
+        found = summary.row("onnx-int8-cpu")
+        assert found
+        assert found.latency
+        assert float(int8["latency_s"]) == found.latency.total_s.median
+        assert float(int8["speed_low"]) < float(int8["speed"]) < float(int8["speed_high"])
+        assert int8["p99_s"] == ""
+
+
+class TestOverTime:
+    def test_the_same_record_is_no_worse(self) -> None:
+        differences = compare(make_record(), make_record(1))
+        assert not any(d.is_slower or d.is_less_accurate for d in differences if d.backend != "x")
+        refuse_worse(differences, Path("old.json"))
+
+    def test_a_backend_that_became_slower_or_less_accurate_is_named(self) -> None:
+        before = make_record()
+        slow = tuple(
+            replace(s, total_s=tuple(1.3 * t for t in s.total_s)) if s.backend == "onnx-int8-cpu" else s
+            for s in before.singles
+        )
+        wrong = tuple(
+            replace(
+                a, predicted=tuple(1 - p if i < 40 and p == before.labels[i] else p for i, p in enumerate(a.predicted))
+            )
+            if a.backend == "onnx-fp32-cpu"
+            else a
+            for a in before.accuracies
+        )
+        differences = {d.backend: d for d in compare(before, replace(before, singles=slow, accuracies=wrong))}
+        assert [name for name, d in differences.items() if d.is_slower] == ["onnx-int8-cpu"]
+        assert [name for name, d in differences.items() if d.is_less_accurate] == ["onnx-fp32-cpu"]
+        speed = differences["onnx-int8-cpu"].speed
+        assert speed
+        assert speed.estimate == pytest.approx(1 / 1.3)
+        with pytest.raises(UserError, match=r"worse than in `old.json`: `onnx-int8-cpu`") as error:
+            refuse_worse([differences["onnx-int8-cpu"]], Path("old.json"))
+        assert error.value.exit_code == 4
+
+    def test_another_machine_is_refused_unless_told_to(self, tmp_path: Path) -> None:
+        record = make_record()
+        write_record(tmp_path / "bench.json", record)
+        here = replace(record.environment, cpu="Another CPU")
+        with pytest.raises(UserError, match="another machine: cpu Intel"):
+            load_earlier(tmp_path / "bench.json", here, any_machine=False)
+        assert load_earlier(tmp_path / "bench.json", here, any_machine=True) == record
+        assert load_earlier(tmp_path / "bench.json", record.environment, any_machine=False) == record
+
+    def test_other_references_or_reviews_are_not_compared(self) -> None:
+        record = make_record()
+        with pytest.raises(UserError, match="compares with"):
+            compare(record, replace(record, reference="onnx-fp32-cpu"))
+        assert all(d.accuracy is None for d in compare(record, replace(record, labels=record.labels[1:])))
 
 
 class TestBackends:
-    def test_an_unknown_name_is_refused_with_those_there_are(self) -> None:
-        with pytest.raises(UserError, match="no backend `onnx`") as error:
-            choose_specs(["onnx"])
-        assert "onnx-int8-cpu" in error.value.hint
+    def test_unknown_names_are_refused(self) -> None:
+        with pytest.raises(UserError, match="no backend `nope`"):
+            choose_specs(["nope"])
+        assert choose_specs(None) == list(SPECS)
+        assert choose_specs(None, peers=True) == [*SPECS, *PEERS]
 
-    def test_reasons(self, exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reasons(self, exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+        specs = {spec.name: spec for spec in (*SPECS, *PEERS)}
         export = load_export(exported)
-        without_int8 = replace(export, artifacts=export.artifacts[:2])
-        specs = {spec.name: spec for spec in SPECS}
-        assert why_unusable(specs["onnx-int8-cpu"], export, None) is None
-        assert "no `onnx-int8`" in str(why_unusable(specs["onnx-int8-cpu"], without_int8, None))
-        assert why_unusable(specs["pytorch-bf16-cuda"], export, None) == "no CUDA device"
-        assert why_unusable(specs["pytorch-bf16-cuda"], export, "H100") is None
-        monkeypatch.setattr("bench.backends.get_available_providers", lambda: ["CPUExecutionProvider"])
-        assert "onnxruntime-gpu" in str(why_unusable(specs["onnx-fp32-cuda"], export, "H100"))
-        monkeypatch.setattr("bench.backends.get_available_providers", lambda: ["CUDAExecutionProvider"])
-        assert why_unusable(specs["onnx-fp32-cuda"], export, "H100") is None
+        assert why_unusable(specs["onnx-int8-cpu"], exported, export, None) is None
+        assert why_unusable(specs["pytorch-bf16-cuda"], exported, export, None) == "no CUDA device"
+        assert why_unusable(specs["pytorch-bf16-cuda"], exported, export, "H100") is None
+        assert "onnxruntime-gpu" in (why_unusable(specs["onnx-fp32-cuda"], exported, export, "H100") or "")
+        assert "--target cuda" in (why_unusable(specs["onnx-fp16-cuda"], exported, export, "H100") or "")
+        without = replace(export, artifacts=export.artifacts[:2])
+        assert "--quantize" in (why_unusable(specs["onnx-int8-cpu"], exported, without, None) or "")
+        run = copy_of(exported)
+        (run.adapter / "adapter_config.json").unlink()
+        assert "merged checkpoint" in (why_unusable(specs["adapter-fp32-cpu"], run, export, None) or "")
 
-    def test_without_torch_its_backends_say_so(self, exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "torch", None)
-        with pytest.raises(UserError, match="PyTorch is not installed"):
-            load_backend(choose_specs(["pytorch-fp32-cpu"])[0], exported, threads=1)
+    def test_cuda_in_onnxruntime_is_refused_where_it_would_fall_back(self, exported: RunDir) -> None:
+        import onnxruntime
 
-    def test_threads_are_those_of_the_budget(self, exported: RunDir) -> None:
-        import torch
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            pytest.skip("this onnxruntime has CUDA")
+        (spec,) = choose_specs(["onnx-fp32-cuda"])
+        with pytest.raises(UserError, match="no `CUDAExecutionProvider`"):
+            load_backend(spec, exported, 1)
 
-        before = torch.get_num_threads()
-        try:
-            load_backend(choose_specs(["pytorch-fp32-cpu"])[0], exported, threads=1)
-            assert torch.get_num_threads() == 1
-        finally:
-            torch.set_num_threads(before)
+    @pytest.mark.parametrize("name", [spec.name for spec in PEERS if spec.peer != "OpenVino"])
+    def test_peers_answer_about_as_our_adapter_does(self, exported: RunDir, name: str) -> None:
+        from trainer.data import read_examples
+
+        (spec,) = choose_specs([name])
+        reviews = read_examples(exported.evaluation, exported.load().label_names)
+        peer = load_backend(spec, exported, 1)
+        alone, together = peer.score(reviews.texts[:5], 1), peer.score(reviews.texts[:5], 4)
+        assert softmax(alone).sum(-1) == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(softmax(together), softmax(alone), atol=0.05)
+        right = np.mean(peer.score(reviews.texts, 8).argmax(-1) == reviews.labels)
+        assert right > 0.6  # chance is 0.25
 
 
-def test_the_whole_benchmark(exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command) -> None:
+def test_limits_are_those_of_the_graphs_own_products(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.limits.LEAST_S", 0.001)
+    monkeypatch.setattr("bench.limits.STREAM_BYTES", 2**20)
+    model = exported.export / "onnx-fp32" / "model.onnx"
+    shapes = product_shapes(model)
+    # In each layer query, key and value in one matrix, the output and two of the feed-forward; two of the head.
+    assert sorted(shapes) == sorted([(32, 96), (32, 32), (32, 64), (64, 32)] * 2 + [(32, 32), (32, 4)])
+    machine = measure_machine(None, model, 1)
+    assert machine.flops_per_token == sum(2 * a * b for a, b in shapes)
+    assert machine.flops_per_token_squared == 4 * 2 * 32
+    assert {limit.precision for limit in machine.limits} == {"fp32", "int8", "bf16"}
+    assert all(limit.flops > 0 for limit in machine.limits)
+    assert machine.bytes_per_s > 1e6
+
+
+def test_the_size_of_packages_counts_what_they_require() -> None:
+    numpy, onnxruntime = packages_bytes(["numpy"]), packages_bytes(["onnxruntime"])
+    assert 5e6 < numpy < onnxruntime
+    assert packages_bytes(["onnxruntime", "NumPy", "numpy"]) == onnxruntime
+    assert packages_bytes(["no-such-package"]) == 0
+
+
+def test_a_cold_start_is_a_new_process_in_parts(exported: RunDir) -> None:
+    found = cold_start("onnx-fp32-cpu", exported.path, 1, "soup")
+    assert found
+    assert set(found) == {"total_s", "import_s", "load_s", "first_s"}
+    assert found["total_s"] > found["import_s"] + found["load_s"] + found["first_s"] > found["first_s"] > 0
+    assert cold_start("onnx-fp32-cpu", exported.path / "gone", 1, "soup") is None
+
+
+def test_the_whole_benchmark(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, tmp_path: Path
+) -> None:
     run = copy_of(exported)
-    status, out, _ = command(bench.__main__.main, "--run-dir", run.path, "--calls", 5, "--batch-sizes", 1, 4)
+    own = write_csv(tmp_path / "mine.csv", [("soup and bread", "food"), ("a goal again", "sport")])
+    flags = ["--restarts", 1, "--calls", 5, "--texts", own, "--price-per-hour", 0.4]
+    status, out, _ = command(bench.__main__.main, "--run-dir", run.path, *flags)
     assert status == 0
     record = read_record(run.bench_record, BenchRecord)
-    measured = [info.name for info in record.backends]
-    assert set(measured) | {s.backend for s in record.skipped} == {spec.name for spec in SPECS}
-    assert [name for name in measured if name.endswith("cpu")] == CPU
-    assert {(t.backend, t.batch_size, len(t.samples_s)) for t in record.timings} == {
-        (name, size, 5) for name in measured for size in (1, 4)
-    }
+    assert record.is_complete
+    names = [info.name for info in record.backends]
+    assert sorted(names) == sorted(CPU)
+    assert [s.backend for s in record.skipped] == ["all backends on CUDA"]
+    assert {(s.backend, len(s.total_s), len(s.run_s)) for s in record.singles} == {(n, 5, 5) for n in [*names, AGAIN]}
+    assert {(b.backend, sum(b.reviews)) for b in record.bulks} == {(name, 32) for name in [*names, AGAIN]}
+    assert {(g.backend, g.batch, g.length) for g in record.grids} == {(n, b, 24) for n in names for b in (1, 8)}
+    assert sorted(c.backend for c in record.cold_starts) == sorted(names)
+    assert all(m.peak_bytes >= m.loaded_bytes > 1e6 for m in record.memories)
+    assert len(record.own_tokens) == 2
     training = run.load().training
-    assert training is not None
-    best = training.best
+    assert training
     for scores in record.accuracies:
         assert scores.reviews == 32
-        assert scores.accuracy == pytest.approx(best.accuracy, abs=0.07)
-    assert record.accuracies[0].loss == pytest.approx(best.loss, abs=1e-4)
-    assert record.backends[1].size_bytes == load_export(run).artifacts[0].size_bytes
-    assert run.bench_report.read_text() in out + "\n"
-    assert f"Ship `{run.export / load_export(run).chosen}`" in out
+        assert scores.accuracy == pytest.approx(training.best.accuracy, abs=0.07)
+    loss = next(a.loss for a in record.accuracies if a.backend == REFERENCE)
+    assert loss == pytest.approx(training.best.loss, abs=1e-4)
+    summary = summarise(record)
+    recommendation = recommend(record, summary)
+    assert run.bench_report.read_text() == markdown(record, summary, recommendation)
+    page = run.bench_report.with_suffix(".html")
+    assert "</html>" in page.read_text()
+    assert out.endswith(f"{recommendation.sentence}\n\nreport: {page}\n")
+    assert "per million reviews" in recommendation.sentence
 
 
-def test_fewer_backends_and_reviews_on_request(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+def test_fewer_backends_and_reviews_on_request_and_all_over_again(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command
+) -> None:
     run = copy_of(exported)
     config = BenchConfig(
-        run.path, backends=("onnx-int8-cpu",), calls=2, batch_sizes=(1,), max_eval_samples=7, threads=1
+        run.path, backends=("onnx-int8-cpu",), restarts=2, calls=3, grid_calls=0, max_eval_samples=7, threads=1
     )
     record = run_bench(config)
     assert [scores.reviews for scores in record.accuracies] == [7]
-    assert record.skipped == ()
-    assert record.environment.threads == 1
+    assert [(s.backend, s.generation) for s in record.singles if s.backend == record.reference] == [
+        ("onnx-int8-cpu", 0), ("onnx-int8-cpu", 1)
+    ]  # fmt: skip
+    assert (record.skipped, record.grids, record.environment.threads) == ((), (), 1)
+    flags = ["--run-dir", run.path, "--backends", "onnx-int8-cpu", *QUICK, "--threads", 1]
+    status, out, _ = command(bench.__main__.main, *flags, "--against", run.bench_record)
+    assert status == 0
+    assert f"against {run.bench_record}:\nonnx-int8-cpu" in out
+    status, _, err = command(bench.__main__.main, *flags[:-1], 2, "--against", run.bench_record)
+    assert status == 2
+    assert "was measured on another machine: threads 1, here 2" in err
+
+
+def test_what_is_timed_has_to_answer_as_what_was_scored(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.run, "SAME_ANSWER", -1.0)
+    config = BenchConfig(copy_of(exported).path, backends=("onnx-fp32-cpu",), restarts=1, calls=2, grid_calls=0)
+    with pytest.raises(UserError, match="answers otherwise when it is timed than when it is scored"):
+        run_bench(config)
 
 
 def test_not_one_usable_backend_is_an_error(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
@@ -205,7 +550,7 @@ def test_a_changed_artifact_is_an_error_even_where_another_backend_could_be_meas
     run = copy_of(exported)
     (run.export / "onnx-fp32" / "model.onnx").write_bytes(b"x")
     with pytest.raises(IntegrityError):
-        run_bench(BenchConfig(run.path, backends=("onnx-int8-cpu", "onnx-fp32-cpu"), calls=1))
+        run_bench(BenchConfig(run.path, backends=("onnx-int8-cpu", "onnx-fp32-cpu"), calls=2))
 
 
 @pytest.mark.parametrize(
@@ -230,14 +575,14 @@ def test_a_damaged_export_is_refused_or_skipped_with_its_reason(
     assert message in err
 
 
-@pytest.mark.parametrize("moment", ["loading onnx-int8-cpu", "timing"])
-def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], moment: str
+@pytest.mark.parametrize(("moment", "is_kept"), [("loading onnx-int8-cpu", False), ("generation 2", True)])
+def test_an_interrupted_benchmark_keeps_what_was_measured_and_leaves_no_process(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], moment: str, *, is_kept: bool
 ) -> None:
     run = copy_of(exported)
-    command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], "--calls", "1000000"]
+    command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], "--calls", "3"]
     # A terminal sends Ctrl-C to the whole group: the workers must not answer it with tracebacks of their own.
-    with start(command) as process:
+    with start([*command, "--grid-calls", "0"]) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith(moment):
@@ -246,8 +591,12 @@ def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
                 break
         rest = process.stderr.read()
     assert process.returncode in INTERRUPTED
-    assert re.fullmatch(r"error: interrupted\n\nhint: .*\n", rest)
-    assert not run.bench_record.exists()
+    assert re.search(r"error: interrupted\n\nhint: .*\n$", rest)
+    assert "Traceback" not in rest
+    assert run.bench_record.exists() == is_kept
+    if is_kept:
+        assert not read_record(run.bench_record, BenchRecord).is_complete
+        assert run.bench_report.read_text().startswith("**Partial")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -255,4 +604,4 @@ def test_an_interrupted_benchmark_leaves_no_record_and_no_process(
         except ProcessLookupError:
             return
         time.sleep(0.1)
-    pytest.fail("a worker outlived the benchmark")
+    pytest.fail("a process was left behind")

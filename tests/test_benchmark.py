@@ -1,7 +1,7 @@
-"""Each backend on the built-in sample, timed by pytest-benchmark.
+"""Each of our backends on the built-in sample, timed by pytest-benchmark: backend by batch by length.
 
-The backends are those of `python -m bench`, but share one process: use this to watch one of them over time, and the
-command to compare them.
+The backends are those of `python -m bench`, but share one process: use this to watch one of them over time, with
+`pytest-benchmark compare` on what `--benchmark-autosave` keeps, and the command to compare them.
 
 Deselected by default: `make bench`.
 """
@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from bench.backends import BackendSpec, choose_specs, load_backend, why_unusable
+from bench.backends import SPECS, BackendSpec, load_backend, why_unusable
 from bench.environment import gpu_name
 from exporter.artifacts import load_export
 from exporter.config import ExportConfig
 from exporter.export import export
 from exporter.runtime import usable_cores
-from exporter.timing import draw_batches
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.run import RunDir
@@ -31,19 +30,21 @@ pytestmark = pytest.mark.bench
 def sample_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     path = tmp_path_factory.mktemp("sample")
     train(TrainConfig(model="sample", dataset="sample", epochs=1, run_dir=path / "run"))
-    export(ExportConfig(path / "run", quantize="dynamic"))
+    export(ExportConfig(path / "run", quantize="dynamic", budget_minutes=0))
     return RunDir(path / "run")
 
 
+@pytest.mark.parametrize("length", [32, 128, 256])
 @pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("spec", choose_specs(None), ids=lambda spec: spec.name)
-def test_latency(benchmark: Any, sample_run: RunDir, spec: BackendSpec, batch_size: int) -> None:
-    if reason := why_unusable(spec, load_export(sample_run), gpu_name()):
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_latency(benchmark: Any, sample_run: RunDir, spec: BackendSpec, batch_size: int, length: int) -> None:
+    if reason := why_unusable(spec, sample_run, load_export(sample_run), gpu_name()):
         pytest.skip(reason)
     backend = load_backend(spec, sample_run, usable_cores())
-    texts = read_examples(sample_run.evaluation, sample_run.load().label_names).texts
-    batches = iter(draw_batches(texts, batch_size, calls=64, seed=0))
-    logits = benchmark.pedantic(
-        lambda batch: backend.logits(batch), setup=lambda: ((next(batches),), {}), rounds=60, warmup_rounds=3
-    )
+    (text, *_) = read_examples(sample_run.evaluation, sample_run.load().label_names).texts
+    encoder = backend.encoder
+    own = length - (encoder.max_length - encoder.room)
+    batch = [encoder.resize(encoder.encode([text])[0], own)] * batch_size
+    benchmark.extra_info.update(backend=spec.name, batch=batch_size, length=length)
+    logits = benchmark.pedantic(backend.run, (batch, length), rounds=30, warmup_rounds=3)
     assert logits.shape == (batch_size, 2)

@@ -84,7 +84,18 @@ def test_training_values_out_of_range_are_refused(values: dict[str, Any]) -> Non
         TrainConfig(**values)
 
 
-@pytest.mark.parametrize("values", [{"calls": 0}, {"batch_sizes": (1, 0)}, {"threads": 0}, {"warmup": -1}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"calls": 1},
+        {"grid_batches": (1, 0)},
+        {"threads": 0},
+        {"restarts": 0},
+        {"max_p95_ms": 0.0},
+        {"text_column": "x"},
+        {"any_machine": True},
+    ],
+)
 def test_benchmark_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         BenchConfig(**values)

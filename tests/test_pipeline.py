@@ -34,10 +34,10 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
     data = ["--model", checkpoint, "--dataset", topics_csv, "--eval-dataset", more, "--run-dir", run.path]
     python_m("trainer", *data, *recipe)
     python_m("exporter", "--quantize", "dynamic", "--run-dir", run.path)
-    done = python_m("bench", "--run-dir", run.path, "--calls", 3, "--batch-sizes", 1)
-    assert "| onnx-int8-cpu " in done.stdout
+    done = python_m("bench", "--run-dir", run.path, "--restarts", 1, "--calls", 3, "--grid-calls", 0)
+    assert "\nonnx-int8-cpu " in done.stdout
     assert {path.name for path in run.path.iterdir()} == {
-        "adapter", "bench.json", "bench.md", "data", "export", "export.json", "run.json"
+        "adapter", "bench.csv", "bench.html", "bench.json", "bench.md", "data", "export", "export.json", "run.json"
     }  # fmt: skip
 
     answers = tmp_path / "answers.jsonl"

@@ -74,4 +74,5 @@ def make_tokenizer(folder: Path) -> None:
         sep_token="[SEP]",  # noqa: S106
         mask_token="[MASK]",  # noqa: S106
         model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)

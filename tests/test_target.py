@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from exporter import graph
+from exporter import target
 
 XEON = "flags\t\t: fpu sse2 avx2 avx512f avx512_vnni amx_int8 amx_tile"
 CASES = [
@@ -25,7 +25,7 @@ def test_instruction_sets(
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(platform, "system", lambda: "Linux")
-    monkeypatch.setattr(graph.Path, "read_text", lambda *_, **__: f"processor : 0\n{said}\nbugs : none\n")
-    found = graph.instruction_sets()
+    monkeypatch.setattr(target.Path, "read_text", lambda *_, **__: f"processor : 0\n{said}\nbugs : none\n")
+    found = target.instruction_sets()
     assert found == expected
-    assert graph.sums_bytes_exactly(found) is is_safe
+    assert target.sums_bytes_exactly(found) is is_safe

@@ -1,0 +1,44 @@
+"""Where a long measurement stands: a bar with the time left on a terminal, plain lines elsewhere. On stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """Tells what is going on; a context manager.
+
+    Args:
+        steps: how many equal parts there are; the time left is known after the first.
+    """
+
+    def __init__(self, steps: int) -> None:
+        console = Console(stderr=True, highlight=False)
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
+        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._console = console
+        self._task = self._bar.add_task("", total=steps)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, what: str) -> None:
+        """Tell what is being done."""
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=what)
+        else:
+            self._console.print(what, soft_wrap=True, markup=False)
+
+    def done(self) -> None:
+        """Count a part as done."""
+        self._bar.advance(self._task)

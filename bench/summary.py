@@ -1,0 +1,278 @@
+"""What the samples of a benchmark say: one row a backend, every comparison against the reference. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+from bench.results import Accuracy, BackendInfo, BenchRecord, Bulk, ColdStart, Machine, Memory, Single
+from bench.stats import (
+    Interval,
+    Verdict,
+    noise_floor,
+    per_million_cost,
+    percentile,
+    samples_needed,
+    slope_interval,
+    speed_ratio_interval,
+    verdict,
+)
+from exporter.budget import Judgement, judge
+from exporter.timing import Spread, spread
+
+T = TypeVar("T", Single, Bulk)
+
+PERCENTILES = (0.90, 0.95, 0.99)
+NEIGHBOURS = 5
+"""Timed reviews of similar length that stand for one of the user's texts."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A percentile of the latency, or how many samples it would take."""
+
+    share: float
+    value_s: float | None
+    samples_needed: int
+
+    @property
+    def name(self) -> str:
+        """Such as `p99`."""
+        return f"p{100 * self.share:g}"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One review at a time, text to label, in seconds."""
+
+    calls: int
+    total_s: Spread
+    tokenise_s: float | None
+    """Median; None for a peer."""
+    run_s: float | None
+    rest_s: float | None
+    tails: tuple[Tail, ...]
+    speed: Interval
+    """Times faster than the reference."""
+    verdict: Verdict
+    attainable: float | None
+    """Share of what the machine can do at most, from 0 to 1; None where that was not measured."""
+    own_p95_s: float | None
+    """Expected for the texts of `--texts`."""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Scoring many reviews, in the batches that suit the backend best."""
+
+    batching: str
+    reviews_per_s: float
+    """Median of the generations."""
+    tokens_per_s: float
+    speed: Interval
+    verdict: Verdict
+    cost_per_million: float | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """New process to first answer, medians in seconds."""
+
+    total_s: float
+    import_s: float
+    load_s: float
+    first_s: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """All that there is to say of one backend. What was not measured is None."""
+
+    info: BackendInfo
+    accuracy: Accuracy | None
+    judgement: Judgement | None
+    """Of its accuracy against the reference's, by the budget; None for the reference."""
+    latency: Latency | None
+    throughput: Throughput | None
+    start: Start | None
+    memory: Memory | None
+    growth_bytes: Interval | None
+    """Of resident memory with each call, over calls of all lengths."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A benchmark's rows, the reference first, then by latency."""
+
+    rows: tuple[Row, ...]
+    single_floor: float
+    """Difference of speed, as a share, below which two backends cannot be told apart, one review at a time."""
+    bulk_floor: float
+    again_single: Interval | None
+    """Speed of the reference's second process over its first; 1 but for noise."""
+    again_bulk: Interval | None
+
+    def row(self, name: str) -> Row | None:
+        """Return the row of a backend, None where there is none."""
+        return next((row for row in self.rows if row.info.name == name), None)
+
+
+def summarise(record: BenchRecord) -> Summary:
+    """Derive every statistic from a record's samples.
+
+    Of an interrupted benchmark, a backend is compared with the reference where both have the same generations.
+    """
+    singles = {name: _of(record.singles, name) for name in {s.backend for s in record.singles}}
+    bulks = {name: _of(record.bulks, name) for name in {b.backend for b in record.bulks}}
+    single_speeds = {
+        name: speed_ratio_interval(*pairs)
+        for name, taken in singles.items()
+        if (pairs := _paired({s.generation: s.total_s for s in singles.get(record.reference, [])},
+                             {s.generation: s.total_s for s in taken}))
+    }  # fmt: skip
+    bulk_speeds = {
+        name: speed_ratio_interval(*pairs)
+        for name, taken in bulks.items()
+        if (pairs := _paired({b.generation: b.seconds for b in bulks.get(record.reference, [])},
+                             {b.generation: b.seconds for b in taken}))
+    }  # fmt: skip
+    again_single, again_bulk = (speeds.get(record.again or "") for speeds in (single_speeds, bulk_speeds))
+    single_floor, bulk_floor = (noise_floor([i] if i else []) for i in (again_single, again_bulk))
+    rows = []
+    for info in record.backends:
+        name = info.name
+        scores = next((a for a in record.accuracies if a.backend == name), None)
+        has_single, has_bulk = name in single_speeds, name in bulk_speeds
+        rows.append(
+            Row(
+                info=info,
+                accuracy=scores,
+                judgement=judge(scores.change, record.config.max_drop / 100) if scores and scores.change else None,
+                latency=_latency(record, info, singles[name], single_speeds[name], single_floor)
+                if has_single
+                else None,
+                throughput=_throughput(record, bulks[name], bulk_speeds[name], bulk_floor) if has_bulk else None,
+                start=_start([c for c in record.cold_starts if c.backend == name]),
+                memory=next((m for m in record.memories if m.backend == name), None),
+                growth_bytes=_growth(singles[name]) if has_single else None,
+            )
+        )
+    order = {row.info.name: row.latency.total_s.median if row.latency else math.inf for row in rows}
+    order[record.reference] = -1.0
+    return Summary(
+        tuple(sorted(rows, key=lambda row: order[row.info.name])), single_floor, bulk_floor, again_single, again_bulk
+    )
+
+
+def _of(taken: Sequence[T], name: str) -> list[T]:
+    return sorted((t for t in taken if t.backend == name), key=lambda t: t.generation)
+
+
+def _paired(
+    reference: Mapping[int, Sequence[float]], candidate: Mapping[int, Sequence[float]]
+) -> tuple[list[Sequence[float]], list[Sequence[float]]] | None:
+    """Return the seconds of both for each generation that both have, None where there is none."""
+    common = sorted(reference.keys() & candidate.keys())
+    return ([reference[g] for g in common], [candidate[g] for g in common]) if common else None
+
+
+def _latency(record: BenchRecord, info: BackendInfo, taken: Sequence[Single], speed: Interval, floor: float) -> Latency:
+    totals = [s for single in taken for s in single.total_s]
+    tokens = [n for single in taken for n in single.tokens]
+    parts = [(t, a, b) for s in taken for t, a, b in zip(s.total_s, s.tokenise_s, s.run_s, strict=bool(s.run_s))]
+    own = expected_percentile(tokens, totals, record.own_tokens, 0.95) if record.own_tokens else None
+    return Latency(
+        calls=len(totals),
+        total_s=spread(totals),
+        tokenise_s=median(a for _, a, _ in parts) if parts else None,
+        run_s=median(b for _, _, b in parts) if parts else None,
+        rest_s=median(t - a - b for t, a, b in parts) if parts else None,
+        tails=tuple(Tail(q, percentile(totals, q), samples_needed(q)) for q in PERCENTILES),
+        speed=speed,
+        verdict=verdict(speed, floor),
+        attainable=_attainable(record.machine, info, tokens, [b for _, _, b in parts]) if parts else None,
+        own_p95_s=own,
+    )
+
+
+def _attainable(
+    machine: Machine | None, info: BackendInfo, tokens: Sequence[int], run_s: Sequence[float]
+) -> float | None:
+    """Return the share of the machine's bound that the median call reaches.
+
+    No call can take less than its multiplications at the measured peak, nor than reading the weights once: the bound is
+    the larger of the two (Williams et al. 2009, "Roofline").
+    """
+    limit = next((m for m in machine.limits if m.precision == info.precision), None) if machine else None
+    if machine is None or limit is None or info.device != "cpu":
+        return None
+    shares = []
+    for n, seconds in zip(tokens, run_s, strict=True):
+        flops = machine.flops_per_token * n + machine.flops_per_token_squared * n * n
+        shares.append(max(flops / limit.flops, info.size_bytes / machine.bytes_per_s) / seconds)
+    return median(shares)
+
+
+def _throughput(record: BenchRecord, taken: Sequence[Bulk], speed: Interval, floor: float) -> Throughput:
+    per_s = median(sum(b.reviews) / sum(b.seconds) for b in taken)
+    price = record.config.price_per_hour
+    return Throughput(
+        batching=taken[0].batching,
+        reviews_per_s=per_s,
+        tokens_per_s=median(sum(b.tokens) / sum(b.seconds) for b in taken),
+        speed=speed,
+        verdict=verdict(speed, floor),
+        cost_per_million=per_million_cost(per_s, price) if price else None,
+    )
+
+
+def _start(taken: Sequence[ColdStart]) -> Start | None:
+    if not taken:
+        return None
+    return Start(
+        median(c.total_s for c in taken),
+        median(c.import_s for c in taken),
+        median(c.load_s for c in taken),
+        median(c.first_s for c in taken),
+    )
+
+
+def _growth(taken: Sequence[Single]) -> Interval | None:
+    """Return by how many bytes resident memory grows with a call, in the generation where that is clearest: the last.
+
+    The first half of its calls is left out: until buffers have met the longest reviews, memory grows in any process.
+    """
+    rss = taken[-1].rss_bytes
+    late = rss[len(rss) // 2 :]
+    return slope_interval(range(len(late)), late) if len(late) > 2 else None
+
+
+def expected_percentile(
+    tokens: Sequence[int], seconds: Sequence[float], own_tokens: Sequence[int], share: float
+) -> float:
+    """Return a percentile of the latency to expect for texts of other lengths than those timed.
+
+    Every text is answered for by the timed reviews nearest to it in length.
+
+    Args:
+        tokens: of the timed reviews.
+        seconds: that each of them took.
+        own_tokens: of the texts to expect.
+        share: from 0 to 1.
+
+    Returns:
+        Seconds, interpolated in the mixture of all neighbours.
+    """
+    timed = sorted(zip(tokens, seconds, strict=True))
+    lengths = [n for n, _ in timed]
+    pooled: list[float] = []
+    for n in own_tokens:
+        at = bisect_left(lengths, n)
+        near = range(max(0, at - NEIGHBOURS), min(len(timed), at + NEIGHBOURS))
+        pooled += [timed[i][1] for i in sorted(near, key=lambda i: abs(lengths[i] - n))[:NEIGHBOURS]]
+    pooled.sort()
+    return pooled[min(len(pooled) - 1, math.ceil(share * len(pooled)) - 1)]

@@ -1,0 +1,132 @@
+"""Which artifact to ship: the fastest that keeps the user's limits, and why not the others. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.results import BenchRecord
+from bench.stats import Interval
+from bench.summary import Latency, Row, Summary
+from exporter.artifacts import MERGED, ONNX_FP16, ONNX_FP32, ONNX_INT8
+from exporter.budget import AccuracyChange
+
+SHIPPABLE = (MERGED, ONNX_FP32, ONNX_FP16, ONNX_INT8)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to ship."""
+
+    backend: str | None
+    """None where nothing keeps the limits."""
+    sentence: str
+    rejected: tuple[str, ...]
+    """Why not the others, a line each, the fastest first."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row that could be shipped."""
+
+    row: Row
+    latency: Latency
+    objection: str | None
+    """The limit that it breaks."""
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self.row.info.name
+
+    @property
+    def speed(self) -> float:
+        """Times faster than the reference."""
+        return self.latency.speed.estimate
+
+
+def recommend(record: BenchRecord, summary: Summary) -> Recommendation:
+    """Choose among the artifacts measured on the device asked for: within all limits, the fastest one by one.
+
+    A faster one only counts as such beyond the noise: of those that cannot be told apart from the fastest, the
+    smallest is taken.
+    """
+    options = [
+        Option(row, row.latency, _objection(row, row.latency, record))
+        for row in summary.rows
+        if row.latency and row.info.artifact in SHIPPABLE and row.info.device == record.config.device
+    ]
+    if not options:
+        return Recommendation(None, f"Nothing to ship was measured on `{record.config.device}`.", ())
+    options.sort(key=lambda option: -option.speed)
+    fit = [option for option in options if option.objection is None]
+    if not fit:
+        lines = tuple(f"`{option.name}`: {option.objection}" for option in options)
+        return Recommendation(None, "Nothing measured here keeps the limits.", lines)
+    close = [option for option in fit if option.speed * (1 + summary.single_floor) >= fit[0].speed]
+    best = min(close, key=lambda option: option.row.info.size_bytes)
+    lines = tuple(f"`{o.name}`: {o.objection or _comparison(o, best)}" for o in options if o is not best)
+    return Recommendation(best.name, _sentence(best, record), lines)
+
+
+def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
+    """Return the limit that a row breaks, None where it keeps all."""
+    config = record.config
+    if row.accuracy and row.accuracy.change:
+        moved = row.accuracy.change
+        if row.judgement == "over budget":
+            return f"accuracy {change(moved)}, beyond the {config.max_drop:g} points of `--max-drop`"
+        # fp32 that answers as the reference does only reorders its sums: no number of reviews would show a difference.
+        is_exact = row.info.precision == "fp32" and moved.harmful + moved.helpful == 0
+        if row.judgement == "undecided" and not (is_exact or record.accept_undecided):
+            return (
+                f"accuracy {change(moved)}: {moved.reviews:,} reviews cannot tell whether it stays within "
+                f"{config.max_drop:g} points"
+            )
+    if config.max_size_mb and row.info.size_bytes > config.max_size_mb * 1e6:
+        return f"{row.info.size_bytes / 1e6:.1f} MB, above `--max-size-mb {config.max_size_mb:g}`"
+    return _too_slow(latency, config.max_p95_ms) if config.max_p95_ms else None
+
+
+def _too_slow(latency: Latency, max_p95_ms: float) -> str | None:
+    p95 = latency.own_p95_s or next(tail.value_s for tail in latency.tails if tail.name == "p95")
+    if p95 is None:
+        return "its p95 is not known: give `--texts`, or more `--calls`"
+    return f"p95 {p95 * 1e3:.1f} ms, above `--max-p95-ms {max_p95_ms:g}`" if p95 * 1e3 > max_p95_ms else None
+
+
+def _comparison(option: Option, best: Option) -> str:
+    size = f"{option.row.info.size_bytes / 1e6:.1f} MB"
+    slower = best.speed / option.speed
+    return f"{slower:.2f}× slower, {size}" if slower > 1 else f"not clearly faster, and larger: {size}"
+
+
+def _sentence(best: Option, record: BenchRecord) -> str:
+    info, scores, bulk = best.row.info, best.row.accuracy, best.row.throughput
+    parts = []
+    if best.name != record.reference:
+        words = {
+            "faster": f"{ratio(best.latency.speed)} the speed of `{record.reference}`",
+            "slower": f"slower than `{record.reference}`, {ratio(best.latency.speed)} its speed",
+            "cannot tell": f"speed not told apart from that of `{record.reference}`, {ratio(best.latency.speed)}",
+        }
+        parts.append(words[best.latency.verdict])
+    if scores and scores.change:
+        parts.append(f"accuracy {change(scores.change)}")
+    parts.append(f"{info.size_bytes / 1e6:.1f} MB")
+    if bulk and bulk.cost_per_million is not None:
+        parts.append(f"{bulk.cost_per_million:.2f} per million reviews")
+    return f"Ship `{info.artifact}`: {', '.join(parts)}."
+
+
+def ratio(speed: Interval) -> str:
+    """Render a ratio with its interval."""
+    return f"{speed.estimate:.2f}× [{speed.low:.2f}, {speed.high:.2f}]"
+
+
+def change(of: AccuracyChange) -> str:
+    """Render a change of accuracy in percentage points with its interval."""
+    return f"{_points(of.change)} points [{_points(of.lower)}, {_points(of.upper)}]"
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 2) + 0.0:+.2f}"

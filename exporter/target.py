@@ -1,0 +1,47 @@
+"""What the CPU of this machine can do that decides how fast int8 is, and how right."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Return those instruction sets of this CPU that decide how fast int8 is, empty where they cannot be read."""
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        known = {"asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "I8MM", "sve": "SVE"}
+        return _named(_cpu_flags() or {"asimd"}, known)  # every 64-bit ARM has NEON
+    known = {
+        "avx2": "AVX2",
+        "avx512f": "AVX-512",
+        "avx_vnni": "AVX-VNNI",
+        "avx512_vnni": "AVX-512-VNNI",
+        "amx_int8": "AMX",
+    }
+    return _named(_cpu_flags(), known)
+
+
+def sums_bytes_exactly(sets: tuple[str, ...]) -> bool:
+    """Tell whether products of bytes are added without overflow: with VNNI on x86, always on ARM."""
+    return any(name.endswith("VNNI") or name in ("AMX", "NEON") for name in sets)
+
+
+def _named(flags: set[str], known: dict[str, str]) -> tuple[str, ...]:
+    return tuple(name for flag, name in known.items() if flag in flags)
+
+
+def _cpu_flags() -> set[str]:
+    """Return what the kernel says of the CPU: `/proc/cpuinfo` on Linux, `sysctl` on macOS."""
+    try:
+        if platform.system() == "Darwin":
+            names = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
+            done = subprocess.run(  # noqa: S603
+                ["/usr/sbin/sysctl", "-n", *names], capture_output=True, text=True, check=False
+            )
+            return set(done.stdout.lower().split())
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.lower().startswith(("flags", "features"))), set())

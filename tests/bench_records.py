@@ -1,0 +1,216 @@
+"""A benchmark's record made by hand, as a small server would give it: for tests of what is said and shown of one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.config import BenchConfig
+from bench.results import (
+    Accuracy,
+    BackendInfo,
+    BenchRecord,
+    Bulk,
+    ClassScores,
+    ColdStart,
+    Environment,
+    Grid,
+    LengthScores,
+    Limit,
+    Machine,
+    Memory,
+    Single,
+    Skipped,
+)
+from bench.stats import mcnemar_exact
+from exporter.budget import accuracy_change, count_changes
+
+REFERENCE, AGAIN = "pytorch-fp32-cpu", "pytorch-fp32-cpu (again)"
+GENERATIONS, CALLS, REVIEWS = 5, 30, 2000
+LABELS = ("negative", "positive")
+BUCKETS = ((1, 128), (129, 256), (257, 512))
+MISSING_CELL = ("adapter-fp32-cpu", 32, 512)
+"""The cell of the grid that was not measured."""
+
+FORMS = (
+    BackendInfo(REFERENCE, "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000),
+    BackendInfo("adapter-fp32-cpu", "adapter-fp32", "cpu", "fp32", 271_600_000, 838_000_000),
+    BackendInfo("onnx-fp32-cpu", "onnx-fp32", "cpu", "fp32", 268_700_000, 71_400_000),
+    BackendInfo("onnx-int8-cpu", "onnx-int8", "cpu", "int8", 67_900_000, 71_400_000),
+    BackendInfo("hf-pipeline-fp32-cpu", "hf-pipeline", "cpu", "fp32", 268_900_000, 812_000_000, is_peer=True),
+    BackendInfo("openvino-fp32-cpu", "openvino", "cpu", "fp32", 269_300_000, 0, is_peer=True),
+)
+SLOWNESS = {  # fixed milliseconds, per token, per thousand squared tokens
+    REFERENCE: (7.0, 0.200, 0.150),
+    AGAIN: (7.0, 0.200, 0.150),
+    "adapter-fp32-cpu": (9.5, 0.235, 0.155),
+    "onnx-fp32-cpu": (1.6, 0.172, 0.140),
+    "onnx-int8-cpu": (1.1, 0.066, 0.130),
+    "hf-pipeline-fp32-cpu": (8.9, 0.203, 0.150),
+    "openvino-fp32-cpu": (3.9, 0.158, 0.120),
+}
+FLIPS = {"onnx-int8-cpu": (5, 9), "openvino-fp32-cpu": (1, 0)}
+"""Answers that turn wrong, and right, where any do."""
+
+
+@lru_cache
+def make_record(seed: int = 0) -> BenchRecord:
+    """Return the record; the same seed draws the same noise."""
+    rng = np.random.default_rng(seed)
+    names = [info.name for info in FORMS]
+    truth = rng.integers(0, 2, REVIEWS)
+    lengths = rng.integers(20, 513, REVIEWS)
+    singles, bulks = [], []
+    for generation in range(GENERATIONS):
+        tokens = np.clip(np.exp(rng.normal(5.4, 0.62, CALLS)), 20, 512).astype(int)
+        drift = np.exp(np.cumsum(rng.normal(0, 0.006, CALLS)))
+        for name in [*names, AGAIN]:
+            own = float(np.exp(rng.normal(0, 0.006)))
+            singles.append(_single(rng, name, generation, tokens, drift * own))
+            bulks.append(_bulk(rng, name, generation, own))
+    return BenchRecord(
+        config=BenchConfig(run_dir=Path("runs/default"), peers=True),
+        is_complete=True,
+        export_sha256="5f" * 32,
+        chosen="onnx-int8",
+        accept_undecided=False,
+        labels=tuple(truth.tolist()),
+        label_names=LABELS,
+        reference=REFERENCE,
+        again=AGAIN,
+        environment=Environment(
+            system="Linux 6.1 x86_64",
+            cpu="Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz",
+            instruction_sets=("avx2", "avx512f", "avx512_vnni"),
+            usable_cores=2,
+            threads=2,
+            gpu=None,
+            versions={"python": "3.12.3", "torch": "2.13.0", "onnxruntime": "1.32.0", "transformers": "4.57.1"},
+        ),
+        machine=Machine((Limit("fp32", 650e9), Limit("int8", 1.6e12)), 17.6e9, 85e6, 36_864.0),
+        backends=FORMS,
+        skipped=(
+            Skipped("pytorch-fp32-cuda", "no CUDA device"),
+            Skipped("onnx-fp32-cuda", "onnxruntime-gpu is not installed"),
+        ),
+        accuracies=_accuracies(rng, truth, lengths),
+        singles=tuple(singles),
+        bulks=tuple(bulks),
+        grids=_grids(rng, names),
+        cold_starts=tuple(_cold_start(rng, info) for info in FORMS for _ in range(GENERATIONS)),
+        memories=tuple(_memory(rng, info) for info in FORMS),
+        own_tokens=(),
+        duration_s=2712.0,
+        finished_at="2025-11-20T14:03:22+00:00",
+    )
+
+
+def _model_ms(name: str, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    fixed, each, squared = SLOWNESS[name]
+    return np.asarray(fixed + each * tokens + squared * tokens**2 / 1000)
+
+
+def _single(
+    rng: np.random.Generator, name: str, generation: int, tokens: npt.NDArray[np.int64], slow: npt.NDArray[np.float64]
+) -> Single:
+    run = _model_ms(name, tokens) / 1e3 * slow * np.exp(rng.normal(0, 0.012, CALLS))
+    run *= np.where(rng.random(CALLS) < 0.02, 1.5, 1.0)
+    tokenise = (0.12 + 0.0011 * tokens) / 1e3 * np.exp(rng.normal(0, 0.05, CALLS))
+    total = run + tokenise + 6e-5
+    is_peer = any(info.name == name and info.is_peer for info in FORMS)
+    rss = 310_000_000 + np.cumsum(rng.integers(0, 2, CALLS) * 4096)
+    return Single(
+        backend=name,
+        generation=generation,
+        warmup_calls=int(rng.integers(5, 12)),
+        tokens=tuple(tokens.tolist()),
+        total_s=tuple(total.tolist()),
+        tokenise_s=() if is_peer else tuple(tokenise.tolist()),
+        run_s=() if is_peer else tuple(run.tolist()),
+        rss_bytes=tuple(rss.tolist()),
+        largest_gap=3e-3 if "int8" in name else 4e-7,
+    )
+
+
+def _bulk(rng: np.random.Generator, name: str, generation: int, own: float) -> Bulk:
+    parts, reviews = 10, REVIEWS // 10
+    seconds = reviews * _model_ms(name, np.array(240)) / 1.35e3 * own * np.exp(rng.normal(0, 0.01, parts))
+    batching = "one review" if name.startswith("onnx") else "4,096 tokens"
+    return Bulk(
+        name, generation, batching, (reviews,) * parts, (reviews * 240,) * parts, tuple(float(s) for s in seconds)
+    )
+
+
+def _accuracies(
+    rng: np.random.Generator, truth: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> tuple[Accuracy, ...]:
+    before = np.where(rng.random(REVIEWS) < 0.874, truth, 1 - truth)
+    return tuple(_accuracy(rng, info.name, truth, before, lengths) for info in FORMS)
+
+
+def _accuracy(
+    rng: np.random.Generator,
+    name: str,
+    truth: npt.NDArray[np.int64],
+    before: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+) -> Accuracy:
+    harmful, helpful = FLIPS.get(name, (0, 0))
+    after = before.copy()
+    for was_right, count in ((True, harmful), (False, helpful)):
+        turned = rng.choice(np.flatnonzero((before == truth) == was_right), count, replace=False)
+        after[turned] = 1 - after[turned]
+    counted = count_changes(before.tolist(), after.tolist(), truth.tolist())
+    right = after == truth
+    in_bucket = [(least, most, (lengths >= least) & (lengths <= most)) for least, most in BUCKETS]
+    classes = tuple(_class_scores(label, index, truth, after) for index, label in enumerate(LABELS))
+    return Accuracy(
+        backend=name,
+        reviews=REVIEWS,
+        accuracy=float(right.mean()),
+        f1_weighted=sum(c.f1 * c.reviews for c in classes) / REVIEWS,
+        loss=0.3127 + 0.0011 * harmful,
+        calibration_error=0.0214 + 0.0002 * harmful,
+        brier=0.1893 + 0.0003 * harmful,
+        classes=classes,
+        lengths=tuple(LengthScores(low, high, int(m.sum()), float(right[m].mean())) for low, high, m in in_bucket),
+        change=None if name == REFERENCE else accuracy_change(*counted, REVIEWS),
+        mcnemar_p=None if name == REFERENCE else mcnemar_exact(*counted),
+        predicted=tuple(after.tolist()),
+    )
+
+
+def _class_scores(label: str, index: int, truth: npt.NDArray[np.int64], given: npt.NDArray[np.int64]) -> ClassScores:
+    both = float(((truth == index) & (given == index)).sum())
+    precision, recall = both / float((given == index).sum()), both / float((truth == index).sum())
+    return ClassScores(
+        label, int((truth == index).sum()), precision, recall, 2 * precision * recall / (precision + recall)
+    )
+
+
+def _grids(rng: np.random.Generator, names: list[str]) -> tuple[Grid, ...]:
+    cells = []
+    for name in names:
+        for batch in (1, 8, 32):
+            for length in (32, 128, 512):
+                # ONNX Runtime falls behind where many long texts are padded into one batch.
+                slow = 1.25 if name == "onnx-fp32-cpu" and batch * length > 4000 else 1.0
+                median = _model_ms(name, np.array(length)) / 1e3 * batch**0.95 * slow
+                samples = tuple(float(s) for s in median * np.exp(rng.normal(0, 0.02, 5)))
+                if (name, batch, length) != MISSING_CELL:
+                    cells.append(Grid(name, batch, length, samples))
+    return tuple(cells)
+
+
+def _cold_start(rng: np.random.Generator, info: BackendInfo) -> ColdStart:
+    imports, load, first = (0.32, 0.21, 0.05) if info.name.startswith("onnx") else (2.9, 0.65, 0.09)
+    parts = [float(part * np.exp(rng.normal(0, 0.05))) for part in (imports, load, first)]
+    return ColdStart(info.name, sum(parts) + 0.04, parts[0], parts[1], parts[2])
+
+
+def _memory(rng: np.random.Generator, info: BackendInfo) -> Memory:
+    loaded = int(info.size_bytes * 1.1) + (90_000_000 if info.name.startswith("onnx") else 420_000_000)
+    return Memory(info.name, loaded, loaded + int(rng.integers(60_000_000, 90_000_000)), None)
