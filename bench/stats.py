@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -84,20 +86,18 @@ def speed_ratio_interval(
 def noise_floor(aa: Sequence[Interval], least: float = 0.02) -> float:
     """Return the smallest gain that this benchmark can tell from none, by how it compares a backend with itself.
 
-    It is the farther end of any A/A interval, not its estimate: a difference up to there cannot be ruled out where
-    there is none by design, as the order of the processes or their placement may cause. This is cautious, since the
-    interval it is held against holds the same noise once more; more generations shrink both. `least` stands for what
-    no comparison within one session shows, such as another day.
+    It is what the estimates make of two processes that differ in nothing, such as by their placement. Their intervals
+    do not add to it: the interval of the ratio that is held against it has the same noise already. `least` stands for
+    what no comparison within one session shows, such as another day.
 
     Args:
         aa: speed ratios of the baseline and a second process of itself.
         least: share below which no gain is claimed, and the answer where `aa` is empty.
 
     Returns:
-        A share: 0.03 if an A/A interval reaches to 1.03 or to 1 / 1.03; infinity if one has no end.
+        A share: 0.03 if an A/A estimate is 1.03 or 1 / 1.03.
     """
-    ends = [max(interval.high, 1 / interval.low if interval.low > 0 else math.inf) - 1 for interval in aa]
-    return max([least, *ends])
+    return max([least, *(max(interval.estimate, 1 / interval.estimate) - 1 for interval in aa)])
 
 
 def verdict(ratio: Interval, floor: float) -> Verdict:
@@ -237,6 +237,8 @@ def brier_score(probabilities: FloatArray, labels: Sequence[int]) -> float:
 def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Interval:
     """Estimate how fast `y` grows with `x`, such as memory with time, undisturbed by single jumps.
 
+    Scipy's `theilslopes` does the same, but fails where most values are equal, as resident memory is.
+
     The confidence is that for independent noise; where neighbours are alike, the interval is too narrow. It compares
     all pairs, so that thousands of points take seconds.
 
@@ -246,7 +248,7 @@ def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0
         confidence: share of intervals that hold the true slope.
 
     Returns:
-        In units of `y` for each unit of `x`.
+        In units of `y` for each unit of `x`; an end is infinite where there are too few points for the confidence.
 
     Raises:
         ValueError: the two differ in length, `x` has fewer than two values, or the confidence is not between 0 and 1.
@@ -254,13 +256,15 @@ def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0
     Source: Sen 1968, "Estimates of the regression coefficient based on Kendall's tau", Journal of the American
     Statistical Association 63.
     """
-    from scipy.stats import theilslopes
-
     if len(x) != len(y) or len(set(x)) < 2:
         raise ValueError(f"a slope of {len(y)} values over {len(set(x))} of {len(x)} places")
     _check_confidence(confidence)
-    slope, _, low, high = theilslopes(y, x, confidence)
-    return Interval(float(low), float(slope), float(high))
+    slopes = _pairwise_slopes(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    variance = (_kendall(len(x)) - sum(_kendall(ties) for axis in (x, y) for ties in Counter(axis).values())) / 18
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(max(variance, 0.0))
+    rank = round((len(slopes) - reach) / 2) - 1
+    low, high = (slopes[rank], slopes[-1 - rank]) if rank >= 0 else (-math.inf, math.inf)
+    return Interval(float(low), float(np.median(slopes)), float(high))
 
 
 def per_million_cost(reviews_per_s: float, price_per_hour: float) -> float:
@@ -347,3 +351,15 @@ def _checked(
     if not (rows >= 0).all() or not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
         raise ValueError("rows that are not probabilities")
     return rows, truth
+
+
+def _pairwise_slopes(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the slopes between all pairs of points at different `x`, sorted."""
+    first, second = np.triu_indices(len(x), 1)
+    runs, rises = x[second] - x[first], y[second] - y[first]
+    return np.sort(rises[runs != 0] / runs[runs != 0])
+
+
+def _kendall(count: int) -> int:
+    """Return 18 times the variance of Kendall's statistic for `count` values, or what so many equal ones take off."""
+    return count * (count - 1) * (2 * count + 5)

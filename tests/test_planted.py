@@ -1,0 +1,42 @@
+"""A planted slowdown of 10 % is found, one of 1 % is not, on whatever machine this is: the real workers and rounds."""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack, closing
+from functools import partial
+
+import pytest
+from planted import load_planted
+
+from bench.config import BenchConfig
+from bench.measure import rounds, timed, warm_up
+from bench.stats import noise_floor, speed_ratio_interval, verdict
+from exporter.worker import Worker
+from trainer.data import read_table
+from trainer.sources import SAMPLE_REVIEWS
+
+pytestmark = pytest.mark.slow
+
+SLOW = {"reference": 0.0, "again": 0.0, "1 %": 0.01, "10 %": 0.10}
+
+
+def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
+    rng = random.Random(0)
+    texts = sorted(read_table(SAMPLE_REVIEWS).columns["text"], key=len)[-300:]
+    seconds: dict[str, list[list[float]]] = {name: [] for name in SLOW}
+    for _ in range(BenchConfig.restarts):
+        with ExitStack() as stack:
+            workers = {
+                name: stack.enter_context(closing(Worker(name, partial(load_planted, SLOW[name]), 1)))
+                for name in rng.sample(list(SLOW), len(SLOW))
+            }
+            for worker in workers.values():
+                warm_up(worker, texts[-1])
+            drawn = [(text,) for text in rng.sample(texts, BenchConfig.calls)]
+            for name, calls in rounds(workers, drawn, timed, rng).items():
+                seconds[name].append([call.total_s for call in calls])
+    ratios = {name: speed_ratio_interval(seconds["reference"], taken) for name, taken in seconds.items()}
+    floor = noise_floor([ratios["again"]])
+    found = {name: verdict(ratio, floor) for name, ratio in ratios.items()}
+    assert found == {"reference": "cannot tell", "again": "cannot tell", "1 %": "cannot tell", "10 %": "slower"}, ratios
