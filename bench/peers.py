@@ -33,7 +33,7 @@ class Pipeline:
         self._pipe = pipeline(
             "text-classification",
             model=model,
-            tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
             device=torch.device("cpu"),
             top_k=None,
             truncation=True,
@@ -56,7 +56,8 @@ def transformers_pipeline(run: RunDir, threads: int) -> Pipeline:
 
     torch.set_num_threads(threads)
     folder = run.export / MERGED
-    return Pipeline(AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True), folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return Pipeline(model, folder)
 
 
 def optimum_fp32(run: RunDir, threads: int) -> Pipeline:

@@ -147,6 +147,8 @@ class ExportRecord:
     """Those of this CPU that decide what int8 is worth."""
     fused: dict[str, int]
     """How many layers of the fp32 graph became one operator, by its name."""
+    fp16_fused: dict[str, int]
+    """The same for half precision; empty where there is none."""
     reviews: int
     """Evaluation reviews that accuracies were measured on."""
     accuracy: float

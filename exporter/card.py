@@ -1,4 +1,4 @@
-"""The model card of an artifact, in the Hugging Face Hub's format: pure rendering of what was facts."""
+"""The model card of an artifact, in the Hugging Face Hub's format: pure rendering of what was measured."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
 def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     """Return the YAML block; strings are quoted as JSON, which is YAML."""
     lines = ["---", "library_name: onnx", "pipeline_tag: text-classification"]
-    lines += ["tags:", "- onnx", "- onnxruntime", "- lora", f"- {artifact.precision}", "- lora2onnx"]
+    lines += ["tags:", "- onnx", "- onnxruntime", *["- lora"] * (train.training is not None), f"- {artifact.precision}"]
+    lines += ["- lora2onnx"]
     if train.base.revision:  # of the Hub: a folder's name would mean nothing there
         lines += [f"base_model: {json.dumps(train.base.name)}"]
     if train.dataset.revision:
@@ -65,7 +66,7 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         f"Accuracy on {facts.reviews:,} evaluation texts: {facts.accuracy:.2%}."
         + " The best epoch was chosen on the same texts, which flatters it a little." * (train.training is not None),
         "",
-        f"Against the trained adapter, on {link.reviews} of these texts and {link.texts - link.reviews} pieces of "
+        f"Against what was trained, on {link.reviews} of these texts and {link.texts - link.reviews} pieces of "
         f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
         f"{link.flips_harmful} answers turned wrong, {link.flips_helpful} right.",
     ]

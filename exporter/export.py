@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,7 @@ class Outcome:
     """The best int8 candidate, shipped or not."""
     fp16_accuracy: float | None = None
     """Where there is an artifact in half precision."""
+    fp16_fused: dict[str, int] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -103,6 +104,7 @@ def export(config: ExportConfig) -> ExportRecord:
             run_sha256=file_sha256(run.record),
             instruction_sets=instruction_sets(),
             fused=fused,
+            fp16_fused=outcome.fp16_fused,
             reviews=len(stage.evaluation),
             accuracy=accuracy,
             artifacts=tuple(artifacts),
@@ -166,13 +168,13 @@ def _halve(stage: Stage, *, fuse_graph: bool) -> Outcome:
     unfused, fp16 = stage.scratch / UNFUSED, stage.folder / ONNX_FP16
     say("converting to half precision")
     copy_around_model(unfused, fp16)
-    to_half(unfused / "model.onnx", fp16 / "model.onnx", stage.folder / MERGED, fuse_graph=fuse_graph)
+    fused = to_half(unfused / "model.onnx", fp16 / "model.onnx", stage.folder / MERGED, fuse_graph=fuse_graph)
     write_metadata(fp16 / "model.onnx", stage.train)
     stage.seal(fp16, "fp16")
     with stage.proved(fp16, after=UNFUSED, tolerance=SAME_HALVES) as form:
         accuracy = _accuracy(stage, form.logits(stage.evaluation.texts, BATCH_TOKENS))
     reason = "half precision, for GPUs; it was proved on this CPU, on which its speed says nothing"
-    return Outcome(ONNX_FP16, reason, fp16_accuracy=accuracy)
+    return Outcome(ONNX_FP16, reason, fp16_accuracy=accuracy, fp16_fused=fused)
 
 
 def _quantize(stage: Stage, config: ExportConfig, family: Quantize, fp32_logits: FloatArray) -> Outcome:
@@ -195,7 +197,7 @@ def _quantize(stage: Stage, config: ExportConfig, family: Quantize, fp32_logits:
             models = (unfused / "model.onnx", folder / "model.onnx")
             check_weights(*models, recipe.name)
             if recipe.family == "static":
-                check_ranges(*models, calibration, recipe.name, clips=recipe.clips)
+                check_ranges(*models, calibration, recipe.name, clips=recipe.clips, threads=stage.threads)
         stage.seal(folder, "int8")
         return folder
 

@@ -24,8 +24,9 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
 
     model = load_adapter(run, record)
     if run.has_adapter():
-        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
-        before = {name: layer.get_base_layer().weight.detach().clone() for name, layer in layers.items()}
+        layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+        weights = [layer.get_base_layer().weight for layer in layers]
+        before = [weight.detach().clone() for weight in weights]
         try:
             model = model.merge_and_unload(safe_merge=True)
         except ValueError as error:  # weights that are not finite
@@ -34,8 +35,7 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
             ) from None
         except (AttributeError, NotImplementedError) as error:
             raise UserError(f"this kind of adapter cannot be merged: {error}", "give one such as LoRA") from None
-        prefix = "base_model.model."
-        if not any((model.get_submodule(n.removeprefix(prefix)).weight != w).any() for n, w in before.items()):
+        if not any((now != then).any() for now, then in zip(weights, before, strict=True)):  # it is merged in place
             raise VerificationError(
                 "the adapter leaves every weight of its base that it was trained to change",
                 "train again; nothing was exported",

@@ -100,6 +100,7 @@ def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedMod
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # the base may carry another head, which the adapter's replaces
         local_files_only=True,
+        trust_remote_code=False,
     )
 
 

@@ -64,7 +64,7 @@ def choice(record: ExportRecord) -> str:
     lines = [f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.reviews:,} evaluation reviews"]
     classes = len(record.artifacts[0].label_names)
     if record.accuracy < 1 / classes:
-        lines[0] += f": worse than guessing among {classes}; are its classes in another order than `--label-names`?"
+        lines[0] += f": worse than guessing among {classes}; are its classes in another order?"
     lines.append(f"chosen: {record.chosen}, {record.reason}")
     for v in record.variations:
         lines.append(

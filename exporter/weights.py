@@ -20,6 +20,9 @@ from exporter.verify import UNTOUCHED, VerificationError
 HALF_STEP = 0.505
 """Rounding to the nearest step is off by half of one; the rest is for the rounding of the scale itself."""
 
+LEAST_KEPT = 0.05
+"""Share of an activation's measured range that clipping leaves at least: outliers may be most of the range."""
+
 Array = npt.NDArray[np.float32]
 
 
@@ -40,15 +43,22 @@ def check_weights(original: Path, quantized: Path, name: str) -> int:
         VerificationError: a weight is elsewhere, or nothing could be compared.
     """
     before = {tensor.name: tensor for tensor in onnx.load(original).graph.initializer}
-    after = {tensor.name: tensor for tensor in onnx.load(quantized).graph.initializer}
+    graph = onnx.load(quantized).graph
+    after = {tensor.name: tensor for tensor in graph.initializer}
+    axes = {
+        node.input[0]: onnx.helper.get_attribute_value(attribute)
+        for node in graph.node
+        for attribute in node.attribute
+        if (node.op_type, attribute.name) == ("DequantizeLinear", "axis")
+    }
     compared = 0
     for tensor in after.values():
         if tensor.name.endswith("_quantized"):
-            steps = _steps_off(tensor, before, after)
+            steps = _steps_off(tensor, before, after, axes.get(tensor.name, -1))
         elif tensor.name.endswith("_Q8"):
             steps = _block_steps_off(tensor, before, after)
         else:
-            if tensor.name in before and (_array(tensor) != _array(before[tensor.name])).any():
+            if tensor.name in before and not np.array_equal(_array(tensor), _array(before[tensor.name])):
                 raise VerificationError(f"`{name}` holds another `{tensor.name}` than it was made from", UNTOUCHED)
             continue
         compared += 1
@@ -63,7 +73,9 @@ def check_weights(original: Path, quantized: Path, name: str) -> int:
     return compared
 
 
-def check_ranges(original: Path, quantized: Path, calibration: Sequence[Feeds], name: str, *, clips: bool) -> int:
+def check_ranges(
+    original: Path, quantized: Path, calibration: Sequence[Feeds], name: str, *, clips: bool, threads: int = 1
+) -> int:
     """Compare the ranges in which a statically quantized model keeps its activations with those of the fp32 model.
 
     Args:
@@ -72,6 +84,7 @@ def check_ranges(original: Path, quantized: Path, calibration: Sequence[Feeds], 
         calibration: the inputs that its ranges were measured on.
         name: what messages call it.
         clips: whether a range may be narrower than what was measured, as an entropy's or a percentile's is.
+        threads: for the calls of the fp32 model.
 
     Returns:
         How many activations were compared.
@@ -84,15 +97,22 @@ def check_ranges(original: Path, quantized: Path, calibration: Sequence[Feeds], 
     looked_up = {node.output[0] for node in graph.node if node.op_type == "Gather"}  # in the scale of its whole table
     scales = {node.input[0]: node.input[1:3] for node in graph.node if node.op_type == "QuantizeLinear"}
     scales = {name: parts for name, parts in scales.items() if name not in values.keys() | looked_up}
-    for activation, (least, most) in _measured_ranges(original, list(scales), calibration).items():
+    for activation, (least, most) in _measured_ranges(original, list(scales), calibration, threads).items():
+        if least == most == 0:
+            continue  # nothing to keep: onnxruntime takes any scale
         scale, zero = (float(_array(values[part])) for part in scales[activation])
         kept = (-zero * scale, (255 - zero) * scale)
-        widest = max(-least, most) if clips else None  # such a calibrator may take both sides alike
-        wanted = (-widest, widest) if widest else (min(least, 0.0), max(most, 0.0))
+        widest = max(-least, most)
+        wanted = (
+            (-widest, widest) if clips else (min(least, 0.0), max(most, 0.0))
+        )  # clipping, it may take both sides alike
         step = scale + 1e-3 * (wanted[1] - wanted[0])
-        too_wide = kept[0] < wanted[0] - step or kept[1] > wanted[1] + step
-        too_narrow = not clips and (kept[0] > wanted[0] + step or kept[1] < wanted[1] - step)
-        if too_wide or too_narrow:
+        is_inside = wanted[0] - step <= kept[0] < kept[1] <= wanted[1] + step
+        if clips:
+            is_wide_enough = kept[1] - kept[0] >= LEAST_KEPT * (most - least)
+        else:
+            is_wide_enough = kept[0] <= wanted[0] + step and kept[1] >= wanted[1] - step
+        if not (is_inside and is_wide_enough):
             raise VerificationError(
                 f"`{name}` keeps `{activation}` in {kept[0]:.3g} to {kept[1]:.3g}; measured were {least:.3g} to "
                 f"{most:.3g}",
@@ -103,11 +123,15 @@ def check_ranges(original: Path, quantized: Path, calibration: Sequence[Feeds], 
     return len(scales)
 
 
-def _measured_ranges(model: Path, names: list[str], calibration: Sequence[Feeds]) -> dict[str, tuple[float, float]]:
+def _measured_ranges(
+    model: Path, names: list[str], calibration: Sequence[Feeds], threads: int
+) -> dict[str, tuple[float, float]]:
     """Return the least and the largest value of intermediate results."""
     graph = onnx.load(model)
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = dict.fromkeys(names, (np.inf, -np.inf))
     for feeds in calibration:
         for name, values in zip(names, session.run(names, feeds), strict=True):
@@ -117,16 +141,19 @@ def _measured_ranges(model: Path, names: list[str], calibration: Sequence[Feeds]
 
 
 def _steps_off(
-    tensor: onnx.TensorProto, before: dict[str, onnx.TensorProto], after: dict[str, onnx.TensorProto]
+    tensor: onnx.TensorProto, before: dict[str, onnx.TensorProto], after: dict[str, onnx.TensorProto], axis: int
 ) -> float:
-    """Return the largest distance of a weight from its original, in steps of its scale."""
+    """Return the largest distance of a weight from its original, in steps of its scale.
+
+    Where each channel has a scale, `axis` tells which the channels are.
+    """
     base = tensor.name.removesuffix("_quantized")
     weights = _array(before[base])
     codes = _array(tensor)
     scale, zero = _array(after[f"{base}_scale"]), _array(after[f"{base}_zero_point"])
     if scale.size > 1:
-        axis = [i for i, size in enumerate(weights.shape) if size == scale.size][-1]
-        shape = [-1 if i == axis else 1 for i in range(weights.ndim)]
+        shape = [1] * weights.ndim
+        shape[axis] = -1
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     return float(np.abs((codes - zero) - weights / scale).max())
 

@@ -97,6 +97,7 @@ class Worker:
                 "it may have run out of memory",
             ) from None
         if isinstance(answer, Exception):
+            self._process.join(timeout=5)  # it ends after an error, and `is_alive` is not to say otherwise
             raise answer
         return answer
 

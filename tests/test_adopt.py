@@ -102,7 +102,7 @@ def test_a_merged_checkpoint_is_exported_with_its_own_names(
 def test_names_in_another_order_are_noticed_by_the_accuracy(adapter: Path, adopt: Command) -> None:
     status, out, _ = adopt(adapter, "--label-names", *NAMES[1:], NAMES[0])
     assert status == 0
-    assert "worse than guessing among 4; are its classes in another order than `--label-names`?" in out
+    assert "worse than guessing among 4; are its classes in another order?" in out
 
 
 def test_integers_need_no_names(adapter: Path, adopt: Command, tmp_path: Path) -> None:
@@ -111,9 +111,16 @@ def test_integers_need_no_names(adapter: Path, adopt: Command, tmp_path: Path) -
     assert load_export(RunDir(tmp_path / "run")).accuracy > 0.8
 
 
-def no_head(folder: Path) -> None:
+NAMED = ("--label-names", *NAMES)
+
+
+def keep(folder: Path, which: Callable[[str], bool]) -> None:
     path = folder / "adapter_model.safetensors"
-    save_file({name: w for name, w in load_file(path).items() if ".classifier." not in name}, path)
+    save_file({name: w for name, w in load_file(path).items() if which(name)}, path)
+
+
+def no_head(folder: Path) -> None:
+    keep(folder, lambda name: ".classifier." not in name)
 
 
 def two_topics(folder: Path) -> Path:
@@ -129,6 +136,24 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], tuple[object, ...], str]] = {
         "of the adapter has the shape [4], and 2 labels take [2]",
     ),
     "unseen class": (two_topics, ("--label-names", *NAMES), "shows no review of the class `music`"),
+    "other names": (
+        lambda _: None,
+        ("--label-names", *"abcd"),
+        "has the label `food`, and the classifier's classes are a",
+    ),
+    "prompt": (lambda folder: edit(folder / "adapter_config.json", peft_type="PROMPT_TUNING"), (), "cannot be merged"),
+    "unknown": (
+        lambda folder: edit(folder / "adapter_config.json", peft_type="NEWEST"),
+        (),
+        "does not know the adapter",
+    ),
+    "pointer": (
+        lambda folder: (folder / "adapter_model.safetensors").write_text("version https://git-lfs"),
+        ("--label-names", *NAMES),
+        "is not a safetensors file",
+    ),
+    "missing layer": (lambda folder: keep(folder, lambda name: "layer.1" not in name), NAMED, "does not fit its base"),
+    "other rank": (lambda folder: edit(folder / "adapter_config.json", r=4), NAMED, "does not fit its base"),
     "pickle": (
         lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
         (),
@@ -165,12 +190,67 @@ def test_what_is_no_whole_classifier_is_refused(adapter: Path, adopt: Command, t
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.parametrize("written", ["names", "integers"])
+def test_a_dataset_that_counts_its_classes_otherwise_is_read_by_their_names(
+    merged: Path, adopt: Command, tmp_path: Path, written: str
+) -> None:
+    """Integers that the dataset itself names, in another order than the checkpoint's."""
+    import datasets
+
+    order = tuple(reversed(NAMES))
+    texts, topics = zip(*make_texts(60, seed=9), strict=True)
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=order)})
+    rows = datasets.Dataset.from_dict({"text": texts, "label": [order.index(t) for t in topics]}, features=features)
+    path = tmp_path / "reviews.parquet"
+    if written == "integers":
+        rows.to_parquet(path)
+    else:
+        path = write_csv(tmp_path / "reviews.csv", list(zip(texts, topics, strict=True)))
+    assert adopt(merged, dataset=path)[0] == 0
+    run = RunDir(tmp_path / "run")
+    truth = dict(zip(texts, topics, strict=True))
+    found = read_examples(run.evaluation, NAMES)
+    assert [NAMES[label] for label in found.labels] == [truth[text] for text in found.texts]
+    assert load_export(run).accuracy > 0.8
+
+
+def test_code_in_a_checkpoint_is_never_run(merged: Path, adopt: Command, tmp_path: Path) -> None:
+    (merged / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    edit(merged / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"})
+    status, _, err = adopt(merged)
+    assert status == 2
+    assert "error: " in err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_more_classes_than_calibration_reviews(adopt: Command, tmp_path: Path, checkpoint: Path) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    names = [f"class {i}" for i in range(70)]
+    model = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint, num_labels=70, id2label=dict(enumerate(names))
+    )
+    folder = tmp_path / "many"
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(checkpoint / name, folder / name)
+    rows = [(f"{text} {names[i % 70].split()[1]}", names[i % 70]) for i, (text, _) in enumerate(make_texts(420))]
+    assert adopt(folder, dataset=write_csv(tmp_path / "many.csv", list(rows)))[0] == 0
+
+
 def test_a_base_that_moved_is_named(adapter: Path, adopt: Command, checkpoint: Path) -> None:
     edit(adapter / "adapter_config.json", base_model_name_or_path="/gone")
     assert adopt(adapter, "--label-names", *NAMES, "--model", checkpoint)[0] == 0
+    assert load_export(RunDir(adapter.parent / "run")).accuracy > 0.8
 
 
-def test_a_trained_run_is_never_replaced(adapter: Path, command: Command, trained: RunDir, reviews: Path) -> None:
+def test_a_trained_run_is_never_replaced(
+    adapter: Path, command: Command, trained: RunDir, copy_of: Callable[[RunDir], RunDir], reviews: Path
+) -> None:
+    trained = copy_of(trained)
+    (trained.path / "adopted.partial").mkdir()
     flags = ["--adapter", adapter, "--dataset", reviews, "--label-names", *NAMES, "--run-dir", trained.path]
     status, _, err = command(exporter.__main__.main, *flags)
     assert status == 2
@@ -184,8 +264,8 @@ def test_the_same_adapter_again_is_the_same_run_and_another_one_replaces_it(
     run = RunDir(tmp_path / "run")
     assert adopt(adapter, "--label-names", *NAMES)[0] == 0
     first = run.record.read_bytes()
-    (run.path / "adopted.partial").mkdir()  # as an interruption leaves it
-    run.record.unlink()
+    (run.path / "adopted.partial").mkdir()  # as an interruption in the middle of the exchange leaves it
+    run.record.rename(run.path / "adopted.partial" / "run.json")
     assert adopt(adapter, "--label-names", *NAMES)[0] == 0
     assert run.record.read_bytes() == first
     assert adopt(merged)[0] == 0
@@ -198,7 +278,7 @@ def test_a_folder_with_other_files_is_left_alone(adapter: Path, adopt: Command, 
     (tmp_path / "run" / "data" / "mine.txt").write_text("precious")
     status, _, err = adopt(adapter, "--label-names", *NAMES)
     assert status == 2
-    assert "holds something else than a run" in err
+    assert "holds something else than an exported adapter" in err
     assert (tmp_path / "run" / "data" / "mine.txt").exists()
 
 

@@ -179,6 +179,9 @@ def test_a_bias_that_was_changed_is_found(model: Path, tmp_path: Path) -> None:
         ("static-minmax", False, 0.9),
         ("static-entropy", True, 3),
         ("static-percentile", True, 3),
+        ("static-entropy", True, 1 / 50),
+        ("static-entropy", True, 0),
+        ("static-minmax", False, float("nan")),
     ],
 )
 def test_a_damaged_range_of_an_activation_is_found(

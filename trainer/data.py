@@ -134,7 +134,7 @@ def load_splits(
     if eval_table is None:
         kept = len(train) - round(HOLD_OUT * len(train))
         if calibration is not None:
-            kept = min(calibration, len(train) - kept)
+            kept = min(max(calibration, len(names)), len(train) - kept)
         train, evaluation = _stratified(train, kept, seed)
     return Splits(
         train=_stratified(train, max_train_samples, seed)[0],

@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, ImportError) as error:  # by what is missing
         raise UserError(f"no usable tokenizer in `{folder}`: {first_line(error)}", "check the checkpoint") from None
     if not tokenizer.is_fast:
@@ -100,6 +100,7 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
         UserError: it cannot be loaded.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     try:
@@ -112,8 +113,9 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            trust_remote_code=False,  # unset, transformers would ask on the terminal
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"cannot load `{base.source.name}`: {first_line(error)}", "check the checkpoint") from None
     return model, [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
 

@@ -156,6 +156,7 @@ def load_masked_lm(
             use_safetensors=True,
             output_loading_info=True,
             attn_implementation=_attention(device),
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load `{folder}`: {first_line(error)}", "check the checkpoint") from None
