@@ -110,8 +110,9 @@ class Setting:
         )
 
     def share(self, generation: int) -> list[int]:
-        """Return the reviews that a generation scores: together they score each once."""
-        return [int(i) for i in np.array_split(np.arange(len(self.reviews)), self.config.restarts)[generation]]
+        """Return the reviews that a generation scores; together they score each once, if there are enough."""
+        parts = np.array_split(np.arange(len(self.reviews)), min(self.config.restarts, len(self.reviews)))
+        return [int(i) for i in parts[generation % len(parts)]]
 
 
 @dataclass
@@ -263,8 +264,6 @@ def _bulk(
     setting: Setting, taken: Taken, workers: dict[str, Worker], generation: int, share: list[int], rng: random.Random
 ) -> None:
     """Let every backend score the generation's reviews, part by part."""
-    if not share:
-        return
     parts = [[share[int(i)] for i in part] for part in np.array_split(np.arange(len(share)), PARTS) if len(part)]
     for name in workers:  # the second process of the reference batches as the first
         taken.batching.setdefault(name, taken.batching[name.removesuffix(AGAIN)])
