@@ -38,7 +38,7 @@ def main() -> None:
     record = bench(config)
     summary = summarise(record)
     recommendation = recommend(record, summary)
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(console(summary))
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(console(record, summary))
     print(f"\n{method(record, summary)}\n")
     for skipped in record.skipped:
         print(f"not measured: {skipped.backend}, {skipped.reason}")
@@ -87,5 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.exit(
-        run_command(main, if_interrupted="what was measured is in the run's `bench.json` and reports, marked partial")
+        run_command(
+            main,
+            if_interrupted="whole parts that were measured are in the run's `bench.json` and reports, marked partial",
+        )
     )

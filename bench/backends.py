@@ -37,6 +37,8 @@ class BackendSpec:
     """What has to be installed to serve it."""
     peer: str | None = None
     """The function of `bench.peers` that loads it, for another tool's way to serve."""
+    prepares: bool = False
+    """Whether loading it makes it first, so that its start says nothing of serving."""
 
 
 SPECS = (
@@ -56,9 +58,9 @@ OPTIMUM = ("optimum-onnx", "onnxruntime", *TORCH_PACKAGES)
 PEERS = (
     BackendSpec("transformers-pipeline", MERGED, "cpu", "fp32", TORCH_PACKAGES, "transformers_pipeline"),
     BackendSpec("optimum-pipeline-fp32", ONNX_FP32, "cpu", "fp32", OPTIMUM, "optimum_fp32"),
-    BackendSpec("optimum-pipeline-int8", MERGED, "cpu", "int8", OPTIMUM, "optimum_int8"),
+    BackendSpec("optimum-pipeline-int8", MERGED, "cpu", "int8", OPTIMUM, "optimum_int8", prepares=True),
     BackendSpec("openvino-fp32", ONNX_FP32, "cpu", "fp32", ("openvino", "tokenizers"), "OpenVino"),
-    BackendSpec("tfidf-logistic-regression", "none", "cpu", "none", ("scikit-learn",), "word_counts"),
+    BackendSpec("tfidf-logistic-regression", "none", "cpu", "none", ("scikit-learn",), "word_counts", prepares=True),
 )
 
 
@@ -72,7 +74,7 @@ def choose_specs(names: Sequence[str] | None, *, peers: bool = False) -> list[Ba
     if odd := [name for name in names or () if name not in known]:
         raise UserError(f"no backend `{odd[0]}`", f"choose among {', '.join(known)}")
     if names:
-        return [known[name] for name in names]
+        return [known[name] for name in dict.fromkeys(names)]
     return [*SPECS, *PEERS] if peers else list(SPECS)
 
 
@@ -102,8 +104,8 @@ def _has_cuda() -> bool:
 
 def import_packages(spec: BackendSpec) -> None:
     """Import what a backend needs, without loading any model."""
-    names = ["onnxruntime"] if spec.artifact.startswith("onnx") and not spec.peer else ["torch", "transformers"]
-    for name in names + ["peft"] * (spec.artifact == ADAPTER):
+    names = [name for name in ("torch", "transformers", "peft", "onnxruntime", "openvino") if name in spec.packages]
+    for name in names:
         importlib.import_module(name)
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-TIMEOUT_S = 600
+from exporter.worker import THREAD_VARIABLES
 
 
 def cold_start(backend: str, run_dir: Path, threads: int, text: str) -> dict[str, float] | None:
@@ -18,30 +18,24 @@ def cold_start(backend: str, run_dir: Path, threads: int, text: str) -> dict[str
     Returns:
         Seconds, by the fields of `ColdStart`; None where the process failed.
     """
-    environment = os.environ | {
-        name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-    }
     question = json.dumps({"backend": backend, "run_dir": str(run_dir), "threads": threads, "text": text})
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.cold"],
-        input=question,
-        capture_output=True,
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "bench.cold", question],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-        check=False,
-        env=environment,
-        timeout=TIMEOUT_S,
-    )
-    total = time.perf_counter() - start
-    if done.returncode:
-        return None
-    return {"total_s": total, **json.loads(done.stdout.splitlines()[-1])}
+        env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
+    ) as process:
+        answer = process.stdout.readline() if process.stdout else ""
+        total = time.perf_counter() - start  # before the interpreter takes itself down, for which no user waits
+    return {"total_s": total, **json.loads(answer)} if answer else None
 
 
 def main() -> None:
     """Import what a backend needs, load it, answer, and print how long each took."""
     start = time.perf_counter()
-    question = json.load(sys.stdin)
+    question = json.loads(sys.argv[1])
     from bench.backends import choose_specs, import_packages, load_backend
     from bench.measure import timed
     from trainer.run import RunDir
@@ -53,9 +47,9 @@ def main() -> None:
     loaded = time.perf_counter()
     timed(form, question["text"])
     answered = time.perf_counter()
-    sys.stdout.write(
-        json.dumps({"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}) + "\n"
-    )
+    parts = {"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}
+    sys.stdout.write(json.dumps(parts) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

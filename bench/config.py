@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,7 +52,7 @@ class BenchConfig:
                 raise out_of_range(field, min(getattr(self, field)), "at least 1")
         for field in ("max_drop", "max_p95_ms", "max_size_mb", "price_per_hour"):
             value = getattr(self, field)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise out_of_range(field, value, "above 0")
         for field, needs in (("text_column", "texts"), ("any_machine", "against")):
             if getattr(self, field) and not getattr(self, needs):

@@ -6,8 +6,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -54,7 +54,8 @@ def gpu_name() -> str | None:
     return names.splitlines()[0].strip() if names.strip() else None
 
 
-def packages_bytes(names: Iterable[str]) -> int:
+@lru_cache
+def packages_bytes(names: tuple[str, ...]) -> int:
     """Return the size on disk of installed packages, together with those that they require."""
     seen: set[str] = set()
     waiting = [_normal(name) for name in names]

@@ -17,12 +17,12 @@ ROWS = (64, 256, 1024)
 """Tokens in a matrix product: one review or a batch."""
 LEAST_S = 0.2
 """For how long a product is repeated; the fastest repetition counts."""
-STREAM_BYTES = 256_000_000
-"""Larger than any cache."""
+PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "Attention")
+LEAST_STREAM = 2**20
 
 
-def measure_machine(_: object, model: Path, threads: int) -> Machine:
-    """Measure the bounds for a model; runs in a process of its own.
+def measure_machine(_: object, model: Path, threads: int) -> Machine | None:
+    """Measure the bounds for a model, None for one whose shape is not known; runs in a process of its own.
 
     Args:
         model: the ONNX artifact in fp32; its `config.json` lies beside it.
@@ -35,28 +35,35 @@ def measure_machine(_: object, model: Path, threads: int) -> Machine:
         found = [_flops(make, rows, *shape, threads) for shape in set(shapes) for rows in ROWS]
         if flops := max((f for f in found if f is not None), default=None):
             limits.append(Limit(precision, flops))
-    layers, width = _depth(model.parent / "config.json")
+    depth = _depth(model.parent / "config.json")
+    if depth is None:
+        return None
+    weights = sum(height * width for height, width in shapes)
     return Machine(
         limits=tuple(limits),
-        bytes_per_s=_bytes_per_s(threads),
-        flops_per_token=float(sum(2 * height * breadth for height, breadth in shapes)),
-        flops_per_token_squared=float(4 * layers * width),
+        bytes_per_s=_bytes_per_s(4 * weights, threads),
+        flops_per_token=float(2 * weights),
+        flops_per_token_squared=float(4 * depth[0] * depth[1]),
+        product_weights=weights,
     )
 
 
 def product_shapes(model: Path) -> list[tuple[int, int]]:
-    """Return the shapes of the constant matrices that a model multiplies by, fused ones included."""
+    """Return the shape of the constant matrix of every product in a model, fused ones included, once for each use."""
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
-    looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    return [(w.dims[0], w.dims[1]) for w in graph.initializer if len(w.dims) == 2 and w.name not in looked_up]
+    matrices = {w.name: (w.dims[0], w.dims[1]) for w in graph.initializer if len(w.dims) == 2}
+    used = [name for node in graph.node if node.op_type in PRODUCTS for name in node.input]
+    return [matrices[name] for name in used if name in matrices]
 
 
-def _depth(config: Path) -> tuple[int, int]:
+def _depth(config: Path) -> tuple[int, int] | None:
+    """Return layers and width, None where the configuration calls them otherwise."""
     values = json.loads(config.read_text(encoding="utf-8"))
-    layers = values.get("num_hidden_layers") or values.get("n_layers") or 0
-    return int(layers), int(values.get("hidden_size") or values.get("dim") or 0)
+    layers = values.get("num_hidden_layers") or values.get("n_layers")
+    width = values.get("hidden_size") or values.get("dim")
+    return (int(layers), int(width)) if layers and width else None
 
 
 def _flops(
@@ -120,7 +127,11 @@ def _product(operator: str, left: Any, weights: Any, threads: int) -> Callable[[
     return lambda: session.run(None, {"a": left})
 
 
-def _bytes_per_s(threads: int) -> float:
-    """Return how fast memory is read: a vector times a matrix that fits no cache."""
-    weights = np.ones((STREAM_BYTES // 4 // 4096, 4096), dtype=np.float32)
-    return STREAM_BYTES / _fastest(_product("MatMul", np.ones((1, len(weights)), dtype=np.float32), weights, threads))
+def _bytes_per_s(size: int, threads: int) -> float:
+    """Return how fast as many bytes as the model's products hold are read: a vector times a matrix of that size.
+
+    A model that fits into a cache is read faster than memory allows.
+    """
+    weights = np.ones((max(size, LEAST_STREAM) // 4 // 1024, 1024), dtype=np.float32)
+    product = _product("MatMul", np.ones((1, len(weights)), dtype=np.float32), weights, threads)
+    return weights.nbytes / _fastest(product)

@@ -11,9 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from exporter.probabilities import FloatArray, softmax
 from exporter.worker import Form
 from trainer.encoding import Encoder
+from trainer.errors import UserError
 
 SETTLE_S = 0.02
 """Pause before a call, in which the threads of the backend asked before it stop spinning."""
@@ -21,6 +24,7 @@ STEADY = 0.05
 """Warm-up ends when the medians of two successive windows differ by no more than this share."""
 WINDOW = 5
 MOST_WARMUP = 40
+BATCHING_ROUNDS = 3
 TOKEN_BATCHES = {"one by one": 1, "2,048 tokens": 2048, "8,192 tokens": 8192}
 """Batchings tried for bulk scoring: reviews of similar length, with so many tokens in a batch."""
 PEER_BATCHES = {"one by one": 1, "batches of 32": 32}
@@ -72,14 +76,15 @@ class Part:
 def timed(form: Ours | Peer, text: str, clock: Clock = time.perf_counter) -> Call:
     """Answer one review and tell how long it took; runs in the backend's process."""
     tokenised = ran = None
+    ours = form if isinstance(form, Ours) else None  # asked before the clock starts: it takes microseconds
     start = clock()
-    if isinstance(form, Ours):
-        encoded = form.encoder.encode([text])
+    if ours:
+        encoded = ours.encoder.encode([text])
         tokenised = clock()
-        logits = form.run(encoded)
+        logits = ours.run(encoded)
         ran = clock()
     else:
-        logits = form.score([text], 1)
+        logits = form.score([text], 1)  # type: ignore[union-attr]
     probabilities = softmax(logits)[0]
     int(probabilities.argmax())
     end = clock()
@@ -93,10 +98,17 @@ def timed(form: Ours | Peer, text: str, clock: Clock = time.perf_counter) -> Cal
 
 
 def scored(form: Ours | Peer, texts: Sequence[str], setting: int, clock: Clock = time.perf_counter) -> Part:
-    """Score reviews in batches as `setting` says; runs in the backend's process."""
+    """Score reviews in batches as `setting` says; runs in the backend's process.
+
+    Raises:
+        UserError: an answer is no finite number.
+    """
     start = clock()
     logits = form.logits(texts, batch_tokens=setting) if isinstance(form, Ours) else form.score(texts, setting)
-    return Part(clock() - start, logits)
+    seconds = clock() - start
+    if not np.isfinite(logits).all():
+        raise UserError("it answers with something that is no finite number", "take a backend of higher precision")
+    return Part(seconds, logits)
 
 
 def batchings(form: Ours | Peer) -> dict[str, int]:
@@ -166,15 +178,16 @@ def warm_up(worker: Asked, text: str) -> int:
 
 
 def best_batchings(workers: Mapping[str, Asked], texts: Sequence[str], rng: random.Random) -> dict[str, str]:
-    """Find, for every backend, the batching in which it scores `texts` fastest; two rounds, the first to warm up."""
+    """Find, for every backend, the batching in which it scores `texts` fastest, by the median of three rounds."""
     chosen = {}
     for name, worker in workers.items():
         settings = worker.call(batchings)
-        seconds: dict[str, float] = {}
-        for _ in range(2):
+        seconds: dict[str, list[float]] = {setting: [] for setting in settings}
+        for _ in range(BATCHING_ROUNDS):
             for setting in rng.sample(list(settings), len(settings)):
-                seconds[setting] = worker.call(scored, texts, settings[setting]).seconds
-        chosen[name] = min(seconds, key=lambda setting: seconds[setting])
+                time.sleep(SETTLE_S)
+                seconds[setting].append(worker.call(scored, texts, settings[setting]).seconds)
+        chosen[name] = min(seconds, key=lambda setting: median(seconds[setting]))
     return chosen
 
 

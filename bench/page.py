@@ -212,7 +212,8 @@ def _figures(row: Row, record: BenchRecord) -> str:
         figures.append(("Accuracy", f"{100 * scores.accuracy:.2f} %", moved))
     if row.throughput:
         figures.append(("In bulk", f"{_number(row.throughput.reviews_per_s)}/s", "reviews"))
-    figures.append(("On disk", f"{_mb(row.info.size_bytes)} MB", "without packages"))
+    if row.info.size_bytes is not None:
+        figures.append(("On disk", f"{_mb(row.info.size_bytes)} MB", "without packages"))
     parts = (f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>" for name, value, note in figures)
     return f'<dl class="figures">\n{_lines(parts)}\n</dl>'
 
@@ -223,11 +224,8 @@ def _noise(record: BenchRecord, summary: Summary) -> str:
         ("one review at a time", summary.single_floor, summary.again_single),
         ("in bulk", summary.bulk_floor, summary.again_bulk),
     )
-    told = [f"below {100 * floor:.1f} % {how}" for how, floor, _ in kinds if math.isfinite(floor)]
-    untold = [how for how, floor, _ in kinds if not math.isfinite(floor)]
-    sentences = [f"Differences of speed {' and '.join(told)} cannot be told apart here."] if told else []
-    if untold:
-        sentences.append(f"There are too few calls to tell any difference of speed {' or '.join(untold)}.")
+    told = [f"below {100 * floor:.1f} % {how}" for how, floor, _ in kinds]
+    sentences = [f"No gain is claimed {' or '.join(told)}, nor where an interval reaches that far."]
     against = [f"{_ratio(again)} {how}" for how, _, again in kinds if again]
     if against:
         sentences.append(f"{reference} against a second process of itself: {', '.join(against)}.")
@@ -388,7 +386,7 @@ def _overview(
             _median(latency),
             *tails,
             _bulk(row.throughput, row.info.name == record.reference),
-            _plain(row.info.size_bytes / 1e6),
+            _missing() if row.info.size_bytes is None else _plain(row.info.size_bytes / 1e6),
             _plain(row.info.packages_bytes / 1e6) if row.info.packages_bytes else _missing(),
             _plain(row.start.total_s) if row.start else _missing(),
             _plain(row.memory.peak_bytes / 1e6) if row.memory else _missing(),

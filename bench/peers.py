@@ -1,4 +1,8 @@
-"""Other tools' ways to serve the same classifier, used as their documentation says, for comparison alone."""
+"""Other tools' ways to serve the same classifier, for comparison alone.
+
+Pipelines are used as their documentation says: they cut at the head whatever the artifact's rule is, and pad a batch to
+its longest text.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class Pipeline:
     def score(self, texts: Sequence[str], batch_size: int) -> FloatArray:
         """Return the logarithms of its probabilities, [texts, classes]."""
         rows = []
-        for answer in self._pipe(list(texts), batch_size=batch_size):
+        for answer in [self._pipe(texts[0])] if len(texts) == 1 else self._pipe(list(texts), batch_size=batch_size):
             found = {entry["label"]: entry["score"] for entry in answer}
             rows.append([found[name] for name in self._names])
         return np.asarray(np.log(np.maximum(rows, SMALLEST)), dtype=np.float32)
@@ -94,6 +98,8 @@ def _ort_model(folder: Path, threads: int, **options: Any) -> Any:
 
     session = onnxruntime.SessionOptions()
     session.intra_op_num_threads = threads
+    # As ours: else its threads spin after a call, on the cores of whoever is asked next.
+    session.add_session_config_entry("session.force_spinning_stop", "1")
     return ORTModelForSequenceClassification.from_pretrained(
         folder, session_options=session, local_files_only=True, **options
     )

@@ -32,7 +32,7 @@ COLUMNS = (
 
 def markdown(record: BenchRecord, summary: Summary, recommendation: Recommendation) -> str:
     """Render a record as Markdown."""
-    rows = [list(COLUMNS), *(_cells(row) for row in summary.rows)]
+    rows = [list(COLUMNS), *(_cells(row, record.reference) for row in summary.rows)]
     parts = [
         _partial(record),
         recommendation.sentence,
@@ -44,7 +44,7 @@ def markdown(record: BenchRecord, summary: Summary, recommendation: Recommendati
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def console(summary: Summary) -> Table:
+def console(record: BenchRecord, summary: Summary) -> Table:
     """Render the rows as a table that fits its terminal."""
     from rich.table import Table
 
@@ -52,7 +52,7 @@ def console(summary: Summary) -> Table:
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if i in (0, 5) else "right", overflow="fold")
     for row in summary.rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, record.reference))
     return table
 
 
@@ -69,19 +69,20 @@ def comma_separated(summary: Summary) -> str:
 def method(record: BenchRecord, summary: Summary) -> str:
     """Say how it was measured, and on what."""
     environment, config = record.environment, record.config
+    generations = len({single.generation for single in record.singles})
     again = f", {ratio(summary.again_single)}" if summary.again_single else ""
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     gpu = f", {environment.gpu}" if environment.gpu else ""
     sets = f" with {', '.join(environment.instruction_sets)}" if environment.instruction_sets else ""
     return (
-        f"Every backend in a process of its own, {environment.threads} threads each, all started anew "
-        f"{config.restarts} times, asked in turns in random order after warming up until steady. One by one: median "
-        f"[quartiles] of {config.restarts} × {config.calls} reviews, text to label, drawn at random; bulk: all "
+        f"Every backend in a process of its own, {environment.threads} threads each, all started anew {generations} "
+        "times, asked in turns in random order after warming up until steady, or 40 calls. One by one: median "
+        f"[quartiles] of {generations} × {config.calls} reviews, text to label, drawn at random; bulk: all "
         f"{len(record.labels):,} evaluation reviews in the batches that suit the backend best. Speed: times faster "
-        f"than `{record.reference}`, with an interval of 99 %. The reference against a second process of it{again}: "
-        f"differences below {summary.single_floor:.1%} one by one, {summary.bulk_floor:.1%} in bulk, cannot be told "
-        "apart. Change of accuracy: against the reference, on the same reviews, with intervals that hold together with "
-        "95 %.\n\n"
+        f"than `{record.reference}`, with an interval of 99 %. The reference against a second process of it{again}: no "
+        f"gain is claimed below {summary.single_floor:.1%} one by one and {summary.bulk_floor:.1%} in bulk, nor where "
+        "the interval reaches that far. Change of accuracy: against the reference, on the same reviews, with intervals "
+        "that hold together with 95 %.\n\n"
         f"{environment.cpu}{sets}, {environment.usable_cores} usable cores{gpu}, {environment.system}; {versions}."
     )
 
@@ -90,17 +91,18 @@ def _partial(record: BenchRecord) -> str:
     return "" if record.is_complete else "**Partial: the benchmark did not finish.**"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, reference: str) -> list[str]:
     scores, latency, bulk = row.accuracy, row.latency, row.throughput
+    is_reference = row.info.name == reference
     return [
         row.info.name + " (peer)" * row.info.is_peer,
         f"{scores.accuracy:.2%}" if scores else NOT_MEASURED,
         change(scores.change).replace(" points", "") if scores and scores.change else NOT_MEASURED,
         _milliseconds(latency.total_s) if latency else NOT_MEASURED,
-        ratio(latency.speed) if latency else NOT_MEASURED,
-        latency.verdict if latency else "",
+        ratio(latency.speed) if latency and not is_reference else NOT_MEASURED,
+        "the reference" if is_reference else latency.verdict if latency else "",
         f"{bulk.reviews_per_s:.1f}" if bulk else NOT_MEASURED,
-        ratio(bulk.speed) if bulk else NOT_MEASURED,
+        ratio(bulk.speed) if bulk and not is_reference else NOT_MEASURED,
         f"{row.info.size_bytes / 1e6:.1f}" if row.info.size_bytes else NOT_MEASURED,
         f"{row.start.total_s:.1f}" if row.start else NOT_MEASURED,
         f"{latency.attainable:.0%}" if latency and latency.attainable is not None else NOT_MEASURED,

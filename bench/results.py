@@ -21,8 +21,8 @@ class BackendInfo:
     artifact: str
     device: str
     precision: str
-    size_bytes: int
-    """Of all that has to be on disk to serve it, but for the installed packages."""
+    size_bytes: int | None
+    """Of all that has to be on disk to serve it, but for the installed packages; None where that is not known."""
     packages_bytes: int
     """Of the installed packages that it needs, with theirs."""
     is_peer: bool = False
@@ -91,7 +91,7 @@ class Single:
     backend: str
     generation: int
     warmup_calls: int
-    """Until its times were steady; not among the samples."""
+    """Until its times were steady, or 40; not among the samples."""
     tokens: tuple[int, ...]
     """Of each call's review, as the classifier reads it."""
     total_s: tuple[float, ...]
@@ -141,6 +141,7 @@ class ColdStart:
     """As whoever started the process sees it, interpreter included."""
     import_s: float
     load_s: float
+    """For ours in ONNX with the golden answers, which are asked before the first review."""
     first_s: float
     """The first review, text to label."""
 
@@ -169,7 +170,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Machine:
-    """The bounds that no backend can beat here."""
+    """What this machine can do at most, and what one token of the model asks of it."""
 
     limits: tuple[Limit, ...]
     bytes_per_s: float
@@ -178,6 +179,8 @@ class Machine:
     """Multiplications and additions of the model's constant products for one token."""
     flops_per_token_squared: float
     """And those of attention, for one token and every token that it looks at."""
+    product_weights: int
+    """Weights in those products."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from bench.config import BenchConfig
 from bench.environment import packages_bytes, read_environment
 from bench.limits import measure_machine
 from bench.measure import (
+    SETTLE_S,
     Call,
     batch_time,
     batchings,
@@ -59,6 +60,8 @@ from trainer.errors import UserError
 from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
 from trainer.sources import locate_base
+
+R = TypeVar("R")
 
 PARTS = 6
 """Into which the reviews of a generation are cut for bulk scoring."""
@@ -134,25 +137,68 @@ class Taken:
 def bench(config: BenchConfig) -> BenchRecord:
     """Measure the export in `config.run_dir` and leave the record and its reports there.
 
-    What is measured is on disk after every generation. Whatever ends the benchmark early, that much is kept.
+    What is measured is on disk after every generation. Whatever ends the benchmark early, that much is kept. A backend
+    that fails is dropped with its reason, and its generation is measured again without it.
 
     Raises:
-        UserError: there is no export, or not one backend can be used.
+        UserError: there is no export, or neither the reference nor another backend can be used.
     """
     setting, taken = Setting.set_up(config), Taken()
     specs = _usable(setting, taken)
+    generation = 0
     with Progress(config.restarts) as progress:
         taken.machine = _machine(setting, progress)
-        for generation in range(config.restarts):
+        while generation < config.restarts:
             try:
                 _generation(setting, taken, specs, generation, progress)
+            except BackendFailedError as failed:
+                _drop(taken, specs, failed, generation)
+                continue
             except BaseException:
-                if taken.singles:
+                if taken.singles or taken.bulks:
                     write_reports(setting.run, _record(setting, taken, specs, is_complete=False))
                 raise
-            record = _record(setting, taken, specs, is_complete=generation == config.restarts - 1)
+            generation += 1
+            record = _record(setting, taken, specs, is_complete=generation == config.restarts)
             write_reports(setting.run, record)
     return record
+
+
+class BackendFailedError(UserError):
+    """A loaded backend, or one that loaded before, does not do what is asked of it."""
+
+    def __init__(self, name: str, reason: UserError) -> None:
+        super().__init__(reason.message, reason.hint)
+        self.name = name
+
+
+class Guarded:
+    """A worker whose failures bear the backend's name."""
+
+    def __init__(self, name: str, worker: Worker) -> None:
+        self._name, self._worker = name, worker
+
+    def call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Run a function on the backend; see `Worker.call`."""
+        try:
+            return self._worker.call(function, *arguments)
+        except UserError as error:
+            raise BackendFailedError(self._name, error) from None
+
+
+def _drop(taken: Taken, specs: list[BackendSpec], failed: BackendFailedError, generation: int) -> None:
+    """Forget a backend, and what the generation in which it failed has measured."""
+    name = failed.name.removesuffix(AGAIN)
+    if name == _reference(specs).name:
+        raise failed
+    specs[:] = [spec for spec in specs if spec.name != name]
+    taken.skipped.append(Skipped(name, failed.message))
+    taken.singles = [s for s in taken.singles if s.backend != name and s.generation != generation]
+    taken.bulks = [b for b in taken.bulks if b.backend != name and b.generation != generation]
+    taken.grids = {cell: samples for cell, samples in taken.grids.items() if cell[0] != name}
+    taken.cold_starts = [c for c in taken.cold_starts if c.backend != name]
+    taken.memories.pop(name, None)
+    taken.logits.pop(name, None)
 
 
 def _usable(setting: Setting, taken: Taken) -> list[BackendSpec]:
@@ -194,13 +240,14 @@ def _generation(setting: Setting, taken: Taken, specs: list[BackendSpec], genera
     share = setting.share(generation)
     texts = setting.reviews.texts
     with ExitStack() as stack:
-        workers = _start(stack, setting, taken, specs, generation, rng, progress)
+        workers = _start(stack, setting, taken, specs, rng, progress)
         progress.say(f"generation {generation + 1} of {config.restarts}: warming up")
         longest = texts[max(share, key=lambda i: setting.tokens[i])]
         warmups = {name: warm_up(worker, longest) for name, worker in workers.items()}
         if generation == 0:
             some = rng.sample(share, min(TRIED, len(share)))
-            taken.batching |= best_batchings(workers, [texts[i] for i in some], rng)
+            first = {name: worker for name, worker in workers.items() if not name.endswith(AGAIN)}
+            taken.batching |= best_batchings(first, [texts[i] for i in some], rng)
         progress.say(f"generation {generation + 1}: scoring {len(share):,} reviews in bulk")
         _bulk(setting, taken, workers, generation, share, rng)
         progress.say(f"generation {generation + 1}: one review at a time")
@@ -209,8 +256,8 @@ def _generation(setting: Setting, taken: Taken, specs: list[BackendSpec], genera
         for name, worker in workers.items():
             _peak(taken, name, worker)
     progress.say(f"generation {generation + 1}: cold starts")
-    for spec in rng.sample(specs, len(specs)):
-        text = texts[rng.choice(share)]
+    text = texts[rng.choice(share)]
+    for spec in rng.sample([spec for spec in specs if not spec.prepares], len(specs) - sum(s.prepares for s in specs)):
         if seconds := cold_start(spec.name, setting.run.path, setting.environment.threads, text):
             taken.cold_starts.append(ColdStart(spec.name, **seconds))
     progress.done()
@@ -221,32 +268,28 @@ def _start(
     setting: Setting,
     taken: Taken,
     specs: list[BackendSpec],
-    generation: int,
     rng: random.Random,
     progress: Progress,
-) -> dict[str, Worker]:
-    """Start a process for every backend in a random order, and a second one for the reference.
+) -> dict[str, Guarded]:
+    """Start a process for every backend, and a second one for the reference, in a random order.
 
-    A backend that cannot be loaded in the first generation is dropped with its reason.
+    Raises:
+        BackendFailedError: one cannot be loaded.
+        IntegrityError: a file was changed.
     """
-    workers: dict[str, Worker] = {}
-    for spec in rng.sample(specs, len(specs)):
+    reference = _reference(specs)
+    wanted = {spec.name: spec for spec in specs} | {reference.name + AGAIN: reference}
+    workers: dict[str, Guarded] = {}
+    for name, spec in rng.sample(sorted(wanted.items(), key=lambda item: item[0]), len(wanted)):
         try:
-            workers[spec.name] = _load(stack, setting, spec, spec.name, progress)
-            _loaded(taken, spec.name, workers[spec.name])
+            workers[name] = Guarded(name, _load(stack, setting, spec, name, progress))
+            _loaded(taken, name, workers[name])
         except IntegrityError:  # a changed file, or a GPU row that would be measured on the CPU
             raise
         except UserError as error:
-            if generation:
-                raise
-            specs.remove(spec)
-            taken.skipped.append(Skipped(spec.name, error.message))
-    if not specs:
-        raise UserError(
-            "not one backend can be used here", "; ".join(f"`{s.backend}`: {s.reason}" for s in taken.skipped)
-        )
-    reference = _reference(specs)
-    workers[reference.name + AGAIN] = _load(stack, setting, reference, reference.name + AGAIN, progress)
+            if len(specs) == 1:
+                raise UserError("not one backend can be used here", f"`{spec.name}`: {error.message}") from None
+            raise BackendFailedError(name, error) from None
     return {name: workers[name] for name in rng.sample(sorted(workers), len(workers))}
 
 
@@ -257,11 +300,13 @@ def _load(stack: ExitStack, setting: Setting, spec: BackendSpec, name: str, prog
 
 
 def _reference(specs: Sequence[BackendSpec]) -> BackendSpec:
-    return next((spec for spec in specs if spec.name == REFERENCE), specs[0])
+    """Return what the others are compared with: PyTorch on the CPU, else another form of ours in fp32."""
+    ours = [spec for spec in specs if spec.precision == "fp32" and not spec.peer]
+    return min(ours or specs, key=lambda spec: (spec.name != REFERENCE, spec.name))
 
 
 def _bulk(
-    setting: Setting, taken: Taken, workers: dict[str, Worker], generation: int, share: list[int], rng: random.Random
+    setting: Setting, taken: Taken, workers: dict[str, Guarded], generation: int, share: list[int], rng: random.Random
 ) -> None:
     """Let every backend score the generation's reviews, part by part."""
     parts = [[share[int(i)] for i in part] for part in np.array_split(np.arange(len(share)), PARTS) if len(part)]
@@ -272,6 +317,7 @@ def _bulk(
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for part, of_part in zip(parts, texts, strict=True):
         for name in rng.sample(list(workers), len(workers)):
+            time.sleep(SETTLE_S)
             answer = workers[name].call(scored, of_part, settings[name])
             seconds[name].append(answer.seconds)
             taken.logits.setdefault(name, {}).update(zip(part, answer.logits, strict=True))
@@ -291,7 +337,7 @@ def _bulk(
 def _single(
     setting: Setting,
     taken: Taken,
-    workers: dict[str, Worker],
+    workers: dict[str, Guarded],
     generation: int,
     share: list[int],
     warmups: dict[str, int],
@@ -335,7 +381,7 @@ def _gap(name: str, taken: Taken, drawn: Sequence[int], calls: Sequence[Call]) -
     return gap
 
 
-def _grid(setting: Setting, taken: Taken, workers: dict[str, Worker], text: str, rng: random.Random) -> None:
+def _grid(setting: Setting, taken: Taken, workers: dict[str, Guarded], text: str, rng: random.Random) -> None:
     """Time the model alone over batches and lengths; the first call of a shape is not counted."""
     ours = {name: worker for name, worker in workers.items() if not name.endswith(AGAIN) and worker.call(can_be_split)}
     lengths = sorted({min(length, setting.train.max_length) for length in setting.config.grid_lengths})
@@ -346,13 +392,13 @@ def _grid(setting: Setting, taken: Taken, workers: dict[str, Worker], text: str,
                 taken.grids.setdefault((name, batch, length), []).extend(samples[1:])
 
 
-def _loaded(taken: Taken, name: str, worker: Worker) -> None:
+def _loaded(taken: Taken, name: str, worker: Guarded) -> None:
     loaded = worker.call(resident_bytes)
     before = taken.memories.get(name, Memory(name, 0, 0, None))
     taken.memories[name] = Memory(name, max(before.loaded_bytes, loaded), before.peak_bytes, before.gpu_bytes)
 
 
-def _peak(taken: Taken, name: str, worker: Worker) -> None:
+def _peak(taken: Taken, name: str, worker: Guarded) -> None:
     if before := taken.memories.get(name):
         peak, gpu = worker.call(peak_bytes), worker.call(peak_gpu_bytes)
         most = None if gpu is None else max(gpu, before.gpu_bytes or 0)
@@ -406,7 +452,7 @@ def _scores(
             setting.train.label_names,
             tokens,
             reference=None if name == reference else right,
-            tried=max(1, len(specs) - 1),
+            tried=max(1, sum(not spec.peer and spec.name != reference for spec in specs)),
         )
         for name, rows in logits.items()
     ]
@@ -414,11 +460,11 @@ def _scores(
 
 def _info(spec: BackendSpec, setting: Setting) -> BackendInfo:
     """Describe a backend; the adapter needs its base on disk, too."""
-    size = 0
+    size = None
     if spec.artifact == ADAPTER:
         base = locate_base(setting.train.base.name, setting.train.base.revision).folder
         size = sum(path.stat().st_size for path in [*setting.run.adapter.iterdir(), *base.glob("*.safetensors")])
-    elif not spec.peer:
+    elif not spec.prepares:
         size = next(a.size_bytes for a in setting.export.artifacts if a.name == spec.artifact)
     return BackendInfo(
         name=spec.name,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
+
+import numpy as np
 
 from bench.results import Accuracy, BackendInfo, BenchRecord, Bulk, ColdStart, Machine, Memory, Single
 from bench.stats import (
@@ -27,6 +28,8 @@ from exporter.timing import Spread, spread
 T = TypeVar("T", Single, Bulk)
 
 PERCENTILES = (0.90, 0.95, 0.99)
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+"""Of a weight."""
 NEIGHBOURS = 5
 """Timed reviews of similar length that stand for one of the user's texts."""
 
@@ -202,19 +205,27 @@ def _latency(record: BenchRecord, info: BackendInfo, taken: Sequence[Single], sp
 def _attainable(
     machine: Machine | None, info: BackendInfo, tokens: Sequence[int], run_s: Sequence[float]
 ) -> float | None:
-    """Return the share of the machine's bound that the median call reaches.
+    """Return the share of what this machine can do that the median call reaches.
 
-    No call can take less than its multiplications at the measured peak, nor than reading the weights once: the bound is
-    the larger of the two (Williams et al. 2009, "Roofline").
+    A call takes at least its multiplications at the measured peak, those inside attention in fp32, and at least the
+    reading of the weights that it multiplies by: the longer one counts (Williams et al. 2009, "Roofline").
     """
-    limit = next((m for m in machine.limits if m.precision == info.precision), None) if machine else None
-    if machine is None or limit is None or info.device != "cpu":
+    peaks = {limit.precision: limit.flops for limit in machine.limits} if machine else {}
+    if machine is None or info.device != "cpu" or info.precision not in peaks:
         return None
+    weights_s = machine.product_weights * BYTES[info.precision] / machine.bytes_per_s
     shares = []
     for n, seconds in zip(tokens, run_s, strict=True):
-        flops = machine.flops_per_token * n + machine.flops_per_token_squared * n * n
-        shares.append(max(flops / limit.flops, info.size_bytes / machine.bytes_per_s) / seconds)
+        products_s = machine.flops_per_token * n / peaks[info.precision]
+        attention_s = machine.flops_per_token_squared * n * n / peaks["fp32"]
+        shares.append(max(products_s + attention_s, weights_s) / seconds)
     return median(shares)
+
+
+def speed_between(record: BenchRecord, slow: str, fast: str) -> Interval | None:
+    """Return how many times as fast as one backend another is, one by one; None where they share no generation."""
+    pairs = _paired(*({s.generation: s.total_s for s in record.singles if s.backend == name} for name in (slow, fast)))
+    return speed_ratio_interval(*pairs) if pairs else None
 
 
 def _throughput(record: BenchRecord, taken: Sequence[Bulk], speed: Interval, floor: float) -> Throughput:
@@ -242,7 +253,7 @@ def _start(taken: Sequence[ColdStart]) -> Start | None:
 
 
 def _growth(taken: Sequence[Single]) -> Interval | None:
-    """Return by how many bytes resident memory grows with a call, in the generation where that is clearest: the last.
+    """Return by how many bytes resident memory grows with a call, in the last generation.
 
     The first half of its calls is left out: until buffers have met the longest reviews, memory grows in any process.
     """
@@ -253,10 +264,11 @@ def _growth(taken: Sequence[Single]) -> Interval | None:
 
 def expected_percentile(
     tokens: Sequence[int], seconds: Sequence[float], own_tokens: Sequence[int], share: float
-) -> float:
+) -> float | None:
     """Return a percentile of the latency to expect for texts of other lengths than those timed.
 
-    Every text is answered for by the timed reviews nearest to it in length.
+    Every text is answered for by the timed reviews nearest to it in length, five or as many as are equally near, in
+    equal parts.
 
     Args:
         tokens: of the timed reviews.
@@ -265,14 +277,16 @@ def expected_percentile(
         share: from 0 to 1.
 
     Returns:
-        Seconds, interpolated in the mixture of all neighbours.
+        Seconds; None where too few reviews were timed for this percentile.
     """
-    timed = sorted(zip(tokens, seconds, strict=True))
-    lengths = [n for n, _ in timed]
-    pooled: list[float] = []
+    if len(tokens) < samples_needed(share):
+        return None
+    lengths, times = np.asarray(tokens), np.asarray(seconds)
+    weights = np.zeros(len(times))
     for n in own_tokens:
-        at = bisect_left(lengths, n)
-        near = range(max(0, at - NEIGHBOURS), min(len(timed), at + NEIGHBOURS))
-        pooled += [timed[i][1] for i in sorted(near, key=lambda i: abs(lengths[i] - n))[:NEIGHBOURS]]
-    pooled.sort()
-    return pooled[min(len(pooled) - 1, math.ceil(share * len(pooled)) - 1)]
+        distances = np.abs(lengths - n)
+        near = distances <= np.sort(distances)[min(NEIGHBOURS, len(lengths)) - 1]
+        weights[near] += 1 / near.sum()
+    order = np.argsort(times)
+    reached = np.cumsum(weights[order]) / len(own_tokens)
+    return float(times[order][min(int(np.searchsorted(reached, share)), len(times) - 1)])

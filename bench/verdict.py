@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bench.results import BenchRecord
-from bench.stats import Interval
-from bench.summary import Latency, Row, Summary
+from bench.stats import Interval, verdict
+from bench.summary import Latency, Row, Summary, speed_between
 from exporter.artifacts import MERGED, ONNX_FP16, ONNX_FP32, ONNX_INT8
 from exporter.budget import AccuracyChange
 
@@ -62,15 +63,18 @@ def recommend(record: BenchRecord, summary: Summary) -> Recommendation:
     if not fit:
         lines = tuple(f"`{option.name}`: {option.objection}" for option in options)
         return Recommendation(None, "Nothing measured here keeps the limits.", lines)
-    close = [option for option in fit if option.speed * (1 + summary.single_floor) >= fit[0].speed]
-    best = min(close, key=lambda option: option.row.info.size_bytes)
-    lines = tuple(f"`{o.name}`: {o.objection or _comparison(o, best)}" for o in options if o is not best)
+    floor = summary.single_floor
+    close = [option for option in fit if not _is_beaten(option, fit[0], record, floor)]
+    best = min(close, key=lambda option: option.row.info.size_bytes or math.inf)
+    lines = tuple(f"`{o.name}`: {o.objection or _comparison(o, best, record, floor)}" for o in options if o is not best)
     return Recommendation(best.name, _sentence(best, record), lines)
 
 
 def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
     """Return the limit that a row breaks, None where it keeps all."""
     config = record.config
+    if row.info.name == record.reference and row.info.precision != "fp32":
+        return "its accuracy was compared with nothing: measure a backend in fp32, too"
     if row.accuracy and row.accuracy.change:
         moved = row.accuracy.change
         if row.judgement == "over budget":
@@ -82,8 +86,9 @@ def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
                 f"accuracy {change(moved)}: {moved.reviews:,} reviews cannot tell whether it stays within "
                 f"{config.max_drop:g} points"
             )
-    if config.max_size_mb and row.info.size_bytes > config.max_size_mb * 1e6:
-        return f"{row.info.size_bytes / 1e6:.1f} MB, above `--max-size-mb {config.max_size_mb:g}`"
+    size = row.info.size_bytes or 0
+    if config.max_size_mb and size > config.max_size_mb * 1e6:
+        return f"{size / 1e6:.1f} MB, above `--max-size-mb {config.max_size_mb:g}`"
     return _too_slow(latency, config.max_p95_ms) if config.max_p95_ms else None
 
 
@@ -94,10 +99,17 @@ def _too_slow(latency: Latency, max_p95_ms: float) -> str | None:
     return f"p95 {p95 * 1e3:.1f} ms, above `--max-p95-ms {max_p95_ms:g}`" if p95 * 1e3 > max_p95_ms else None
 
 
-def _comparison(option: Option, best: Option) -> str:
-    size = f"{option.row.info.size_bytes / 1e6:.1f} MB"
-    slower = best.speed / option.speed
-    return f"{slower:.2f}× slower, {size}" if slower > 1 else f"not clearly faster, and larger: {size}"
+def _is_beaten(option: Option, by: Option, record: BenchRecord, floor: float) -> bool:
+    """Tell whether another is faster beyond doubt."""
+    speed = speed_between(record, option.name, by.name)
+    return speed is not None and verdict(speed, floor) == "faster"
+
+
+def _comparison(option: Option, best: Option, record: BenchRecord, floor: float) -> str:
+    size = f"{(option.row.info.size_bytes or 0) / 1e6:.1f} MB"
+    if _is_beaten(option, best, record, floor):
+        return f"{best.speed / option.speed:.2f}× slower, {size}"
+    return f"not told apart in speed, and larger: {size}"
 
 
 def _sentence(best: Option, record: BenchRecord) -> str:
@@ -112,7 +124,7 @@ def _sentence(best: Option, record: BenchRecord) -> str:
         parts.append(words[best.latency.verdict])
     if scores and scores.change:
         parts.append(f"accuracy {change(scores.change)}")
-    parts.append(f"{info.size_bytes / 1e6:.1f} MB")
+    parts.append(f"{(info.size_bytes or 0) / 1e6:.1f} MB")
     if bulk and bulk.cost_per_million is not None:
         parts.append(f"{bulk.cost_per_million:.2f} per million reviews")
     return f"Ship `{info.artifact}`: {', '.join(parts)}."

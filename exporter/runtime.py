@@ -17,7 +17,6 @@ import numpy as np
 import onnxruntime
 
 from exporter.artifacts import Artifact, open_artifact
-from exporter.checksums import IntegrityError
 from exporter.golden import GOLDEN, check_golden
 from exporter.probabilities import FloatArray, softmax
 from trainer.encoding import Encoded, Encoder, IntArray
@@ -205,7 +204,7 @@ def _session(model: Path, device: str, threads: int) -> onnxruntime.InferenceSes
     except Exception as error:  # onnxruntime raises classes of its own that it does not export
         raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
     if session.get_providers()[0] != provider:
-        raise IntegrityError(
+        raise UserError(
             f"onnxruntime fell back from `{provider}` to `{session.get_providers()[0]}`",
             "install the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
         )

@@ -21,6 +21,8 @@ from trainer.errors import UserError
 
 R = TypeVar("R")
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+
 
 class Form(Protocol):
     """A loaded classifier, in whatever form. It returns when the numbers are on the host: no timer knows the device."""
@@ -48,10 +50,10 @@ class Worker:
         self._name = name
         context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, load, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, load), daemon=True)
         # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
         # since the child takes a moment before it could set it for itself.
-        with _ignored(signal.SIGINT):
+        with _ignored(signal.SIGINT), _thread_variables(threads):
             self._process.start()
         theirs.close()
         self._receive()
@@ -117,10 +119,8 @@ def _run(form: Form, batch: Sequence[Encoded], length: int | None) -> FloatArray
     return form.run(batch, length)
 
 
-def _serve(pipe: Connection, name: str, load: Callable[[], Any], threads: int) -> None:
+def _serve(pipe: Connection, name: str, load: Callable[[], Any]) -> None:
     """Load the form and answer questions until the other end closes."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
-        os.environ[variable] = str(threads)
     try:
         form = load()
         pipe.send("ready")
@@ -136,6 +136,21 @@ def _serve(pipe: Connection, name: str, load: Callable[[], Any], threads: int) -
         pipe.send(
             UserError(f"`{name}` failed: {type(error).__name__}: {reason}", "see whether device and memory suffice")
         )
+
+
+@contextlib.contextmanager
+def _thread_variables(threads: int) -> Iterator[None]:
+    """Set what libraries read when they are imported, which a new process does before it runs anything of ours."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -40,8 +40,8 @@ FORMS = (
     BackendInfo("adapter-fp32-cpu", "adapter-fp32", "cpu", "fp32", 271_600_000, 838_000_000),
     BackendInfo("onnx-fp32-cpu", "onnx-fp32", "cpu", "fp32", 268_700_000, 71_400_000),
     BackendInfo("onnx-int8-cpu", "onnx-int8", "cpu", "int8", 67_900_000, 71_400_000),
-    BackendInfo("hf-pipeline-fp32-cpu", "hf-pipeline", "cpu", "fp32", 268_900_000, 812_000_000, is_peer=True),
-    BackendInfo("openvino-fp32-cpu", "openvino", "cpu", "fp32", 269_300_000, 0, is_peer=True),
+    BackendInfo("transformers-pipeline", "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000, is_peer=True),
+    BackendInfo("openvino-fp32", "onnx-fp32", "cpu", "fp32", 269_300_000, 0, is_peer=True),
 )
 SLOWNESS = {  # fixed milliseconds, per token, per thousand squared tokens
     REFERENCE: (7.0, 0.200, 0.150),
@@ -49,10 +49,10 @@ SLOWNESS = {  # fixed milliseconds, per token, per thousand squared tokens
     "adapter-fp32-cpu": (9.5, 0.235, 0.155),
     "onnx-fp32-cpu": (1.6, 0.172, 0.140),
     "onnx-int8-cpu": (1.1, 0.066, 0.130),
-    "hf-pipeline-fp32-cpu": (8.9, 0.203, 0.150),
-    "openvino-fp32-cpu": (3.9, 0.158, 0.120),
+    "transformers-pipeline": (8.9, 0.203, 0.150),
+    "openvino-fp32": (3.9, 0.158, 0.120),
 }
-FLIPS = {"onnx-int8-cpu": (5, 9), "openvino-fp32-cpu": (1, 0)}
+FLIPS = {"onnx-int8-cpu": (5, 9), "openvino-fp32": (1, 0)}
 """Answers that turn wrong, and right, where any do."""
 
 
@@ -90,7 +90,7 @@ def make_record(seed: int = 0) -> BenchRecord:
             gpu=None,
             versions={"python": "3.12.3", "torch": "2.13.0", "onnxruntime": "1.32.0", "transformers": "4.57.1"},
         ),
-        machine=Machine((Limit("fp32", 650e9), Limit("int8", 1.6e12)), 17.6e9, 85e6, 36_864.0),
+        machine=Machine((Limit("fp32", 650e9), Limit("int8", 1.6e12)), 17.6e9, 85e6, 36_864.0, 42_500_000),
         backends=FORMS,
         skipped=(
             Skipped("pytorch-fp32-cuda", "no CUDA device"),

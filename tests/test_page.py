@@ -74,11 +74,7 @@ def test_all_backends_and_reasons_are_shown(page: str) -> None:
 
 
 def test_noise_floor_is_told(page: str) -> None:
-    assert (
-        "Differences of speed below 2.0 % one review at a time and below 2.7 % in bulk cannot be told apart here."
-        in page
-    )
-    assert re.search(r"against a second process of itself: 1\.00× \[0\.98, 1\.02\] one review at a time", page)
+    assert "No gain is claimed below 2.0 % one review at a time or below 2.0 % in bulk, nor where" in page
 
 
 def test_overview_of_the_chosen(page: str) -> None:
@@ -98,7 +94,7 @@ def test_what_was_not_measured_is_a_dash_with_a_reason(page: str) -> None:
     assert re.fullmatch(r"–\s+not measured", grid[-1])
     overview = {cells[0].split()[0]: cells for cells in table_of(page, "overview")}
     assert "the reference" in overview[REFERENCE][2]
-    assert "not measured" in overview["openvino-fp32-cpu"][10]
+    assert "not measured" in overview["openvino-fp32"][10]
 
 
 def test_where_onnx_stops_winning_is_told(page: str) -> None:
@@ -240,8 +236,8 @@ def test_one_generation_of_two_calls() -> None:
     )
     page = render(replace(record, singles=tuple(cut), bulks=bulks, own_tokens=(100, 200)))
     assert "[0.00, ∞]" in page
-    assert "There are too few calls to tell any difference of speed in bulk" in page
-    assert "p95 expected of your texts" in page
+    assert "p95 expected of your texts" not in page  # of two calls there is none
+    assert "p95 expected of your texts" in render(replace(record, own_tokens=(100, 200)))
 
 
 def test_price_and_far_apart_latencies() -> None:
@@ -377,7 +373,7 @@ def test_what_was_not_measured_is_sorted_last(opened: Opened) -> None:
     header = opened.tab.locator("#overview thead th", has_text="Packages")
     for _ in range(2):
         header.locator("button").click()
-        assert first_column(opened, "overview")[-1] == "openvino-fp32-cpu"
+        assert first_column(opened, "overview")[-1] == "openvino-fp32"
 
 
 @pytest.mark.parametrize("width", [390, 768, 1440])

@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
-TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "optimum", "peft", "safetensors", "sklearn", "torch",
-               "transformers")  # fmt: skip
+TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "onnx", "optimum", "peft", "plotly", "rich", "safetensors",
+               "scipy", "sklearn", "torch", "transformers")  # fmt: skip
 """What the extra `train` brings and a deployed classifier does without."""
 
 
