@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from bench.results import BenchRecord
@@ -40,6 +39,11 @@ class Option:
         return self.row.info.name
 
     @property
+    def on_disk(self) -> int:
+        """Bytes that a machine needs to serve it, installed packages included."""
+        return (self.row.info.size_bytes or 0) + self.row.info.packages_bytes
+
+    @property
     def speed(self) -> float:
         """Times faster than the reference."""
         return self.latency.speed.estimate
@@ -49,12 +53,15 @@ def recommend(record: BenchRecord, summary: Summary) -> Recommendation:
     """Choose among the artifacts measured on the device asked for: within all limits, the fastest one by one.
 
     A faster one only counts as such beyond the noise: of those that cannot be told apart from the fastest, the
-    smallest is taken.
+    smallest, installed packages included, is taken.
     """
     options = [
         Option(row, row.latency, _objection(row, row.latency, record))
         for row in summary.rows
-        if row.latency and row.info.artifact in SHIPPABLE and row.info.device == record.config.device
+        if row.latency
+        and row.info.artifact in SHIPPABLE
+        and not row.info.is_peer
+        and row.info.device == record.config.device
     ]
     if not options:
         return Recommendation(None, f"Nothing to ship was measured on `{record.config.device}`.", ())
@@ -65,7 +72,7 @@ def recommend(record: BenchRecord, summary: Summary) -> Recommendation:
         return Recommendation(None, "Nothing measured here keeps the limits.", lines)
     floor = summary.single_floor
     close = [option for option in fit if not _is_beaten(option, fit[0], record, floor)]
-    best = min(close, key=lambda option: option.row.info.size_bytes or math.inf)
+    best = min(close, key=lambda option: option.on_disk)
     lines = tuple(f"`{o.name}`: {o.objection or _comparison(o, best, record, floor)}" for o in options if o is not best)
     return Recommendation(best.name, _sentence(best, record), lines)
 
@@ -106,10 +113,9 @@ def _is_beaten(option: Option, by: Option, record: BenchRecord, floor: float) ->
 
 
 def _comparison(option: Option, best: Option, record: BenchRecord, floor: float) -> str:
-    size = f"{(option.row.info.size_bytes or 0) / 1e6:.1f} MB"
     if _is_beaten(option, best, record, floor):
-        return f"{best.speed / option.speed:.2f}× slower, {size}"
-    return f"not told apart in speed, and larger: {size}"
+        return f"{best.speed / option.speed:.2f}× slower, {(option.row.info.size_bytes or 0) / 1e6:.1f} MB"
+    return f"not told apart in speed, and larger: {option.on_disk / 1e6:.0f} MB with its packages"
 
 
 def _sentence(best: Option, record: BenchRecord) -> str:

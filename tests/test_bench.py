@@ -306,7 +306,7 @@ class TestVerdict:
         )
         found = verdict_of(replace(record, singles=singles))
         assert found.backend == "onnx-int8-cpu"
-        assert "`onnx-fp32-cpu`: not told apart in speed, and larger: 268.7 MB" in found.rejected
+        assert "`onnx-fp32-cpu`: not told apart in speed, and larger: 340 MB with its packages" in found.rejected
 
     def test_int8_is_not_shipped_where_nothing_in_fp32_was_measured(self) -> None:
         record = make_record()
