@@ -1,4 +1,4 @@
-"""A planted slowdown of 10 % is found, one of 1 % is not, on whatever machine this is: the real workers and rounds."""
+"""A planted slowdown of 10 % is found, one of 1 % is not: the real workers and rounds, on a machine at rest."""
 
 from __future__ import annotations
 
