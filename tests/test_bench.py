@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bench_records import AGAIN, REFERENCE, make_record
 from toys import INTERRUPTED, start, write_csv
 
@@ -432,7 +433,7 @@ class TestBackends:
 
         (spec,) = choose_specs([name])
         reviews = read_examples(exported.evaluation, exported.load().label_names)
-        peer = load_backend(spec, exported, 1)
+        peer = load_backend(spec, exported, torch.get_num_threads())  # of this process: others' sums depend on it
         alone, together = peer.score(reviews.texts[:5], 1), peer.score(reviews.texts[:5], 4)
         assert softmax(alone).sum(-1) == pytest.approx(1, abs=1e-5)
         np.testing.assert_allclose(softmax(together), softmax(alone), atol=0.05)
