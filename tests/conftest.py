@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,19 @@ from trainer.config import TrainConfig
 from trainer.encoding import Encoded
 from trainer.errors import UserError, run_command
 from trainer.run import RunDir
+
+
+@pytest.fixture(autouse=True)
+def torch_threads() -> Iterator[None]:
+    """Refuse a test that leaves torch with other threads: later ones compare sums to the bit, which depend on them."""
+    before = _torch_threads()
+    yield
+    assert before in (None, _torch_threads())
+
+
+def _torch_threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
 
 
 @pytest.fixture(scope="session")
