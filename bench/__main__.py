@@ -34,7 +34,7 @@ def main() -> None:
     earlier = None
     if config.against:  # now, since it may be the file that this benchmark will replace
         here = read_environment(config.threads or usable_cores())
-        earlier = load_earlier(config.against, here, any_machine=config.any_machine)
+        earlier = load_earlier(config.against, config, here)
     record = bench(config)
     summary = summarise(record)
     recommendation = recommend(record, summary)
@@ -71,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
     how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="lengths of the grid, in tokens")
     how.add_argument("--grid-calls", type=int, metavar="N", help="calls of each cell after each restart; 0 for no grid")
+    how.add_argument("--soak-calls", type=int, metavar="N", help="calls over which memory is watched at the end")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads of each backend (all usable cores)")
     how.add_argument("--seed", type=int, metavar="N", help="seed of the reviews drawn and of the order")
     limits = parser.add_argument_group("what to ship")

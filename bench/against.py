@@ -7,12 +7,17 @@ reference of its own session, whose drift both shared; the reference itself is s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.backends import choose_specs
+from bench.config import BenchConfig
 from bench.results import BenchRecord, Environment
-from bench.stats import Interval
+from bench.setting import reference_of
+from bench.stats import Interval, verdict
 from bench.summary import Summary, summarise
+from bench.verdict import ratio
 from exporter.budget import AccuracyChange, accuracy_change, count_changes
 from trainer.errors import UserError
 from trainer.records import read_record
@@ -31,28 +36,44 @@ class Difference:
     """What became of one backend."""
 
     backend: str
-    speed: Interval | None
-    """Its speed over the reference now, as a multiple of what it was before."""
+    single: Interval | None
+    """Its speed over the reference now, as a multiple of what it was before: one review at a time."""
+    bulk: Interval | None
+    """And in bulk."""
     accuracy: AccuracyChange | None
     """None where other reviews were scored."""
     is_slower: bool
     is_less_accurate: bool
 
 
-def load_earlier(path: Path, here: Environment, *, any_machine: bool) -> BenchRecord:
-    """Read the record of an earlier benchmark.
+def load_earlier(path: Path, config: BenchConfig, here: Environment) -> BenchRecord:
+    """Read the record of an earlier benchmark, to be compared with what `config` will measure `here`.
 
     Raises:
-        UserError: it is none, or of another machine than this one.
+        UserError: it is none, did not finish, is of another machine than this one, or compares with a backend that is
+            not to be measured now.
     """
     before = read_record(path, BenchRecord)
+    if not before.is_complete:
+        raise UserError(f"the benchmark `{path}` did not finish", "name one that did")
     for field in SAME_MACHINE:
         old, new = getattr(before.environment, field), getattr(here, field)
-        if old != new and not any_machine:
+        if old != new and not config.any_machine:
             raise UserError(
                 f"`{path}` was measured on another machine: {field} {old}, here {new}", "add `--any-machine` to compare"
             )
+    specs = [spec for spec in choose_specs(config.backends) if spec.device == "cpu" or here.gpu]
+    if specs:
+        _check_reference(before, reference_of(specs).name)
     return before
+
+
+def _check_reference(before: BenchRecord, reference: str) -> None:
+    if before.reference != reference:
+        raise UserError(
+            f"the earlier benchmark compares with `{before.reference}`, this one with `{reference}`",
+            "measure the same `--backends`",
+        )
 
 
 def compare(before: BenchRecord, now: BenchRecord) -> list[Difference]:
@@ -61,62 +82,64 @@ def compare(before: BenchRecord, now: BenchRecord) -> list[Difference]:
     Raises:
         UserError: the two have another reference.
     """
-    if before.reference != now.reference:
-        raise UserError(
-            f"the earlier benchmark compares with `{before.reference}`, this one with `{now.reference}`",
-            "measure the same `--backends`",
-        )
+    _check_reference(before, now.reference)
     old, new = summarise(before), summarise(now)
-    floor = (1 + old.single_floor) * (1 + new.single_floor) - 1
-    return [_difference(row.info.name, before, now, old, new, floor) for row in new.rows if old.row(row.info.name)]
+    names = [row.info.name for row in new.rows if old.row(row.info.name)]
+    return [_difference(name, before, now, old, new, len(names)) for name in names]
 
 
-def _difference(
-    name: str, before: BenchRecord, now: BenchRecord, old: Summary, new: Summary, floor: float
-) -> Difference:
-    speed = _change_of_speed(name, old, new)
-    accuracy = _change_of_accuracy(name, before, now)
+def _difference(name: str, before: BenchRecord, now: BenchRecord, old: Summary, new: Summary, tried: int) -> Difference:
+    rows = [summary.row(name) for summary in (old, new)]
+    single = _change_of_speed([row.latency.speed if row and row.latency else None for row in rows])
+    bulk = _change_of_speed([row.throughput.speed if row and row.throughput else None for row in rows])
+    accuracy = _change_of_accuracy(name, before, now, tried)
+    is_slower = any(
+        speed is not None and verdict(speed, (1 + earlier) * (1 + later) - 1) == "slower"
+        for speed, earlier, later in (
+            (single, old.single_floor, new.single_floor),
+            (bulk, old.bulk_floor, new.bulk_floor),
+        )
+    )
     return Difference(
         backend=name,
-        speed=speed,
+        single=single,
+        bulk=bulk,
         accuracy=accuracy,
-        is_slower=name != now.reference and speed is not None and speed.high < 1 / (1 + floor),
+        is_slower=name != now.reference and is_slower,
         is_less_accurate=accuracy is not None and accuracy.upper < 0,
     )
 
 
-def _change_of_speed(name: str, old: Summary, new: Summary) -> Interval | None:
+def _change_of_speed(speeds: Sequence[Interval | None]) -> Interval | None:
     """Return the ratio of two ratios; the squares of their intervals' reaches, on a log scale, add up."""
-    rows = [summary.row(name) for summary in (old, new)]
-    speeds = [row.latency.speed for row in rows if row and row.latency]
-    if len(speeds) != 2 or not all(s.low > 0 and math.isfinite(s.high) for s in speeds):
-        return None
     before, after = speeds
+    if not before or not after or not all(s.low > 0 and math.isfinite(s.high) for s in (before, after)):
+        return None
     estimate = after.estimate / before.estimate
     down = math.hypot(math.log(after.estimate / after.low), math.log(before.high / before.estimate))
     up = math.hypot(math.log(after.high / after.estimate), math.log(before.estimate / before.low))
     return Interval(estimate * math.exp(-down), estimate, estimate * math.exp(up))
 
 
-def _change_of_accuracy(name: str, before: BenchRecord, now: BenchRecord) -> AccuracyChange | None:
+def _change_of_accuracy(name: str, before: BenchRecord, now: BenchRecord, tried: int) -> AccuracyChange | None:
     if before.labels != now.labels or before.label_names != now.label_names:
         return None
     old, new = (next((a for a in record.accuracies if a.backend == name), None) for record in (before, now))
     if not old or not new:
         return None
-    return accuracy_change(*count_changes(old.predicted, new.predicted, now.labels), len(now.labels))
+    return accuracy_change(*count_changes(old.predicted, new.predicted, now.labels), len(now.labels), tried=tried)
 
 
 def render(differences: list[Difference]) -> str:
     """Render the comparison, a line each."""
-    lines = []
+    lines = ["speed over the reference, as a multiple of what it was:"]
     for d in differences:
-        speed = f"{d.speed.estimate:.2f}× [{d.speed.low:.2f}, {d.speed.high:.2f}]" if d.speed else "not compared"
+        single, bulk = (ratio(speed) if speed else "not compared" for speed in (d.single, d.bulk))
         accuracy = "other reviews"
         if d.accuracy:
             accuracy = f"{d.accuracy.harmful} answers turned wrong, {d.accuracy.helpful} right"
         worse = " SLOWER" * d.is_slower + " LESS ACCURATE" * d.is_less_accurate
-        lines.append(f"{d.backend:<28} speed over the reference {speed}; {accuracy}{worse}")
+        lines.append(f"{d.backend:<28} one by one {single}; bulk {bulk}; {accuracy}{worse}")
     return "\n".join(lines)
 
 

@@ -37,9 +37,11 @@ def main() -> None:
     start = time.perf_counter()
     question = json.loads(sys.argv[1])
     from bench.backends import choose_specs, import_packages, load_backend
+    from bench.cores import pin
     from bench.measure import timed
     from trainer.run import RunDir
 
+    pin(question["threads"])
     (spec,) = choose_specs([question["backend"]])
     import_packages(spec)
     imported = time.perf_counter()

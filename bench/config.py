@@ -25,11 +25,12 @@ class BenchConfig:
     run_dir: Path = TrainConfig.run_dir
     backends: tuple[str, ...] | None = None
     peers: bool = False
-    restarts: int = 5
-    calls: int = 30
+    restarts: int = 10
+    calls: int = 67
     grid_batches: tuple[int, ...] = (1, 8)
     grid_lengths: tuple[int, ...] = (32, 128, 512)
     grid_calls: int = 1
+    soak_calls: int = 200
     max_eval_samples: int = 0
     threads: int | None = None
     seed: int = 0
@@ -45,7 +46,16 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         check_at_least(
-            self, {"restarts": 1, "calls": 2, "grid_calls": 0, "max_eval_samples": 0, "threads": 1, "seed": 0}
+            self,
+            {
+                "restarts": 1,
+                "calls": 2,
+                "grid_calls": 0,
+                "soak_calls": 0,
+                "max_eval_samples": 0,
+                "threads": 1,
+                "seed": 0,
+            },
         )
         for field in ("grid_batches", "grid_lengths"):
             if min(getattr(self, field)) < 1:

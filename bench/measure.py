@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -13,13 +16,18 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from bench.results import BatchingTrial
 from exporter.probabilities import FloatArray, softmax
 from exporter.worker import Form
 from trainer.encoding import Encoder
 from trainer.errors import UserError
 
-SETTLE_S = 0.02
-"""Pause before a call, in which the threads of the backend asked before it stop spinning."""
+SETTLE_S = 0.002
+"""Pause before a call, in which the threads of the backend asked before it stop spinning.
+
+Not longer: cores that go idle wake up slowly. With 20 ms, the same calls took a third longer and spread three times as
+widely.
+"""
 STEADY = 0.05
 """Warm-up ends when the medians of two successive windows differ by no more than this share."""
 WINDOW = 5
@@ -61,7 +69,6 @@ class Call:
     total_s: float
     tokenise_s: float | None
     run_s: float | None
-    rss_bytes: int
     probabilities: tuple[float, ...]
 
 
@@ -92,7 +99,6 @@ def timed(form: Ours | Peer, text: str, clock: Clock = time.perf_counter) -> Cal
         total_s=end - start,
         tokenise_s=None if tokenised is None else tokenised - start,
         run_s=None if tokenised is None or ran is None else ran - tokenised,
-        rss_bytes=resident_bytes(),
         probabilities=tuple(map(float, probabilities)),
     )
 
@@ -131,25 +137,56 @@ def can_be_split(form: object) -> bool:
     return isinstance(form, Ours)
 
 
-def resident_bytes(_: object = None) -> int:
-    """Return the memory that this process has resident now; 0 where that cannot be read."""
+def soak(form: Ours | Peer, texts: Sequence[str]) -> tuple[int, ...]:
+    """Answer reviews one by one and return the resident memory after each; runs in the backend's process.
+
+    Returns:
+        Bytes; nothing where they cannot be told.
+    """
+    resident = []
+    for text in texts:
+        timed(form, text)
+        resident.append(resident_bytes())
+    return tuple(size for size in resident if size is not None)
+
+
+def resident_bytes(_: object = None) -> int | None:
+    """Return the memory that this process has resident now, None where that cannot be told."""
     return _status("VmRSS")
 
 
-def peak_bytes(_: object = None) -> int:
-    """Return the most that it ever had."""
+def peak_bytes(_: object = None) -> int | None:
+    """Return the most that it ever had, None where that cannot be told."""
     return _status("VmHWM")
 
 
-def peak_gpu_bytes(_: object = None) -> int | None:
-    """Return the most that PyTorch ever allocated on the GPU, None where there is no GPU or no PyTorch in use."""
-    import sys
+def gpu_bytes(_: object = None) -> int | None:
+    """Return the memory of this process on the GPU, None where that cannot be told.
 
+    Of PyTorch it is the most that was ever allocated; of others what they hold now by the driver's count, which those
+    that never give memory back have held at most.
+    """
     torch = sys.modules.get("torch")
-    return int(torch.cuda.max_memory_allocated()) if torch and torch.cuda.is_available() else None
+    if torch and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    return _driver_bytes(os.getpid())
 
 
-def _status(field: str) -> int:
+def _driver_bytes(process: int) -> int | None:
+    """Ask the driver; in a container it may know the process by another number, and then does not tell."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for line in answer.splitlines():
+        number, _, mebibytes = line.partition(",")
+        if number.strip() == str(process) and mebibytes.strip().isdecimal():
+            return int(mebibytes) * 2**20
+    return None
+
+
+def _status(field: str) -> int | None:
     """Read a size from the kernel's account of this process.
 
     `getrusage` would do on all systems, but counts what the parent process had before this one was started.
@@ -157,38 +194,80 @@ def _status(field: str) -> int:
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":")), 0)
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":")), None)
 
 
-def warm_up(worker: Asked, text: str) -> int:
-    """Ask a backend the same review until its times are steady.
+def start_order(names: Iterable[str], generation: int, seed: int) -> list[str]:
+    """Return in which order to start the backends in a generation.
+
+    Every second order is the one before it backwards: a process that is started earlier than another is slower for as
+    long as it lives, by up to a tenth, and so each is as often before as behind any other.
+    """
+    order = random.Random(f"{seed} {generation // 2}").sample(sorted(names), len(set(names)))
+    return order[::-1] if generation % 2 else order
+
+
+def deal(sizes: Sequence[int], hands: int, rng: random.Random) -> list[list[int]]:
+    """Deal what has these sizes into hands that are alike in them, as cards that lie in order.
 
     Returns:
-        How many calls that took, at most 40.
+        The indices of each hand, in random order; hands differ in number by one at most.
     """
-    before, calls = math.inf, 0
+    cards = sorted(rng.sample(range(len(sizes)), len(sizes)), key=lambda i: sizes[i])
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    for start in range(0, len(cards), hands):
+        for hand, card in zip(rng.sample(range(hands), hands), cards[start : start + hands], strict=False):
+            dealt[hand].append(card)
+    return [rng.sample(hand, len(hand)) for hand in dealt]
+
+
+def spread_out(sizes: Sequence[int], count: int, rng: random.Random) -> list[int]:
+    """Draw so many indices, in random order, evenly spaced over what has these sizes when it lies in order.
+
+    A plain random draw has the same sizes on average; this one has them each time, so that draws can be compared.
+    """
+    ranked = sorted(rng.sample(range(len(sizes)), len(sizes)), key=lambda i: sizes[i])
+    offset = rng.random()
+    return rng.sample([ranked[int((k + offset) * len(ranked) / count)] for k in range(count)], count)
+
+
+def warm_up(workers: Mapping[str, Asked], text: str, rng: random.Random) -> int:
+    """Ask all backends the same review in turns, as they will be measured, until the times of each are steady.
+
+    Returns:
+        How many calls of each that took, at most 40.
+    """
+    before: dict[str, float] = {}
+    calls = 0
     while calls < MOST_WARMUP:
-        last = median(worker.call(timed, text).total_s for _ in range(WINDOW))
+        answers = rounds(workers, [(text,)] * WINDOW, timed, rng)
+        last = {name: median(call.total_s for call in taken) for name, taken in answers.items()}
         calls += WINDOW
-        if abs(before - last) <= STEADY * last:
+        if all(abs(before.get(name, math.inf) - last[name]) <= STEADY * last[name] for name in last):
             break
         before = last
     return calls
 
 
-def best_batchings(workers: Mapping[str, Asked], texts: Sequence[str], rng: random.Random) -> dict[str, str]:
-    """Find, for every backend, the batching in which it scores `texts` fastest, by the median of three rounds."""
-    chosen = {}
-    for name, worker in workers.items():
-        settings = worker.call(batchings)
-        seconds: dict[str, list[float]] = {setting: [] for setting in settings}
-        for _ in range(BATCHING_ROUNDS):
-            for setting in rng.sample(list(settings), len(settings)):
-                time.sleep(SETTLE_S)
-                seconds[setting].append(worker.call(scored, texts, settings[setting]).seconds)
-        chosen[name] = min(seconds, key=lambda setting: median(seconds[setting]))
-    return chosen
+def try_batchings(workers: Mapping[str, Asked], texts: Sequence[str], rng: random.Random) -> list[BatchingTrial]:
+    """Score `texts` with every backend in each of its batchings, three rounds in turns."""
+    settings = {(name, how): size for name, worker in workers.items() for how, size in worker.call(batchings).items()}
+    seconds: dict[tuple[str, str], list[float]] = {setting: [] for setting in settings}
+    for _ in range(BATCHING_ROUNDS):
+        for name, how in rng.sample(list(settings), len(settings)):
+            time.sleep(SETTLE_S)
+            seconds[name, how].append(workers[name].call(scored, texts, settings[name, how]).seconds)
+    return [BatchingTrial(name, how, len(texts), tuple(taken)) for (name, how), taken in seconds.items()]
+
+
+def best_batchings(trials: Sequence[BatchingTrial]) -> dict[str, str]:
+    """Return the batching in which each backend was fastest, by the median of its rounds."""
+    best: dict[str, BatchingTrial] = {}
+    for trial in trials:
+        if trial.backend not in best or median(trial.seconds) < median(best[trial.backend].seconds):
+            best[trial.backend] = trial
+    return {name: trial.batching for name, trial in best.items()}
 
 
 def rounds(

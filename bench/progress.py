@@ -12,16 +12,15 @@ from rich.progress import Progress as Bar
 class Progress:
     """Tells what is going on; a context manager.
 
-    Args:
-        steps: how many equal parts there are; the time left is known after the first.
+    It draws only when it is told something: a bar that redraws itself takes time from what is being measured.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
         columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
         self._console = console
-        self._task = self._bar.add_task("", total=steps)
+        self._task = self._bar.add_task("", total=1.0)
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -32,13 +31,13 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def say(self, what: str) -> None:
+    def step(self, what: str) -> None:
         """Tell what is being done."""
         if self._console.is_terminal:
-            self._bar.update(self._task, description=what)
+            self._bar.update(self._task, description=what, refresh=True)
         else:
             self._console.print(what, soft_wrap=True, markup=False)
 
-    def done(self) -> None:
-        """Count a part as done."""
-        self._bar.advance(self._task)
+    def done(self, share: float) -> None:
+        """Tell how much of all is done, from 0 to 1; the time left is known after the first."""
+        self._bar.update(self._task, completed=share, refresh=True)

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from bench.results import BenchRecord
-from bench.summary import Latency, Row, Summary
+from bench.summary import PERCENTILES, Latency, Row, Summary
 from bench.verdict import Recommendation, change, ratio
 from exporter.timing import Spread
 
@@ -68,16 +68,18 @@ def comma_separated(summary: Summary) -> str:
 
 def method(record: BenchRecord, summary: Summary) -> str:
     """Say how it was measured, and on what."""
-    environment, config = record.environment, record.config
+    environment = record.environment
     generations = len({single.generation for single in record.singles})
+    calls = max((len(single.total_s) for single in record.singles), default=0)
     again = f", {ratio(summary.again_single)}" if summary.again_single else ""
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     gpu = f", {environment.gpu}" if environment.gpu else ""
     sets = f" with {', '.join(environment.instruction_sets)}" if environment.instruction_sets else ""
     return (
         f"Every backend in a process of its own, {environment.threads} threads each, all started anew {generations} "
-        "times, asked in turns in random order after warming up until steady, or 40 calls. One by one: median "
-        f"[quartiles] of {generations} × {config.calls} reviews, text to label, drawn at random; bulk: all "
+        "times, every second time in the opposite order, and asked in turns in random order after warming up until "
+        f"steady, or 40 calls. One by one: median [quartiles] of {generations} × {calls} reviews of all lengths, text "
+        "to label; bulk: all "
         f"{len(record.labels):,} evaluation reviews in the batches that suit the backend best. Speed: times faster "
         f"than `{record.reference}`, with an interval of 99 %. The reference against a second process of it{again}: no "
         f"gain is claimed below {summary.single_floor:.1%} one by one and {summary.bulk_floor:.1%} in bulk, nor where "
@@ -143,12 +145,12 @@ def _values(row: Row) -> dict[str, object]:
 
 
 def _latency_values(latency: Latency | None) -> dict[str, object]:
-    names = ("latency_s", "p90_s", "p95_s", "p99_s", "tokenise_s", "run_s", "speed", "speed_low", "speed_high")
+    tail_names = [f"p{100 * share:g}_s" for share in PERCENTILES]
+    names = ("latency_s", *tail_names, "tokenise_s", "run_s", "speed", "speed_low", "speed_high")
     if latency is None:
         return {**dict.fromkeys(names), "verdict": None}
-    tails = {tail.name: tail.value_s for tail in latency.tails}
     speed = (latency.speed.estimate, latency.speed.low, latency.speed.high)
-    values = (latency.total_s.median, tails["p90"], tails["p95"], tails["p99"], latency.tokenise_s, latency.run_s)
+    values = (latency.total_s.median, *(tail.value_s for tail in latency.tails), latency.tokenise_s, latency.run_s)
     return {**dict(zip(names, (*values, *speed), strict=True)), "verdict": latency.verdict}
 
 

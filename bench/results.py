@@ -1,7 +1,8 @@
 """What a benchmark measured: flat rows, each complete in itself, with every raw sample. Statistics are derived.
 
 A generation is the time between two restarts of all processes: what a process draws at its start, such as where its
-memory lies, is drawn anew in each.
+memory lies, is drawn anew in each. Generations come in pairs, 0 and 1, 2 and 3: the second starts the processes in the
+opposite order.
 """
 
 from __future__ import annotations
@@ -99,10 +100,20 @@ class Single:
     """Text to token ids; empty for a peer, into which nobody looks."""
     run_s: tuple[float, ...]
     """Token ids to logits on the host; the rest of the total is label and probability."""
-    rss_bytes: tuple[int, ...]
-    """Resident memory of the process after each call."""
     largest_gap: float
     """Between a probability answered here and in the accuracy pass."""
+
+
+@dataclass(frozen=True)
+class BatchingTrial:
+    """One backend's scoring of some reviews in one batching, by which the one for bulk scoring was chosen."""
+
+    backend: str
+    batching: str
+    """How many reviews or tokens went into a batch."""
+    reviews: int
+    seconds: tuple[float, ...]
+    """Of each round."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ class Bulk:
     backend: str
     generation: int
     batching: str
-    """How many reviews or tokens went into a batch: what was fastest for this backend."""
+    """What was fastest for this backend."""
     reviews: tuple[int, ...]
     tokens: tuple[int, ...]
     """Without padding."""
@@ -127,9 +138,11 @@ class Grid:
     """One backend's calls with `batch` texts of exactly `length` tokens: the model alone, no tokeniser."""
 
     backend: str
+    generation: int
     batch: int
     length: int
     samples_s: tuple[float, ...]
+    """Sample i of every backend was taken in the same round."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +164,23 @@ class Memory:
     """What one process of a backend took, all generations' largest."""
 
     backend: str
-    loaded_bytes: int
-    """Resident after loading."""
-    peak_bytes: int
-    """Most ever resident."""
+    loaded_bytes: int | None
+    """Resident after loading; None where that cannot be told."""
+    peak_bytes: int | None
+    """Most ever resident; None where that cannot be told."""
     gpu_bytes: int | None
-    """Most ever allocated on the GPU, by PyTorch's count; None where that cannot be told."""
+    """Most ever held on the GPU, by PyTorch's count or by the driver's at the end; None where neither tells."""
+
+
+@dataclass(frozen=True)
+class Soak:
+    """One backend's resident memory over many calls with reviews of all lengths, at the end of its last process."""
+
+    backend: str
+    tokens: tuple[int, ...]
+    """Of each call's review."""
+    rss_bytes: tuple[int, ...]
+    """After each call; empty where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +225,7 @@ class Environment:
 class BenchRecord:
     """What a benchmark did and measured."""
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
     MADE_BY: ClassVar[str] = "python -m bench"
 
     config: BenchConfig
@@ -226,10 +250,12 @@ class BenchRecord:
     skipped: tuple[Skipped, ...]
     accuracies: tuple[Accuracy, ...]
     singles: tuple[Single, ...]
+    batching_trials: tuple[BatchingTrial, ...]
     bulks: tuple[Bulk, ...]
     grids: tuple[Grid, ...]
     cold_starts: tuple[ColdStart, ...]
     memories: tuple[Memory, ...]
+    soaks: tuple[Soak, ...]
     own_tokens: tuple[int, ...]
     """Tokens of the texts of `--texts`."""
     duration_s: float

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bench.results import Accuracy, BackendInfo, BenchRecord, Bulk, ColdStart, Machine, Memory, Single
+from bench.results import Accuracy, BackendInfo, BenchRecord, Bulk, ColdStart, Grid, Machine, Memory, Single, Soak
 from bench.stats import (
     Interval,
     Verdict,
@@ -25,11 +25,13 @@ from bench.stats import (
 from exporter.budget import Judgement, judge
 from exporter.timing import Spread, spread
 
-T = TypeVar("T", Single, Bulk)
+T = TypeVar("T", Single, Bulk, Grid)
 
-PERCENTILES = (0.90, 0.95, 0.99)
+PERCENTILES = (0.90, 0.95, 0.99, 0.999)
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 """Of a weight."""
+SOAK_BLOCKS = 20
+"""Into how many parts the calls of a memory soak are cut; neighbouring calls are alike, parts less so."""
 NEIGHBOURS = 5
 """Timed reviews of similar length that stand for one of the user's texts."""
 
@@ -104,7 +106,20 @@ class Row:
     start: Start | None
     memory: Memory | None
     growth_bytes: Interval | None
-    """Of resident memory with each call, over calls of all lengths."""
+    """Of resident memory with each call, over a soak of reviews of all lengths."""
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One backend's batches of so many texts of so many tokens, model only."""
+
+    backend: str
+    batch: int
+    length: int
+    seconds: Spread
+    speed: Interval | None
+    """Times faster than the reference at the same cell; None where that was not measured."""
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,7 @@ class Summary:
     """A benchmark's rows, the reference first, then by latency."""
 
     rows: tuple[Row, ...]
+    grid: tuple[GridCell, ...]
     single_floor: float
     """Difference of speed, as a share, below which two backends cannot be told apart, one review at a time."""
     bulk_floor: float
@@ -129,20 +145,10 @@ def summarise(record: BenchRecord) -> Summary:
 
     Of an interrupted benchmark, a backend is compared with the reference where both have the same generations.
     """
-    singles = {name: _of(record.singles, name) for name in {s.backend for s in record.singles}}
-    bulks = {name: _of(record.bulks, name) for name in {b.backend for b in record.bulks}}
-    single_speeds = {
-        name: speed_ratio_interval(*pairs)
-        for name, taken in singles.items()
-        if (pairs := _paired({s.generation: s.total_s for s in singles.get(record.reference, [])},
-                             {s.generation: s.total_s for s in taken}))
-    }  # fmt: skip
-    bulk_speeds = {
-        name: speed_ratio_interval(*pairs)
-        for name, taken in bulks.items()
-        if (pairs := _paired({b.generation: b.seconds for b in bulks.get(record.reference, [])},
-                             {b.generation: b.seconds for b in taken}))
-    }  # fmt: skip
+    singles = _by_backend(record.singles)
+    bulks = _by_backend(record.bulks)
+    single_speeds = _speeds({n: {s.generation: s.total_s for s in of} for n, of in singles.items()}, record.reference)
+    bulk_speeds = _speeds({n: {b.generation: b.seconds for b in of} for n, of in bulks.items()}, record.reference)
     again_single, again_bulk = (speeds.get(record.again or "") for speeds in (single_speeds, bulk_speeds))
     single_floor, bulk_floor = (noise_floor([i] if i else []) for i in (again_single, again_bulk))
     rows = []
@@ -161,26 +167,83 @@ def summarise(record: BenchRecord) -> Summary:
                 throughput=_throughput(record, bulks[name], bulk_speeds[name], bulk_floor) if has_bulk else None,
                 start=_start([c for c in record.cold_starts if c.backend == name]),
                 memory=next((m for m in record.memories if m.backend == name), None),
-                growth_bytes=_growth(singles[name]) if has_single else None,
+                growth_bytes=next((_growth(soak) for soak in record.soaks if soak.backend == name), None),
             )
         )
     order = {row.info.name: row.latency.total_s.median if row.latency else math.inf for row in rows}
     order[record.reference] = -1.0
     return Summary(
-        tuple(sorted(rows, key=lambda row: order[row.info.name])), single_floor, bulk_floor, again_single, again_bulk
+        tuple(sorted(rows, key=lambda row: order[row.info.name])),
+        _grid(record, single_floor),
+        single_floor,
+        bulk_floor,
+        again_single,
+        again_bulk,
     )
 
 
-def _of(taken: Sequence[T], name: str) -> list[T]:
-    return sorted((t for t in taken if t.backend == name), key=lambda t: t.generation)
+def _by_backend(taken: Sequence[T]) -> dict[str, list[T]]:
+    """Return what each backend has, in the order of the generations."""
+    of: dict[str, list[T]] = {}
+    for one in sorted(taken, key=lambda one: one.generation):
+        of.setdefault(one.backend, []).append(one)
+    return of
 
 
-def _paired(
-    reference: Mapping[int, Sequence[float]], candidate: Mapping[int, Sequence[float]]
-) -> tuple[list[Sequence[float]], list[Sequence[float]]] | None:
-    """Return the seconds of both for each generation that both have, None where there is none."""
-    common = sorted(reference.keys() & candidate.keys())
-    return ([reference[g] for g in common], [candidate[g] for g in common]) if common else None
+def _speeds(seconds: Mapping[str, Mapping[int, Sequence[float]]], reference: str) -> dict[str, Interval]:
+    """Return the speed over the reference of each backend that shares a generation with it."""
+    if reference not in seconds:
+        return {}
+    speeds = {name: speed_of(seconds[reference], of) for name, of in seconds.items()}
+    return {name: speed for name, speed in speeds.items() if speed}
+
+
+def speed_of(baseline: Mapping[int, Sequence[float]], candidate: Mapping[int, Sequence[float]]) -> Interval | None:
+    """Return how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
+
+    Two generations whose processes were started in opposite orders are one repetition: what a process loses by being
+    started before another, it gains back in the other. Of three generations or fewer each is one.
+
+    Args:
+        baseline: the seconds of each round, by generation.
+        candidate: seconds for the same work in the same rounds.
+
+    Returns:
+        None where they share no generation.
+    """
+    common = sorted(baseline.keys() & candidate.keys())
+    pairs = [(g, g + 1) for g in common if g % 2 == 0 and g + 1 in common]
+    units = pairs if len(pairs) > 1 else [(g,) for g in common]
+    if not units:
+        return None
+    before = [[s for g in unit for s in baseline[g]] for unit in units]
+    after = [_levelled([baseline[g] for g in unit], [candidate[g] for g in unit]) for unit in units]
+    return speed_ratio_interval(before, after)
+
+
+def _levelled(baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> list[float]:
+    """Return the candidate's seconds with the generations' medians of the ratio moved to their mean.
+
+    Otherwise the median of two groups that lie apart would be any value between them.
+    """
+    logs = [np.log(after) - np.log(before) for before, after in zip(baseline, candidate, strict=True)]
+    medians = [np.median(ratios) for ratios in logs]
+    moves = [float(np.exp(np.mean(medians) - own)) for own in medians]
+    return [move * seconds for move, after in zip(moves, candidate, strict=True) for seconds in after]
+
+
+def _grid(record: BenchRecord, floor: float) -> tuple[GridCell, ...]:
+    """Compare every cell with the reference's."""
+    seconds: dict[tuple[str, int, int], dict[int, Sequence[float]]] = {}
+    for cell in record.grids:
+        seconds.setdefault((cell.backend, cell.batch, cell.length), {})[cell.generation] = cell.samples_s
+    cells = []
+    for (name, batch, length), of in seconds.items():
+        speed = speed_of(seconds.get((record.reference, batch, length), {}), of)
+        taken = [s for samples in of.values() for s in samples]
+        how = verdict(speed, floor) if speed else "cannot tell"
+        cells.append(GridCell(name, batch, length, spread(taken), speed, how))
+    return tuple(cells)
 
 
 def _latency(record: BenchRecord, info: BackendInfo, taken: Sequence[Single], speed: Interval, floor: float) -> Latency:
@@ -224,8 +287,7 @@ def _attainable(
 
 def speed_between(record: BenchRecord, slow: str, fast: str) -> Interval | None:
     """Return how many times as fast as one backend another is, one by one; None where they share no generation."""
-    pairs = _paired(*({s.generation: s.total_s for s in record.singles if s.backend == name} for name in (slow, fast)))
-    return speed_ratio_interval(*pairs) if pairs else None
+    return speed_of(*({s.generation: s.total_s for s in record.singles if s.backend == name} for name in (slow, fast)))
 
 
 def _throughput(record: BenchRecord, taken: Sequence[Bulk], speed: Interval, floor: float) -> Throughput:
@@ -252,14 +314,11 @@ def _start(taken: Sequence[ColdStart]) -> Start | None:
     )
 
 
-def _growth(taken: Sequence[Single]) -> Interval | None:
-    """Return by how many bytes resident memory grows with a call, in the last generation.
-
-    The first half of its calls is left out: until buffers have met the longest reviews, memory grows in any process.
-    """
-    rss = taken[-1].rss_bytes
-    late = rss[len(rss) // 2 :]
-    return slope_interval(range(len(late)), late) if len(late) > 2 else None
+def _growth(soak: Soak) -> Interval | None:
+    """Return by how many bytes resident memory grows with a call, by the medians of successive parts."""
+    parts = np.array_split(np.asarray(soak.rss_bytes), min(SOAK_BLOCKS, len(soak.rss_bytes) or 1))
+    centres = np.cumsum([len(part) for part in parts]) - np.array([len(part) / 2 for part in parts])
+    return slope_interval(centres.tolist(), [float(np.median(part)) for part in parts]) if len(parts) > 2 else None
 
 
 def expected_percentile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bench.results import BenchRecord
@@ -138,13 +139,22 @@ def _sentence(best: Option, record: BenchRecord) -> str:
 
 def ratio(speed: Interval) -> str:
     """Render a ratio with its interval."""
-    return f"{speed.estimate:.2f}× [{speed.low:.2f}, {speed.high:.2f}]"
+    return f"{speed.estimate:.2f}× {ends(speed)}"
+
+
+def ends(interval: Interval, shape: str = "{:.2f}") -> str:
+    """Render the ends of an interval, either of which may be infinite."""
+    low, high = (
+        shape.format(end) if math.isfinite(end) else ("∞" if end > 0 else "-∞") for end in (interval.low, interval.high)
+    )
+    return f"[{low}, {high}]"
 
 
 def change(of: AccuracyChange) -> str:
     """Render a change of accuracy in percentage points with its interval."""
-    return f"{_points(of.change)} points [{_points(of.lower)}, {_points(of.upper)}]"
+    return f"{in_points(of.change)} points [{in_points(of.lower)}, {in_points(of.upper)}]"
 
 
-def _points(share: float) -> str:
+def in_points(share: float) -> str:
+    """Render a share as percentage points with their sign; what rounds to nothing is +0.00."""
     return f"{round(100 * share, 2) + 0.0:+.2f}"

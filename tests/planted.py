@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from bench.cores import pin
 from exporter.probabilities import FloatArray
 from exporter.reference import TorchClassifier
 from trainer.encoding import Encoded, Encoder
@@ -29,6 +30,7 @@ def load_planted(slow: float) -> Planted:
     import torch
     from transformers import AutoModelForSequenceClassification, set_seed
 
+    pin(1)
     torch.set_num_threads(1)
     set_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(SAMPLE_MODEL, num_labels=2)

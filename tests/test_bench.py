@@ -10,6 +10,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,23 +22,29 @@ import numpy as np
 import pytest
 import torch
 from bench_records import AGAIN, REFERENCE, make_record
+from hypothesis import given
+from hypothesis import strategies as st
 from toys import INTERRUPTED, start, write_csv
 
 import bench.__main__
+import bench.cores
+import bench.generation
 import bench.run
 from bench import measure
 from bench.accuracy import score
-from bench.against import compare, load_earlier, refuse_worse
+from bench.against import compare, load_earlier, refuse_worse, render
 from bench.backends import PEERS, SPECS, choose_specs, load_backend, why_unusable
 from bench.cold import cold_start
 from bench.config import BenchConfig
+from bench.cores import choose_cores
 from bench.environment import packages_bytes
 from bench.limits import measure_machine, product_shapes
-from bench.measure import best_batchings, rounds, timed, warm_up
+from bench.measure import best_batchings, deal, rounds, spread_out, start_order, timed, try_batchings, warm_up
 from bench.report import comma_separated, markdown
-from bench.results import BenchRecord, Limit, Machine, Skipped
+from bench.results import BenchRecord, Grid, Limit, Machine, Skipped, Soak
 from bench.run import bench as run_bench
-from bench.summary import Summary, expected_percentile, summarise
+from bench.stats import verdict
+from bench.summary import Summary, expected_percentile, speed_of, summarise
 from bench.verdict import recommend
 from exporter.artifacts import load_export
 from exporter.budget import count_changes, paired_interval
@@ -50,7 +57,7 @@ from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
-QUICK = ["--restarts", "1", "--calls", "3", "--grid-calls", "0"]
+QUICK = ["--restarts", "1", "--calls", "3", "--grid-calls", "0", "--soak-calls", "0"]
 
 
 def test_changes_by_hand() -> None:
@@ -128,7 +135,6 @@ class TestMeasuring:
         call = timed(form, "soup bread", clock)
         assert (call.tokenise_s, call.run_s, call.total_s) == (0.5, 0.25 * 4 + 0.5, 2.5)
         assert call.probabilities == pytest.approx(softmax(np.float32([[0, 1]]))[0])
-        assert call.rss_bytes > 1e6
 
     def test_a_peer_is_timed_as_a_whole(self) -> None:
         class Pipeline:
@@ -143,7 +149,9 @@ class TestMeasuring:
     def test_the_grid_times_the_model_alone_at_exactly_that_length(self, form: FakeForm) -> None:
         assert measure.batch_time(form, "soup bread", 3, 17, lambda: form.clock[0]) == 17
 
-    def test_warming_up_ends_when_times_are_steady(self) -> None:
+    def test_warming_up_ends_when_the_times_of_all_are_steady(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measure, "SETTLE_S", 0)
+
         class Cooling:
             def __init__(self, steady_after: int) -> None:
                 self.calls, self.steady_after = 0, steady_after
@@ -151,20 +159,56 @@ class TestMeasuring:
             def call(self, *_: object) -> measure.Call:
                 self.calls += 1
                 seconds = 1.1 ** max(0, self.steady_after - self.calls)
-                return measure.Call(seconds, None, None, 0, ())
+                return measure.Call(seconds, None, None, ())
 
-        assert warm_up(Cooling(0), "x") == 10
-        assert warm_up(Cooling(12), "x") == 20
-        assert warm_up(Cooling(60), "x") == measure.MOST_WARMUP
+        def calls(*steady_after: int) -> int:
+            return warm_up({str(n): Cooling(n) for n in steady_after}, "x", random.Random(0))
 
-    def test_the_fastest_batching_is_chosen(self, form: FakeForm, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert calls(0, 0) == 10
+        assert calls(0, 12) == 20
+        assert calls(60, 0) == measure.MOST_WARMUP
+
+    def test_the_fastest_batching_is_chosen_and_all_trials_are_kept(
+        self, form: FakeForm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def scored(form: FakeForm, texts: Sequence[str], setting: int) -> measure.Part:
             before = form.clock[0]
             logits = form.logits(texts, batch_tokens=setting)
             return measure.Part(form.clock[0] - before + setting / 1e5, logits)
 
         monkeypatch.setattr(measure, "scored", scored)
-        assert best_batchings({"x": Here(form)}, ["soup"] * 3, random.Random(0)) == {"x": "2,048 tokens"}
+        trials = try_batchings({"x": Here(form)}, ["soup"] * 3, random.Random(0))
+        assert sorted((t.batching, t.reviews, len(t.seconds)) for t in trials) == [
+            ("2,048 tokens", 3, 3), ("8,192 tokens", 3, 3), ("one by one", 3, 3)
+        ]  # fmt: skip
+        assert best_batchings(trials) == {"x": "2,048 tokens"}
+
+    def test_every_second_generation_starts_in_the_opposite_order(self) -> None:
+        orders = [start_order("abcd", generation, 0) for generation in range(10)]
+        assert all(sorted(order) == list("abcd") for order in orders)
+        assert all(orders[g + 1] == orders[g][::-1] for g in range(0, 10, 2))
+        assert len({tuple(order) for order in orders}) > 2
+
+    @given(st.lists(st.integers(1, 512), min_size=1, max_size=60), st.integers(1, 8), st.integers(0, 9))
+    def test_hands_hold_each_card_once_and_are_alike(self, sizes: list[int], hands: int, seed: int) -> None:
+        dealt = deal(sizes, hands, random.Random(seed))
+        assert sorted(i for hand in dealt for i in hand) == list(range(len(sizes)))
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+        ranked = [sorted(sizes[i] for i in hand) for hand in dealt]
+        for rank in range(min(map(len, ranked)) - 1):  # no hand's card is above another's next one
+            assert max(hand[rank] for hand in ranked) <= min(hand[rank + 1] for hand in ranked)
+
+    @given(st.lists(st.integers(1, 512), min_size=1, max_size=60), st.integers(1, 90), st.integers(0, 9))
+    def test_what_is_drawn_is_spread_over_all_sizes(self, sizes: list[int], count: int, seed: int) -> None:
+        drawn = spread_out(sizes, count, random.Random(seed))
+        assert len(drawn) == count
+        times = [drawn.count(i) for i in range(len(sizes))]
+        assert max(times) - min(times) <= 1
+        whole = np.quantile(sizes, [0.25, 0.5, 0.75], method="inverted_cdf")
+        if count >= len(sizes) == len(set(sizes)) >= 8:
+            found = np.quantile([sizes[i] for i in drawn], [0.25, 0.5, 0.75], method="inverted_cdf")
+            ranks = [sorted(sizes).index(value) for value in [*whole, *found]]
+            assert all(abs(a - b) <= 1 for a, b in zip(ranks[:3], ranks[3:], strict=True))
 
     def test_all_are_asked_the_same_in_interleaved_rounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(measure, "SETTLE_S", 0)
@@ -190,18 +234,18 @@ class TestSummary:
         assert first.latency
         assert (first.latency.speed.low, first.latency.speed.high, first.latency.verdict) == (1, 1, "cannot tell")
         assert summary.again_single
-        assert summary.again_single.low < 1 < summary.again_single.high
+        assert verdict(summary.again_single, summary.single_floor) == "cannot tell"
         assert summary.single_floor >= max(0.02, summary.again_single.estimate - 1)
 
     def test_parts_add_up_and_percentiles_need_their_samples(self) -> None:
         row = summarise(make_record()).row("onnx-int8-cpu")
         assert row
         assert row.latency
-        assert row.latency.calls == 150
+        assert row.latency.calls == 670
         parts = (row.latency.tokenise_s, row.latency.run_s, row.latency.rest_s)
         assert sum(p for p in parts if p is not None) == pytest.approx(row.latency.total_s.median, rel=0.2)
         assert [(tail.name, tail.value_s is None) for tail in row.latency.tails] == [
-            ("p90", False), ("p95", False), ("p99", True)
+            ("p90", False), ("p95", False), ("p99", False), ("p99.9", True)
         ]  # fmt: skip
 
     def test_the_share_of_the_attainable_is_the_rooflines(self) -> None:
@@ -224,16 +268,62 @@ class TestSummary:
 
     def test_an_interrupted_record_is_compared_where_both_have_samples(self) -> None:
         record = make_record()
-        cut = tuple(s for s in record.singles if s.generation < 2 or s.backend == REFERENCE)
+        cut = tuple(s for s in record.singles if s.generation < 5 or s.backend == REFERENCE)
         summary = summarise(replace(record, singles=cut, bulks=(), accuracies=(), is_complete=False))
         row = summary.row("onnx-int8-cpu")
         assert row
         assert row.latency
-        assert row.latency.calls == 60
+        assert row.latency.calls == 5 * 67
         assert math.isfinite(row.latency.speed.high)
         assert row.throughput is None
         without = [s for s in record.singles if s.backend != REFERENCE]
         assert all(row.latency is None for row in summarise(replace(record, singles=tuple(without))).rows)
+
+    def test_what_a_process_loses_by_its_place_in_the_start_is_no_noise(self) -> None:
+        """The candidate is as fast, but 10 % slower or faster in turns, as it starts before or behind the other."""
+        rng = np.random.default_rng(0)
+        baseline = {g: np.exp(rng.normal(0, 0.01, 40)) for g in range(10)}
+        placed = {g: taken * np.exp(rng.normal(0, 0.01, 40) + 0.1 * (-1) ** g) for g, taken in baseline.items()}
+        pairs = speed_of(baseline, placed)
+        assert pairs
+        assert 0.97 < pairs.low < 1 < pairs.high < 1.03
+        alone = speed_of({g: baseline[g] for g in (0, 2, 4)}, placed)
+        assert alone
+        assert alone.estimate == pytest.approx(np.exp(-0.1), abs=0.01)
+        assert speed_of(baseline, {11: [1.0]}) is None
+
+    def test_a_cell_of_the_grid_has_an_interval(self) -> None:
+        record = make_record()
+
+        def cells(name: str, *seconds: float) -> list[Grid]:
+            return [Grid(name, g, 8, 32, (s,)) for g, s in enumerate(seconds)]
+
+        noise = (1.0, 1.01, 0.99, 1.0, 1.02, 0.98)
+        int8, fp32 = "onnx-int8-cpu", "onnx-fp32-cpu"
+        grids = [*cells(REFERENCE, *noise), *cells(int8, *(n / 2 for n in noise)), *cells(fp32, *noise[::-1])]
+        found = {cell.backend: cell for cell in summarise(replace(record, grids=tuple(grids))).grid}
+        assert found[int8].speed
+        assert found[int8].speed.estimate == pytest.approx(2)
+        assert {name: cell.verdict for name, cell in found.items()} == {
+            REFERENCE: "cannot tell", int8: "faster", fp32: "cannot tell"
+        }  # fmt: skip
+        lonely = summarise(replace(record, grids=tuple(cells(int8, *noise)))).grid
+        assert [(cell.speed, cell.verdict) for cell in lonely] == [(None, "cannot tell")]
+
+    def test_memory_that_grows_is_told_from_memory_that_jumps(self) -> None:
+        record = make_record()
+
+        def growth(rss: Sequence[int]) -> Any:
+            soak = Soak(REFERENCE, (9,) * len(rss), tuple(rss))
+            row = summarise(replace(record, soaks=(soak,))).row(REFERENCE)
+            assert row
+            return row.growth_bytes
+
+        leak = growth([10**8 + 4096 * i for i in range(200)])
+        assert (leak.low, leak.estimate, leak.high) == pytest.approx((4096,) * 3)
+        jump = growth([10**8 + 10**6 * (i > 150) for i in range(200)])
+        assert jump.low == jump.estimate == 0
+        assert growth([]) is None
 
     def test_users_lengths_decide_the_expected_percentile(self) -> None:
         tokens = list(range(10, 160))
@@ -331,7 +421,7 @@ class TestReports:
             assert row.accuracy
             assert f"{row.accuracy.accuracy:.2%}" in line
         assert "- `pytorch-fp32-cuda`: no CUDA device" in text
-        assert "all started anew 5 times" in text
+        assert "all started anew 10 times" in text
         table = [line for line in text.splitlines() if line.startswith("|")]
         assert len({len(line) for line in table}) == 1
 
@@ -348,7 +438,8 @@ class TestReports:
         assert found.latency
         assert float(int8["latency_s"]) == found.latency.total_s.median
         assert float(int8["speed_low"]) < float(int8["speed"]) < float(int8["speed_high"])
-        assert int8["p99_s"] == ""
+        assert float(int8["p99_s"]) > float(int8["p90_s"])
+        assert int8["p99.9_s"] == ""
 
 
 class TestOverTime:
@@ -374,21 +465,43 @@ class TestOverTime:
         differences = {d.backend: d for d in compare(before, replace(before, singles=slow, accuracies=wrong))}
         assert [name for name, d in differences.items() if d.is_slower] == ["onnx-int8-cpu"]
         assert [name for name, d in differences.items() if d.is_less_accurate] == ["onnx-fp32-cpu"]
-        speed = differences["onnx-int8-cpu"].speed
-        assert speed
-        assert speed.estimate == pytest.approx(1 / 1.3)
+        int8 = differences["onnx-int8-cpu"]
+        assert int8.single
+        assert int8.bulk
+        assert (int8.single.estimate, int8.bulk.estimate) == pytest.approx((1 / 1.3, 1))
         with pytest.raises(UserError, match=r"worse than in `old.json`: `onnx-int8-cpu`") as error:
             refuse_worse([differences["onnx-int8-cpu"]], Path("old.json"))
         assert error.value.exit_code == 4
 
+    def test_slower_in_bulk_alone_is_slower(self) -> None:
+        before = make_record()
+        slow = tuple(
+            replace(b, seconds=tuple(1.3 * t for t in b.seconds)) if b.backend == "onnx-int8-cpu" else b
+            for b in before.bulks
+        )
+        differences = compare(before, replace(before, bulks=slow))
+        assert [d.backend for d in differences if d.is_slower] == ["onnx-int8-cpu"]
+        assert "one by one 1.00× [" in render(differences)
+        assert "bulk 0.77× [" in render(differences)
+
     def test_another_machine_is_refused_unless_told_to(self, tmp_path: Path) -> None:
         record = make_record()
         write_record(tmp_path / "bench.json", record)
-        here = replace(record.environment, cpu="Another CPU")
+        path, here = tmp_path / "bench.json", replace(record.environment, cpu="Another CPU")
         with pytest.raises(UserError, match="another machine: cpu Intel"):
-            load_earlier(tmp_path / "bench.json", here, any_machine=False)
-        assert load_earlier(tmp_path / "bench.json", here, any_machine=True) == record
-        assert load_earlier(tmp_path / "bench.json", record.environment, any_machine=False) == record
+            load_earlier(path, BenchConfig(), here)
+        anywhere = BenchConfig(against=path, any_machine=True)
+        assert load_earlier(path, anywhere, here) == record
+        assert load_earlier(path, BenchConfig(), record.environment) == record
+
+    def test_what_cannot_be_compared_is_refused_before_anything_is_measured(self, tmp_path: Path) -> None:
+        record, path = make_record(), tmp_path / "bench.json"
+        write_record(path, record)
+        with pytest.raises(UserError, match="compares with `pytorch-fp32-cpu`, this one with `onnx-fp32-cpu`"):
+            load_earlier(path, BenchConfig(backends=("onnx-int8-cpu", "onnx-fp32-cpu")), record.environment)
+        write_record(path, replace(record, is_complete=False))
+        with pytest.raises(UserError, match="did not finish"):
+            load_earlier(path, BenchConfig(), record.environment)
 
     def test_other_references_or_reviews_are_not_compared(self) -> None:
         record = make_record()
@@ -457,6 +570,25 @@ def test_limits_are_those_of_the_graphs_own_products(exported: RunDir, monkeypat
     assert machine.bytes_per_s > 1e6
 
 
+class TestCores:
+    def test_threads_get_a_physical_core_each_before_two_share_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for core, siblings in {0: "0-1", 1: "0-1", 2: "2,3", 3: "2,3"}.items():
+            (tmp_path / f"cpu{core}" / "topology").mkdir(parents=True)
+            (tmp_path / f"cpu{core}" / "topology" / "thread_siblings_list").write_text(siblings + "\n")
+        monkeypatch.setattr(bench.cores, "TOPOLOGY", tmp_path)
+        assert choose_cores({0, 1, 2, 3}, 2) == {0, 2}
+        assert choose_cores({0, 1, 2, 3}, 3) == {0, 1, 2}
+        assert choose_cores({1, 2, 3, 9}, 2) == {2, 9}  # of core 9 nothing is known
+        assert choose_cores({5}, 4) == {5}
+
+    @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say where a process may run")
+    def test_a_process_stays_on_as_many_cores_as_it_has_threads(self) -> None:
+        where = "import os; from bench.cores import pin; pin(1); print(len(os.sched_getaffinity(0)))"
+        assert subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
 def test_the_size_of_packages_counts_what_they_require() -> None:
     numpy, onnxruntime = packages_bytes(("numpy",)), packages_bytes(("onnxruntime",))
     assert 5e6 < numpy < onnxruntime
@@ -472,24 +604,55 @@ def test_a_cold_start_is_a_new_process_in_parts(exported: RunDir) -> None:
     assert cold_start("onnx-fp32-cpu", exported.path / "gone", 1, "soup") is None
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmark without processes, where torch is imported already: for tests that are about something else."""
+
+    class Worker(Here):
+        def __init__(self, _: str, load: Callable[[], Any], threads: int) -> None:  # noqa: ARG002
+            super().__init__(load())
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(bench.generation, "Worker", Worker)
+    monkeypatch.setattr(bench.generation, "pin", lambda _: None)
+    monkeypatch.setattr(bench.run, "_machine", lambda *_: None)
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_the_whole_benchmark(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, tmp_path: Path
+    exported: RunDir,
+    copy_of: Callable[[RunDir], RunDir],
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bench.generation, "COLD_STARTS", 1)
     run = copy_of(exported)
     own = write_csv(tmp_path / "mine.csv", [("soup and bread", "food"), ("a goal again", "sport")])
-    flags = ["--restarts", 1, "--calls", 5, "--texts", own, "--price-per-hour", 0.4]
-    status, out, _ = command(bench.__main__.main, "--run-dir", run.path, *flags)
+    flags = ["--restarts", 2, "--calls", 5, "--soak-calls", 30, "--texts", own, "--price-per-hour", 0.4]
+    threads = ["--threads", torch.get_num_threads()]  # of this process: others' sums depend on it
+    status, out, _ = command(bench.__main__.main, "--run-dir", run.path, *flags, *threads)
     assert status == 0
     record = read_record(run.bench_record, BenchRecord)
     assert record.is_complete
     names = [info.name for info in record.backends]
     assert sorted(names) == sorted(CPU)
     assert [s.backend for s in record.skipped] == ["all backends on CUDA"]
-    assert {(s.backend, len(s.total_s), len(s.run_s)) for s in record.singles} == {(n, 5, 5) for n in [*names, AGAIN]}
-    assert {(b.backend, sum(b.reviews)) for b in record.bulks} == {(name, 32) for name in [*names, AGAIN]}
-    assert {(g.backend, g.batch, g.length) for g in record.grids} == {(n, b, 24) for n in names for b in (1, 8)}
+    both = [*names, AGAIN]
+    assert {(s.backend, len(s.total_s), len(s.run_s)) for s in record.singles} == {(n, 5, 5) for n in both}
+    assert sorted((b.backend, sum(b.reviews)) for b in record.bulks) == sorted([(n, 16) for n in both] * 2)
+    tried = {(n, how) for n in names for how in measure.TOKEN_BATCHES}
+    assert {(t.backend, t.batching) for t in record.batching_trials} == tried
+    cells = {(n, generation, b, 24) for n in names for generation in (0, 1) for b in (1, 8)}
+    assert {(g.backend, g.generation, g.batch, g.length) for g in record.grids} == cells
     assert sorted(c.backend for c in record.cold_starts) == sorted(names)
-    assert all(m.peak_bytes >= m.loaded_bytes > 1e6 for m in record.memories)
+    assert all((m.peak_bytes or 0) >= (m.loaded_bytes or 0) > 1e6 for m in record.memories)
+    assert [(s.backend, len(s.tokens), len(s.rss_bytes)) for s in record.soaks] == [
+        (s.backend, 30, 30) for s in record.soaks
+    ]
+    assert {s.backend for s in record.soaks} == set(names)
     assert len(record.own_tokens) == 2
     training = run.load().training
     assert training
@@ -507,59 +670,105 @@ def test_the_whole_benchmark(
     assert "per million reviews" in recommendation.sentence
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_fewer_backends_and_reviews_on_request_and_all_over_again(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command
 ) -> None:
     run = copy_of(exported)
     config = BenchConfig(
-        run.path, backends=("onnx-int8-cpu",), restarts=2, calls=3, grid_calls=0, max_eval_samples=7, threads=1
+        run.path,
+        backends=("onnx-int8-cpu",),
+        restarts=2,
+        calls=3,
+        grid_calls=0,
+        soak_calls=0,
+        max_eval_samples=7,
+        threads=1,
     )
     record = run_bench(config)
     assert [scores.reviews for scores in record.accuracies] == [7]
     assert [(s.backend, s.generation) for s in record.singles if s.backend == record.reference] == [
         ("onnx-int8-cpu", 0), ("onnx-int8-cpu", 1)
     ]  # fmt: skip
-    assert (record.skipped, record.grids, record.environment.threads) == ((), (), 1)
+    assert (record.skipped, record.grids, record.soaks, record.environment.threads) == ((), (), (), 1)
     flags = ["--run-dir", run.path, "--backends", "onnx-int8-cpu", *QUICK, "--threads", 1]
     status, out, _ = command(bench.__main__.main, *flags, "--against", run.bench_record)
     assert status == 0
-    assert f"against {run.bench_record}:\nonnx-int8-cpu" in out
+    assert f"against {run.bench_record}:\nspeed over the reference, as a multiple of what it was:\nonnx-int8-cpu" in out
     status, _, err = command(bench.__main__.main, *flags[:-1], 2, "--against", run.bench_record)
     assert status == 2
     assert "was measured on another machine: threads 1, here 2" in err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_what_is_timed_has_to_answer_as_what_was_scored(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.run, "SAME_ANSWER", -1.0)
+    monkeypatch.setattr(bench.generation, "SAME_ANSWER", -1.0)
     config = BenchConfig(copy_of(exported).path, backends=("onnx-fp32-cpu",), restarts=1, calls=2, grid_calls=0)
     with pytest.raises(UserError, match="answers otherwise when it is timed than when it is scored"):
         run_bench(config)
 
 
-def test_a_backend_that_fails_on_the_way_is_dropped_and_the_others_go_on(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call, failed = bench.run.Guarded.call, []
+def fail_when_timed(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """Let a backend fail once it is timed, though it has loaded."""
+    call = bench.generation.Guarded.call
 
-    def fails_once_it_is_timed(self: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-        if function is timed and self._name == "onnx-int8-cpu":
-            failed.append(self._name)
-            raise bench.run.BackendFailedError(self._name, UserError("out of memory", ""))
+    def fails(self: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        if function is timed and self._name == backend:
+            raise bench.generation.BackendFailedError(self._name, UserError("out of memory", ""))
         return call(self, function, *arguments)
 
-    monkeypatch.setattr(bench.run.Guarded, "call", fails_once_it_is_timed)
-    config = BenchConfig(
-        copy_of(exported).path, backends=("onnx-int8-cpu", "onnx-fp32-cpu"), restarts=1, calls=2, grid_calls=0
-    )
-    record = run_bench(config)
-    assert failed == ["onnx-int8-cpu"]
-    assert [info.name for info in record.backends] == ["onnx-fp32-cpu"]
-    assert record.skipped == (Skipped("onnx-int8-cpu", "out of memory"),)
-    assert {s.backend for s in record.singles} == {"onnx-fp32-cpu", "onnx-fp32-cpu (again)"}
-    assert record.reference == "onnx-fp32-cpu"
+    monkeypatch.setattr(bench.generation.Guarded, "call", fails)
+
+
+TWO = {"backends": ("onnx-int8-cpu", "onnx-fp32-cpu"), "calls": 2, "grid_calls": 0, "soak_calls": 2}
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(("fails", "stays"), [("onnx-int8-cpu", "onnx-fp32-cpu"), ("onnx-fp32-cpu", "onnx-int8-cpu")])
+def test_a_backend_that_fails_on_the_way_is_dropped_and_the_others_go_on(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch, fails: str, stays: str
+) -> None:
+    """Even the reference, before anything is compared with it."""
+    fail_when_timed(monkeypatch, fails)
+    record = run_bench(BenchConfig(copy_of(exported).path, restarts=1, **TWO))
+    assert [info.name for info in record.backends] == [stays]
+    assert record.skipped == (Skipped(fails, "out of memory"),)
+    assert {s.backend for s in record.singles} == {stays, f"{stays} (again)"}
+    assert {m.backend for m in record.memories} | {s.backend for s in record.soaks} == {stays}
+    assert record.reference == stays
     assert {bulk.batching for bulk in record.bulks} == {record.bulks[0].batching}  # both processes batch alike
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_without_its_reference_a_benchmark_ends_and_what_was_compared_with_it_is_kept(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(exported)
+    done = bench.run.Progress.done
+
+    def fails_from_now_on(self: Any, share: float) -> None:
+        fail_when_timed(monkeypatch, "onnx-fp32-cpu")
+        done(self, share)
+
+    monkeypatch.setattr(bench.run.Progress, "done", fails_from_now_on)
+    with pytest.raises(UserError, match="out of memory"):
+        run_bench(BenchConfig(run.path, restarts=2, **TWO))
+    kept = read_record(run.bench_record, BenchRecord)
+    assert not kept.is_complete
+    assert {s.generation for s in kept.singles} == {0}
+
+
+def test_memory_on_a_gpu_is_the_drivers_where_pytorch_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\necho '1, 700'\necho '{os.getpid()}, 312'\necho '9, [N/A]'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert measure.gpu_bytes() == 312 * 2**20
+    assert measure._driver_bytes(9) is None
+    monkeypatch.setenv("PATH", "")
+    assert measure.gpu_bytes() is None
 
 
 def test_not_one_usable_backend_is_an_error(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
@@ -610,14 +819,15 @@ def test_a_damaged_export_is_refused_or_skipped_with_its_reason(
     assert message in err
 
 
-@pytest.mark.parametrize(("moment", "is_kept"), [("loading onnx-int8-cpu", False), ("generation 2", True)])
+@pytest.mark.parametrize(("moment", "is_kept"), [("measuring what", False), ("generation 2", True)])
 def test_an_interrupted_benchmark_keeps_what_was_measured_and_leaves_no_process(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], moment: str, *, is_kept: bool
 ) -> None:
     run = copy_of(exported)
-    command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], "--calls", "3"]
+    quick = ["--calls", "3", "--restarts", "2", "--grid-calls", "0", "--soak-calls", "0"]
+    command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--backends", *CPU[2:], *quick]
     # A terminal sends Ctrl-C to the whole group: the workers must not answer it with tracebacks of their own.
-    with start([*command, "--grid-calls", "0"]) as process:
+    with start(command) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith(moment):

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import AGAIN, MISSING_CELL, REFERENCE, make_record
+from bench_records import AGAIN, BATCHINGS, CALLS, GENERATIONS, LEAK, LEVEL_CELL, MISSING_CELL, REFERENCE, make_record
 
-from bench.page import _latency_axis, render_page
+from bench.page import render_page
+from bench.page_charts import latency_axis
 from bench.results import BenchRecord, Skipped
 from bench.summary import summarise
 from bench.verdict import Recommendation, recommend
@@ -84,8 +85,15 @@ def test_overview_of_the_chosen(page: str) -> None:
     assert cells[1] == "87.70"
     assert re.match(r"\+0\.20 .*\[-0\.\d\d, \+0\.\d\d\].*within budget", cells[2])
     assert re.match(r"2\.\d\d× .*\[2\.\d\d, 2\.\d\d\].*faster", cells[3])
-    assert re.sub(r"\s+", " ", cells[7]) == "needs 662 calls"
-    assert cells[9:11] == ["67.9", "71.4"]
+    assert float(cells[7]) > float(cells[6]) > float(cells[5])
+    assert re.sub(r"\s+", " ", cells[8]) == "needs 6,636 calls"
+    assert cells[10:12] == ["67.9", "71.4"]
+
+
+def test_every_percentile_has_a_column(page: str) -> None:
+    found = re.search(r'<table id="overview">.*?</thead>', page, re.DOTALL)
+    assert found
+    assert re.findall(r">(p[\d.]+), ms<", found[0]) == ["p90", "p95", "p99", "p99.9"]
 
 
 def test_what_was_not_measured_is_a_dash_with_a_reason(page: str) -> None:
@@ -94,14 +102,73 @@ def test_what_was_not_measured_is_a_dash_with_a_reason(page: str) -> None:
     assert re.fullmatch(r"–\s+not measured", grid[-1])
     overview = {cells[0].split()[0]: cells for cells in table_of(page, "overview")}
     assert "the reference" in overview[REFERENCE][2]
-    assert "not measured" in overview["openvino-fp32"][10]
+    assert "not measured" in overview["openvino-fp32"][11]
 
 
 def test_where_onnx_stops_winning_is_told(page: str) -> None:
     assert "<code>onnx-fp32-cpu</code> at 8&nbsp;×&nbsp;512, 32&nbsp;×&nbsp;512" in page
     grid = next(cells for cells in table_of(page, "grid-table") if cells[:2] == ["onnx-fp32-cpu", "32"])
-    assert "slower" in grid[-1]
-    assert "slower" not in grid[2]
+    assert grid[2].endswith("faster")
+    assert grid[-1].endswith("slower")
+
+
+def test_a_cell_of_the_grid_whose_interval_reaches_1_cannot_tell(page: str) -> None:
+    name, batch, length = LEVEL_CELL
+    grid = {(cells[0], cells[1]): cells[2:] for cells in table_of(page, "grid-table")}
+    shown = grid[name, str(batch)][1]
+    assert re.search(r"× \[0\.\d\d, 1\.\d\d\]\s+cannot tell$", shown)
+    told = ("faster", "slower", "cannot tell")
+    assert all(cell.endswith(told) for cell in grid["onnx-int8-cpu", "1"])
+    assert not any(cell.endswith(told) for cell in grid[REFERENCE, "1"])
+    lines = {line["text"][0].split("<br>")[0]: line for line in charts_of(page)[f"grid-chart-{batch}"]["data"]}
+    place = lines[name]["x"].index(length)
+    assert lines[name]["text"][place].endswith("cannot tell")
+    hollow = [colour == "var(--surface)" for colour in lines[name]["marker"]["color"]]
+    assert hollow == [i == place for i in range(3)]
+
+
+def test_a_gain_that_cannot_be_told_is_not_claimed_by_its_median() -> None:
+    record = make_record()
+    few = tuple(g for g in record.grids if g.generation < 2)  # an interval of two is very wide
+    page = render(replace(record, grids=few))
+    assert all("slower" not in cell for cells in table_of(page, "grid-table") for cell in cells)
+    assert "Nothing that could be shipped is told to be slower" in page
+
+
+def test_batchings_tried_are_shown_and_the_chosen_one_is_marked(page: str) -> None:
+    record = make_record()
+    rows = [[re.sub(r"\s+", " ", cell) for cell in cells] for cells in table_of(page, "batching-table")]
+    for info in record.backends:
+        tried = [cells for cells in rows if cells[0].split()[0] == info.name]
+        assert [cells[1].removesuffix(" chosen for bulk scoring") for cells in tried] == list(BATCHINGS[info.is_peer])
+        chosen = [cells for cells in tried if cells[1].endswith(" chosen for bulk scoring")]
+        assert len(chosen) == 1
+        assert float(chosen[0][2].split()[0]) == max(float(cells[2].split()[0]) for cells in tried)
+    trial = record.batching_trials[0]
+    slowest, middle, fastest = (f"{trial.reviews / s:.1f}" for s in sorted(trial.seconds, reverse=True))
+    first = next(cells for cells in rows if cells[0].split()[0] == trial.backend)
+    assert first[2:] == [f"{middle} {slowest} to {fastest}", str(trial.reviews)]
+
+
+def test_memory_that_grows_is_told_from_memory_that_does_not(page: str) -> None:
+    growth = {cells[0].split()[0]: cells[4].split(maxsplit=1) for cells in table_of(page, "memory-table")}
+    assert growth[LEAK][0] == "4.1"
+    assert growth[REFERENCE] == ["0.0", "[0.0, 0.0]"]
+    assert "Growth: the slope over 200 calls with reviews of all lengths, after all else was measured" in page
+
+
+def test_memory_that_cannot_be_told_is_not_measured() -> None:
+    record = make_record()
+    untold = tuple(replace(m, loaded_bytes=None, peak_bytes=None, gpu_bytes=None) for m in record.memories)
+    page = render(replace(record, memories=untold, soaks=tuple(replace(s, rss_bytes=()) for s in record.soaks)))
+    assert all("not measured" in cell for cells in table_of(page, "memory-table") for cell in cells[1:])
+    assert all("not measured" in cells[13] for cells in table_of(page, "overview"))
+
+
+def test_method_tells_of_the_order_of_the_starts(page: str) -> None:
+    foot = page[page.index('<section id="method"') :]
+    assert "in the opposite order of the one before" in foot
+    assert "spread evenly over the lengths of the reviews" in foot
 
 
 def test_chart_data_is_what_was_measured(page: str) -> None:
@@ -119,9 +186,9 @@ def test_chart_data_is_what_was_measured(page: str) -> None:
     assert points["onnx-int8-cpu"]["y"] == [100 * row.accuracy.accuracy]
     assert points[REFERENCE]["error_y"]["array"] == [0.0]
     boxes = charts["spread-chart"]["data"]
-    assert [len(box["x"][0]) for box in boxes] == [150] * (len(record.backends) + 1)
+    assert [len(box["x"][0]) for box in boxes] == [GENERATIONS * CALLS] * (len(record.backends) + 1)
     lines = charts["length-chart"]["data"]
-    assert all(line["x"] == sorted(line["x"]) and len(line["x"]) == 7 for line in lines)
+    assert all(line["x"] == sorted(line["x"]) and len(line["x"]) == 8 for line in lines)
 
 
 def test_a_backend_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
@@ -134,7 +201,7 @@ def test_a_backend_looks_the_same_in_every_chart_and_like_no_other(page: str) ->
     assert len(set(marks.values())) == len(marks)
     for chart in CHARTS[1:5]:
         for line in charts[chart]["data"]:
-            assert marks[line["text"][0].split("<br>")[0]] == (line["marker"]["color"], line["marker"]["symbol"])
+            assert marks[line["text"][0].split("<br>")[0]] == (line["line"]["color"], line["marker"]["symbol"])
 
 
 def test_same_record_same_page(page: str) -> None:
@@ -175,10 +242,12 @@ def evil_record() -> BenchRecord:
         skipped=(Skipped(f"x{EVIL}", EVIL),),
         accuracies=renamed(replace(a, classes=c) for a, c in zip(record.accuracies, classes, strict=True)),
         singles=renamed(record.singles),
+        batching_trials=renamed(replace(trial, batching=EVIL) for trial in record.batching_trials),
         bulks=renamed(replace(bulk, batching=EVIL) for bulk in record.bulks),
         grids=renamed(record.grids),
         cold_starts=renamed(record.cold_starts),
         memories=renamed(record.memories),
+        soaks=renamed(record.soaks),
         environment=replace(record.environment, cpu=EVIL, system=EVIL, gpu=EVIL, versions={EVIL: EVIL}),
         chosen=EVIL,
         finished_at=EVIL,
@@ -205,10 +274,12 @@ def test_little_was_measured() -> None:
         skipped=(),
         accuracies=(),
         singles=(),
+        batching_trials=(),
         bulks=(),
         grids=(),
         cold_starts=(),
         memories=(),
+        soaks=(),
     )
     page = render(bare)
     assert charts_of(page) == {}
@@ -227,7 +298,6 @@ def test_one_generation_of_two_calls() -> None:
             total_s=s.total_s[:2],
             tokenise_s=s.tokenise_s[:2],
             run_s=s.run_s[:2],
-            rss_bytes=s.rss_bytes[:2],
         )
         for s in short
     ]
@@ -263,7 +333,7 @@ def test_frontier_joins_what_no_other_beats(page: str) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(5.1, 260.0), (0.2, 0.9), (99.0, 101.0), (1.0, 1.0), (0.01, 20_000.0)])
 def test_latency_axis_holds_all_and_has_ticks(low: float, high: float) -> None:
-    axis = _latency_axis("ms", low, high, is_log=True)
+    axis = latency_axis("ms", low, high, is_log=True)
     assert axis["range"][0] <= np.log10(low) <= np.log10(high) <= axis["range"][1]
     assert axis["tickvals"]
     assert len(set(axis["ticktext"])) == len(axis["tickvals"])

@@ -10,8 +10,9 @@ import pytest
 from planted import load_planted
 
 from bench.config import BenchConfig
-from bench.measure import rounds, timed, warm_up
-from bench.stats import noise_floor, speed_ratio_interval, verdict
+from bench.measure import rounds, start_order, timed, warm_up
+from bench.stats import noise_floor, verdict
+from bench.summary import speed_of
 from exporter.worker import Worker
 from trainer.data import read_table
 from trainer.sources import SAMPLE_REVIEWS
@@ -24,19 +25,18 @@ SLOW = {"reference": 0.0, "again": 0.0, "1 %": 0.01, "10 %": 0.10}
 def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
     rng = random.Random(0)
     texts = sorted(read_table(SAMPLE_REVIEWS).columns["text"], key=len)[-300:]
-    seconds: dict[str, list[list[float]]] = {name: [] for name in SLOW}
-    for _ in range(BenchConfig.restarts):
+    seconds: dict[str, dict[int, list[float]]] = {name: {} for name in SLOW}
+    for generation in range(BenchConfig.restarts):
         with ExitStack() as stack:
             workers = {
                 name: stack.enter_context(closing(Worker(name, partial(load_planted, SLOW[name]), 1)))
-                for name in rng.sample(list(SLOW), len(SLOW))
+                for name in start_order(SLOW, generation, 0)
             }
-            for worker in workers.values():
-                warm_up(worker, texts[-1])
+            warm_up(workers, texts[-1], rng)
             drawn = [(text,) for text in rng.sample(texts, BenchConfig.calls)]
             for name, calls in rounds(workers, drawn, timed, rng).items():
-                seconds[name].append([call.total_s for call in calls])
-    ratios = {name: speed_ratio_interval(seconds["reference"], taken) for name, taken in seconds.items()}
+                seconds[name][generation] = [call.total_s for call in calls]
+    ratios = {name: speed for name, taken in seconds.items() if (speed := speed_of(seconds["reference"], taken))}
     floor = noise_floor([ratios["again"]])
     found = {name: verdict(ratio, floor) for name, ratio in ratios.items()}
     assert found == {"reference": "cannot tell", "again": "cannot tell", "1 %": "cannot tell", "10 %": "slower"}, ratios
