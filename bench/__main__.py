@@ -24,7 +24,7 @@ def main() -> None:
 
     from bench.against import compare, load_earlier, refuse_worse, render
     from bench.environment import read_environment
-    from bench.report import console, method
+    from bench.report import console, expected, method
     from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it
     from bench.summary import summarise
     from bench.verdict import recommend
@@ -39,7 +39,7 @@ def main() -> None:
     summary = summarise(record)
     recommendation = recommend(record, summary)
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(console(record, summary))
-    print(f"\n{method(record, summary)}\n")
+    print("\n" + "\n\n".join(text for text in (expected(summary), method(record, summary)) if text) + "\n")
     for skipped in record.skipped:
         print(f"not measured: {skipped.backend}, {skipped.reason}")
     for line in recommendation.rejected:
@@ -90,6 +90,6 @@ if __name__ == "__main__":
     sys.exit(
         run_command(
             main,
-            if_interrupted="whole parts that were measured are in the run's `bench.json` and reports, marked partial",
+            if_interrupted="whole parts measured so far, if any, are in the run's `bench.json` and reports, as partial",
         )
     )

@@ -7,16 +7,16 @@ reference of its own session, whose drift both shared; the reference itself is s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from bench.backends import choose_specs
 from bench.config import BenchConfig
 from bench.results import BenchRecord, Environment
 from bench.setting import reference_of
 from bench.stats import Interval, verdict
-from bench.summary import Summary, summarise
+from bench.summary import summarise
 from bench.verdict import ratio
 from exporter.budget import AccuracyChange, accuracy_change, count_changes
 from trainer.errors import UserError
@@ -26,7 +26,7 @@ SAME_MACHINE = ("system", "cpu", "usable_cores", "threads", "gpu")
 
 
 class WorseError(UserError):
-    """A backend became slower or less accurate."""
+    """A backend became slower or less accurate, or is gone."""
 
     exit_code = 4
 
@@ -42,8 +42,15 @@ class Difference:
     """And in bulk."""
     accuracy: AccuracyChange | None
     """None where other reviews were scored."""
-    is_slower: bool
-    is_less_accurate: bool
+    is_slower: bool = False
+    is_less_accurate: bool = False
+    is_gone: bool = False
+    """It could be measured before and cannot now."""
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether anything of it became worse."""
+        return self.is_slower or self.is_less_accurate or self.is_gone
 
 
 def load_earlier(path: Path, config: BenchConfig, here: Environment) -> BenchRecord:
@@ -62,57 +69,56 @@ def load_earlier(path: Path, config: BenchConfig, here: Environment) -> BenchRec
             raise UserError(
                 f"`{path}` was measured on another machine: {field} {old}, here {new}", "add `--any-machine` to compare"
             )
-    specs = [spec for spec in choose_specs(config.backends) if spec.device == "cpu" or here.gpu]
-    if specs:
-        _check_reference(before, reference_of(specs).name)
+    wanted = choose_specs(config.backends, peers=config.peers)
+    if before.reference not in {spec.name for spec in wanted}:
+        _refuse_reference(before.reference, reference_of(wanted).name)
     return before
 
 
-def _check_reference(before: BenchRecord, reference: str) -> None:
-    if before.reference != reference:
-        raise UserError(
-            f"the earlier benchmark compares with `{before.reference}`, this one with `{reference}`",
-            "measure the same `--backends`",
-        )
+def _refuse_reference(before: str, now: str) -> NoReturn:
+    raise UserError(
+        f"the earlier benchmark compares with `{before}`, this one with `{now}`", "measure the same `--backends`"
+    )
 
 
 def compare(before: BenchRecord, now: BenchRecord) -> list[Difference]:
-    """Compare the backends that both have measured.
+    """Compare what was measured before with what is measured now.
+
+    Returns:
+        One for each backend that both have, and for each that could not be measured any more.
 
     Raises:
         UserError: the two have another reference.
     """
-    _check_reference(before, now.reference)
+    if before.reference != now.reference:
+        _refuse_reference(before.reference, now.reference)
     old, new = summarise(before), summarise(now)
-    names = [row.info.name for row in new.rows if old.row(row.info.name)]
-    return [_difference(name, before, now, old, new, len(names)) for name in names]
-
-
-def _difference(name: str, before: BenchRecord, now: BenchRecord, old: Summary, new: Summary, tried: int) -> Difference:
-    rows = [summary.row(name) for summary in (old, new)]
-    single = _change_of_speed([row.latency.speed if row and row.latency else None for row in rows])
-    bulk = _change_of_speed([row.throughput.speed if row and row.throughput else None for row in rows])
-    accuracy = _change_of_accuracy(name, before, now, tried)
-    is_slower = any(
-        speed is not None and verdict(speed, (1 + earlier) * (1 + later) - 1) == "slower"
-        for speed, earlier, later in (
-            (single, old.single_floor, new.single_floor),
-            (bulk, old.bulk_floor, new.bulk_floor),
+    pairs = [(earlier, row) for row in new.rows if (earlier := old.row(row.info.name))]
+    found = []
+    for earlier, row in pairs:
+        single = _change_of_speed(*(r.latency.speed if r.latency else None for r in (earlier, row)))
+        bulk = _change_of_speed(*(r.throughput.speed if r.throughput else None for r in (earlier, row)))
+        is_slower = _is_slower(single, old.single_floor, new.single_floor) or _is_slower(
+            bulk, old.bulk_floor, new.bulk_floor
         )
-    )
-    return Difference(
-        backend=name,
-        single=single,
-        bulk=bulk,
-        accuracy=accuracy,
-        is_slower=name != now.reference and is_slower,
-        is_less_accurate=accuracy is not None and accuracy.upper < 0,
-    )
+        accuracy = _change_of_accuracy(row.info.name, before, now, len(pairs))
+        is_less_accurate = accuracy is not None and accuracy.upper < 0
+        is_reference = row.info.name == now.reference
+        found.append(
+            Difference(row.info.name, single, bulk, accuracy, is_slower and not is_reference, is_less_accurate)
+        )
+    broken = {skipped.backend for skipped in now.skipped}
+    gone = [row.info.name for row in old.rows if row.info.name in broken]
+    return [*found, *(Difference(name, None, None, None, is_gone=True) for name in gone)]
 
 
-def _change_of_speed(speeds: Sequence[Interval | None]) -> Interval | None:
+def _is_slower(speed: Interval | None, *floors: float) -> bool:
+    """Tell whether a change of speed is beyond the noise of both benchmarks."""
+    return speed is not None and verdict(speed, math.prod(1 + floor for floor in floors) - 1) == "slower"
+
+
+def _change_of_speed(before: Interval | None, after: Interval | None) -> Interval | None:
     """Return the ratio of two ratios; the squares of their intervals' reaches, on a log scale, add up."""
-    before, after = speeds
     if not before or not after or not all(s.low > 0 and math.isfinite(s.high) for s in (before, after)):
         return None
     estimate = after.estimate / before.estimate
@@ -122,7 +128,7 @@ def _change_of_speed(speeds: Sequence[Interval | None]) -> Interval | None:
 
 
 def _change_of_accuracy(name: str, before: BenchRecord, now: BenchRecord, tried: int) -> AccuracyChange | None:
-    if before.labels != now.labels or before.label_names != now.label_names:
+    if (before.evaluation_sha256, before.labels) != (now.evaluation_sha256, now.labels):
         return None
     old, new = (next((a for a in record.accuracies if a.backend == name), None) for record in (before, now))
     if not old or not new:
@@ -139,7 +145,8 @@ def render(differences: list[Difference]) -> str:
         if d.accuracy:
             accuracy = f"{d.accuracy.harmful} answers turned wrong, {d.accuracy.helpful} right"
         worse = " SLOWER" * d.is_slower + " LESS ACCURATE" * d.is_less_accurate
-        lines.append(f"{d.backend:<28} one by one {single}; bulk {bulk}; {accuracy}{worse}")
+        what = "NOT MEASURED NOW" if d.is_gone else f"one by one {single}; bulk {bulk}; {accuracy}{worse}"
+        lines.append(f"{d.backend:<28} {what}")
     return "\n".join(lines)
 
 
@@ -147,9 +154,9 @@ def refuse_worse(differences: list[Difference], path: Path) -> None:
     """Refuse a benchmark in which something became worse.
 
     Raises:
-        WorseError: a backend is slower or less accurate than before, beyond noise.
+        WorseError: a backend is slower or less accurate than before, beyond noise, or cannot be measured any more.
     """
-    worse = [d for d in differences if d.is_slower or d.is_less_accurate]
+    worse = [d for d in differences if d.is_worse]
     if worse:
         named = ", ".join(f"`{d.backend}`" for d in worse)
         raise WorseError(f"worse than in `{path}`: {named}", "see the comparison above")

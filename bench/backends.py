@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.config import Device
+from bench.cores import pin
 from exporter.artifacts import MERGED, ONNX_FP16, ONNX_FP32, ONNX_INT8, ExportRecord
 from exporter.reference import Dtype, TorchClassifier
-from exporter.runtime import PROVIDERS, Classifier
 from trainer.errors import UserError
 from trainer.run import RunDir
 
@@ -99,6 +99,8 @@ def why_unusable(spec: BackendSpec, run: RunDir, export: ExportRecord, gpu: str 
 def _has_cuda() -> bool:
     from onnxruntime import get_available_providers
 
+    from exporter.runtime import PROVIDERS
+
     return PROVIDERS["cuda"] in get_available_providers()
 
 
@@ -107,6 +109,12 @@ def import_packages(spec: BackendSpec) -> None:
     names = [name for name in ("torch", "transformers", "peft", "onnxruntime", "openvino") if name in spec.packages]
     for name in names:
         importlib.import_module(name)
+
+
+def load_pinned(spec: BackendSpec, run: RunDir, threads: int) -> Any:
+    """Load a backend into a process that may use as many cores, the same for all; see `load_backend`."""
+    pin(threads)
+    return load_backend(spec, run, threads)
 
 
 def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Any:
@@ -121,6 +129,8 @@ def load_backend(spec: BackendSpec, run: RunDir, threads: int) -> Any:
         load: Callable[[RunDir, int], Any] = getattr(peers, spec.peer)
         return load(run, threads)
     if spec.artifact.startswith("onnx"):
+        from exporter.runtime import Classifier  # onnxruntime is not to be in the memory of the others
+
         return Classifier.load(run.export / spec.artifact, device=spec.device, threads=threads)
     try:
         import torch

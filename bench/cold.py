@@ -8,8 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from exporter.worker import THREAD_VARIABLES
+
+ANSWER = "cold start: "
+"""Before the answer: libraries may print something of their own."""
 
 
 def cold_start(backend: str, run_dir: Path, threads: int, text: str) -> dict[str, float] | None:
@@ -19,23 +23,27 @@ def cold_start(backend: str, run_dir: Path, threads: int, text: str) -> dict[str
         Seconds, by the fields of `ColdStart`; None where the process failed.
     """
     question = json.dumps({"backend": backend, "run_dir": str(run_dir), "threads": threads, "text": text})
-    start = time.perf_counter()
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "bench.cold", question],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
-    ) as process:
-        answer = process.stdout.readline() if process.stdout else ""
-        total = time.perf_counter() - start  # before the interpreter takes itself down, for which no user waits
-    return {"total_s": total, **json.loads(answer)} if answer else None
+    with TemporaryFile("w+", encoding="utf-8") as asked:  # a review may be longer than an argument
+        asked.write(question)
+        asked.seek(0)
+        start = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-m", "bench.cold"],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        ) as process:
+            answer = next((line for line in process.stdout or () if line.startswith(ANSWER)), "")
+            total = time.perf_counter() - start  # before the interpreter takes itself down, for which no user waits
+    return {"total_s": total, **json.loads(answer.removeprefix(ANSWER))} if answer else None
 
 
 def main() -> None:
     """Import what a backend needs, load it, answer, and print how long each took."""
     start = time.perf_counter()
-    question = json.loads(sys.argv[1])
+    question = json.load(sys.stdin)
     from bench.backends import choose_specs, import_packages, load_backend
     from bench.cores import pin
     from bench.measure import timed
@@ -50,7 +58,7 @@ def main() -> None:
     timed(form, question["text"])
     answered = time.perf_counter()
     parts = {"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}
-    sys.stdout.write(json.dumps(parts) + "\n")
+    sys.stdout.write(f"{ANSWER}{json.dumps(parts)}\n")
     sys.stdout.flush()
 
 

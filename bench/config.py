@@ -11,6 +11,9 @@ from trainer.config import TrainConfig
 from trainer.errors import UserError
 from trainer.flags import check_at_least, flag_of, out_of_range
 
+LEAST_PAIRS = 3
+"""Pairs of restarts from which on a pair is one repetition: two would give Student's t one degree of freedom."""
+
 Device = Literal["cpu", "cuda"]
 
 
@@ -57,6 +60,8 @@ class BenchConfig:
                 "seed": 0,
             },
         )
+        if self.restarts >= 2 * LEAST_PAIRS and self.restarts % 2:
+            raise out_of_range("restarts", self.restarts, f"even from {2 * LEAST_PAIRS} on, since they come in pairs")
         for field in ("grid_batches", "grid_lengths"):
             if min(getattr(self, field)) < 1:
                 raise out_of_range(field, min(getattr(self, field)), "at least 1")

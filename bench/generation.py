@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bench.backends import AGAIN, BackendSpec, load_backend
+from bench.backends import AGAIN, BackendSpec, load_pinned
 from bench.cold import cold_start
-from bench.cores import pin
 from bench.measure import (
     SETTLE_S,
     Call,
@@ -35,20 +34,19 @@ from bench.measure import (
     warm_up,
 )
 from bench.progress import Progress
-from bench.results import Bulk, ColdStart, Grid, Memory, Single, Soak
+from bench.results import Bulk, ColdStart, Grid, Memory, Single, Skipped, Soak
 from bench.samples import Samples
 from bench.setting import Setting, reference_of
 from exporter.checksums import IntegrityError
 from exporter.probabilities import softmax
 from exporter.worker import Worker
 from trainer.errors import UserError
-from trainer.run import RunDir
 
 R = TypeVar("R")
 
 PARTS = 6
 """Into which the reviews of a generation are cut for bulk scoring, if there are enough."""
-LEAST_PART = 16
+LEAST_PART = 32
 TRIED = 48
 """Reviews on which batchings are tried."""
 COLD_STARTS = 5
@@ -139,10 +137,10 @@ class Generation:
         threads = self._setting.environment.threads
         for name in start_order(wanted, self._number, self._setting.config.seed):
             self._say(f"loading {name}")
-            load = partial(_load, wanted[name], self._setting.run, threads)
+            load = partial(load_pinned, wanted[name], self._setting.run, threads)
             try:
                 worker = stack.enter_context(closing(Worker(name, load, threads)))
-            except IntegrityError:  # a changed file, or a GPU row that would be measured on the CPU
+            except IntegrityError:  # a changed file: nothing here is what the exporter proved
                 raise
             except UserError as error:
                 raise BackendFailedError(name, error) from None
@@ -205,23 +203,21 @@ class Generation:
         """Return how far timed probabilities are from those of the accuracy pass.
 
         Raises:
-            UserError: further than batching explains: what was timed is not what was scored.
+            BackendFailedError: further than batching explains: what was timed is not what was scored.
         """
         bulk = softmax(np.stack([self._taken.logits[name][i] for i in drawn]))
         gap = float(np.abs(bulk - np.array([call.probabilities for call in calls])).max())
         if not gap <= SAME_ANSWER:
-            raise UserError(
-                f"`{name}` answers otherwise when it is timed than when it is scored: a probability differs by "
-                f"{gap:.3g}",
-                "its answers depend on the batch; leave it out with `--backends`",
-            )
+            told = f"answers otherwise when it is timed than when it is scored: a probability differs by {gap:.3g}"
+            raise BackendFailedError(name, UserError(f"`{name}` {told}", "its answers depend on the batch"))
         return gap
 
     def _time_grid(self, text: str) -> None:
         """Time the model alone over batches and lengths; the first call of a shape is not counted."""
         config = self._setting.config
         ours = {n: worker for n, worker in self._workers.items() if not n.endswith(AGAIN) and worker.call(can_be_split)}
-        lengths = sorted({min(length, self._setting.train.max_length) for length in config.grid_lengths})
+        ends = self._setting.least_tokens, self._setting.train.max_length
+        lengths = sorted({min(max(length, ends[0]), ends[1]) for length in config.grid_lengths})
         cells = [(batch, length) for batch in config.grid_batches for length in lengths] if config.grid_calls else []
         for batch, length in cells:
             self._say(f"batches of {batch} × {length} tokens")
@@ -250,14 +246,12 @@ class Generation:
         """Time new processes, but of what is made anew when it is loaded."""
         kept = [spec.name for spec in self._specs if not spec.prepares]
         for name in self._rng.sample(kept, len(kept)):
-            if seconds := cold_start(name, self._setting.run.path, self._setting.environment.threads, text):
+            seconds = cold_start(name, self._setting.run.path, self._setting.environment.threads, text)
+            failed = Skipped(f"{name}, cold start", "the new process ended without an answer")
+            if seconds:
                 self._taken.cold_starts.append(ColdStart(name, **seconds))
-
-
-def _load(spec: BackendSpec, run: RunDir, threads: int) -> Any:
-    """Load a backend; runs in its process."""
-    pin(threads)
-    return load_backend(spec, run, threads)
+            elif failed not in self._taken.skipped:
+                self._taken.skipped.append(failed)
 
 
 def _most(*sizes: int | None) -> int | None:

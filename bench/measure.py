@@ -204,7 +204,8 @@ def start_order(names: Iterable[str], generation: int, seed: int) -> list[str]:
     Every second order is the one before it backwards: a process that is started earlier than another is slower for as
     long as it lives, by up to a tenth, and so each is as often before as behind any other.
     """
-    order = random.Random(f"{seed} {generation // 2}").sample(sorted(names), len(set(names)))
+    # A number of each name's own: so the order of the others stays where one is dropped between two generations.
+    order = sorted(names, key=lambda name: random.Random(f"{seed} {generation // 2} {name}").random())
     return order[::-1] if generation % 2 else order
 
 

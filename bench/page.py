@@ -166,7 +166,12 @@ def _asked(record: BenchRecord) -> list[tuple[str, str]]:
         return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     asked = asdict(record.config).items()
-    return [(f"--{name.replace('_', '-')}", shown(value)) for name, value in asked if value is not None]
+    given = [
+        (name, "yes" if value is True else shown(value))
+        for name, value in asked
+        if value is not None and value is not False
+    ]
+    return [(f"--{name.replace('_', '-')}", value) for name, value in given]
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:

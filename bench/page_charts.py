@@ -26,6 +26,8 @@ SHAPES = {  # a marker's name in Plotly, and its outline from -5 to 5 for the ke
 }
 DASHES = {"solid": "", "dash": "9 4", "dot": "2 3", "dashdot": "9 4 2 4", "longdash": "14 4"}
 
+LEAST_TICKS = 3
+"""Of a logarithmic axis; with fewer round ones it takes others."""
 WIDE = 8.0
 """Ratio of the largest to the smallest latency from which an axis is logarithmic."""
 
@@ -109,7 +111,9 @@ def latency_axis(title: str, low_ms: float, high_ms: float, *, is_log: bool | No
             for digit in (1, 2, 5)
             if low <= math.log10(digit * 10.0**power) <= high
         ]
-        text = [f"{tick:g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
+        if len(ticks) < LEAST_TICKS:
+            ticks = [10 ** (low + (high - low) * share) for share in (0.1, 0.5, 0.9)]
+        text = [f"{tick:.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
         return axis_of(title, type="log", range=[low, high], tickvals=ticks, ticktext=text)
     pad = 0.05 * (high_ms - low_ms) + 0.01 * high_ms
     return axis_of(title, range=[max(0.0, low_ms - pad), high_ms + pad], nticks=7)

@@ -33,8 +33,8 @@ from bench.page_parts import (
     told,
 )
 from bench.results import BenchRecord
-from bench.stats import Verdict
-from bench.summary import GridCell, Row, Summary
+from bench.stats import Interval, Verdict, verdict
+from bench.summary import GridCell, Row, Summary, speeds_by_length
 from bench.verdict import ratio
 from exporter.timing import spread
 
@@ -55,16 +55,17 @@ def length_section(record: BenchRecord, summary: Summary, looks: dict[str, Look]
     fastest = next((row.info.name for row in _by_speed(summary) if not row.info.is_peer), record.reference)
     takeaway = " ".join(_from_to(name, binned[name]) for name in dict.fromkeys((fastest, record.reference)))
     how = "One review at a time, text to label: the median of the calls in each range of lengths."
-    before = binned.get(record.reference, {})
+    speeds = {name: speeds_by_length(record, name, ranges) for name in binned if name != record.reference}
     rows = []
-    for least, most in ranges:
+    for i, (least, most) in enumerate(ranges):
         cells = [Cell(f"{least:,} to {most:,}", least)]
         for name, bins in binned.items():
-            reference_s = before[least][1] if least in before and name != record.reference else None
-            cells.append(_against(bins[least][1] if least in bins else None, reference_s, summary.single_floor))
+            speed = speeds[name][i] if name in speeds else None
+            cells.append(_against(bins[least][1] if least in bins else None, speed, summary.single_floor))
         rows.append(cells)
     columns = ["Tokens", *(f"{code(name)}" for name in binned)]
-    table = table_of("by-length", "Median ms by length, and times faster than the reference.", columns, rows)
+    caption = "Median ms by length, and times faster than the reference, with an interval of 99&nbsp;%."
+    table = table_of("by-length", caption, columns, rows)
     figure = figure_of("length", takeaway, how, [("", chart)], 380, table="by-length", key=key_of(binned, looks))
     return Section("length", "Latency by length", f"{figure}\n{table}", (chart,))
 
@@ -127,16 +128,13 @@ def _length_layout(binned: dict[str, Bins]) -> Json:
     return layout_of(axis_of("tokens in the review", rangemode="tozero"), y_axis)
 
 
-def _against(seconds: float | None, reference_s: float | None, floor: float) -> Cell:
+def _against(seconds: float | None, speed: Interval | None, floor: float) -> Cell:
     """Return milliseconds, and how many times faster than the reference that is, if there is another to compare to."""
     if seconds is None:
         return missing()
-    if reference_s is None:
+    if speed is None:
         return Cell(ms(seconds), seconds)
-    speed = f"{reference_s / seconds:.2f}×"
-    is_slower = reference_s / seconds < 1 / (1 + floor)
-    note = f'<small class="bad">{speed} slower</small>' if is_slower else f"<small>{speed}</small>"
-    return Cell(f"{ms(seconds)}{note}", seconds)
+    return Cell(f"{ms(seconds)}<small>{ratio(speed)}</small>{told(verdict(speed, floor))}", seconds)
 
 
 def grid_section(record: BenchRecord, summary: Summary, looks: dict[str, Look]) -> Section | None:

@@ -47,7 +47,7 @@ class Pipeline:
     def score(self, texts: Sequence[str], batch_size: int) -> FloatArray:
         """Return the logarithms of its probabilities, [texts, classes]."""
         rows = []
-        for answer in [self._pipe(texts[0])] if len(texts) == 1 else self._pipe(list(texts), batch_size=batch_size):
+        for answer in self._pipe(texts[0]) if len(texts) == 1 else self._pipe(list(texts), batch_size=batch_size):
             found = {entry["label"]: entry["score"] for entry in answer}
             rows.append([found[name] for name in self._names])
         return np.asarray(np.log(np.maximum(rows, SMALLEST)), dtype=np.float32)

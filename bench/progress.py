@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -18,7 +19,14 @@ class Progress:
     def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
         columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
+        self._bar = Bar(
+            *columns,
+            console=console,
+            transient=True,
+            auto_refresh=False,
+            speed_estimate_period=math.inf,  # of the default of 30 s, a generation may take more
+            disable=not console.is_terminal,
+        )
         self._console = console
         self._task = self._bar.add_task("", total=1.0)
 
@@ -39,5 +47,5 @@ class Progress:
             self._console.print(what, soft_wrap=True, markup=False)
 
     def done(self, share: float) -> None:
-        """Tell how much of all is done, from 0 to 1; the time left is known after the first."""
+        """Tell how much of all is done, from 0 to 1; the time left is known after the second."""
         self._bar.update(self._task, completed=share, refresh=True)

@@ -38,6 +38,7 @@ def markdown(record: BenchRecord, summary: Summary, recommendation: Recommendati
         recommendation.sentence,
         "\n".join(f"- {line}" for line in recommendation.rejected),
         _table(rows),
+        expected(summary),
         _skipped(record),
         method(record, summary),
     ]
@@ -66,6 +67,13 @@ def comma_separated(summary: Summary) -> str:
     return text.getvalue()
 
 
+def expected(summary: Summary) -> str:
+    """Say which latency to expect for the texts of `--texts`; nothing without them."""
+    known = [(row.info.name, row.latency.own_p95_s) for row in summary.rows if row.latency and row.latency.own_p95_s]
+    told = ", ".join(f"`{name}` {seconds * 1e3:.1f} ms" for name, seconds in known)
+    return f"Expected p95 for texts as long as yours: {told}." if told else ""
+
+
 def method(record: BenchRecord, summary: Summary) -> str:
     """Say how it was measured, and on what."""
     environment = record.environment
@@ -75,16 +83,16 @@ def method(record: BenchRecord, summary: Summary) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     gpu = f", {environment.gpu}" if environment.gpu else ""
     sets = f" with {', '.join(environment.instruction_sets)}" if environment.instruction_sets else ""
+    order = ", every second time in the opposite order" if generations > 1 else ""
     return (
         f"Every backend in a process of its own, {environment.threads} threads each, all started anew {generations} "
-        "times, every second time in the opposite order, and asked in turns in random order after warming up until "
-        f"steady, or 40 calls. One by one: median [quartiles] of {generations} × {calls} reviews of all lengths, text "
-        "to label; bulk: all "
+        f"times{order}, and asked in turns in random order after warming up until steady, or 40 calls. One by one: "
+        f"median [quartiles] of {generations} × {calls} reviews of all lengths, text to label; bulk: all "
         f"{len(record.labels):,} evaluation reviews in the batches that suit the backend best. Speed: times faster "
         f"than `{record.reference}`, with an interval of 99 %. The reference against a second process of it{again}: no "
         f"gain is claimed below {summary.single_floor:.1%} one by one and {summary.bulk_floor:.1%} in bulk, nor where "
         "the interval reaches that far. Change of accuracy: against the reference, on the same reviews, with intervals "
-        "that hold together with 95 %.\n\n"
+        "that hold together, for all of ours, with 95 %.\n\n"
         f"{environment.cpu}{sets}, {environment.usable_cores} usable cores{gpu}, {environment.system}; {versions}."
     )
 
@@ -137,6 +145,7 @@ def _values(row: Row) -> dict[str, object]:
         "bulk_speed": bulk.speed.estimate if bulk else None,
         "bulk_speed_low": bulk.speed.low if bulk else None,
         "bulk_speed_high": bulk.speed.high if bulk else None,
+        "bulk_verdict": bulk.verdict if bulk else None,
         "cost_per_million": bulk.cost_per_million if bulk else None,
         "cold_start_s": start.total_s if start else None,
         "peak_bytes": memory.peak_bytes if memory else None,
@@ -146,11 +155,13 @@ def _values(row: Row) -> dict[str, object]:
 
 def _latency_values(latency: Latency | None) -> dict[str, object]:
     tail_names = [f"p{100 * share:g}_s" for share in PERCENTILES]
-    names = ("latency_s", *tail_names, "tokenise_s", "run_s", "speed", "speed_low", "speed_high")
+    parts = ("tokenise_s", "run_s", "rest_s", "attainable", "own_p95_s")
+    names = ("latency_s", *tail_names, *parts, "speed", "speed_low", "speed_high")
     if latency is None:
         return {**dict.fromkeys(names), "verdict": None}
     speed = (latency.speed.estimate, latency.speed.low, latency.speed.high)
-    values = (latency.total_s.median, *(tail.value_s for tail in latency.tails), latency.tokenise_s, latency.run_s)
+    tails = [tail.value_s for tail in latency.tails]
+    values = (latency.total_s.median, *tails, *(getattr(latency, part) for part in parts))
     return {**dict(zip(names, (*values, *speed), strict=True)), "verdict": latency.verdict}
 
 

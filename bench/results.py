@@ -92,7 +92,7 @@ class Single:
     backend: str
     generation: int
     warmup_calls: int
-    """Until its times were steady, or 40; not among the samples."""
+    """Until the times of all backends were steady, or 40; not among the samples."""
     tokens: tuple[int, ...]
     """Of each call's review, as the classifier reads it."""
     total_s: tuple[float, ...]
@@ -200,7 +200,8 @@ class Machine:
     bytes_per_s: float
     """Of reading memory."""
     flops_per_token: float
-    """Multiplications and additions of the model's constant products for one token."""
+    """Multiplications and additions of the model's constant products for one token, those of the head included, which
+    it does once a text."""
     flops_per_token_squared: float
     """And those of attention, for one token and every token that it looks at."""
     product_weights: int
@@ -233,6 +234,8 @@ class BenchRecord:
     """False while it runs, and for good where it was interrupted."""
     export_sha256: str
     """Of the `export.json` that was measured."""
+    evaluation_sha256: str
+    """Of the file of evaluation reviews."""
     chosen: str
     """The artifact that the exporter chose."""
     accept_undecided: bool

@@ -25,8 +25,8 @@ def bench(config: BenchConfig) -> BenchRecord:
     """Measure the export in `config.run_dir` and leave the record and its reports there.
 
     All backends take turns, so that they finish together: what is measured is on disk after every generation, and that
-    much is kept whatever ends the benchmark early. A backend that fails is dropped with its reason, and its generation
-    is measured again without it.
+    much is kept whatever ends the benchmark early. When a backend fails its generation is measured again: without it,
+    which is told with its reason, if it failed in the first generation or for the second time.
 
     Raises:
         UserError: there is no export, no backend can be used, or the reference failed after others were compared with
@@ -34,13 +34,18 @@ def bench(config: BenchConfig) -> BenchRecord:
     """
     setting, taken = Setting.set_up(config), Samples()
     specs = _usable(setting, taken)
-    generation = 0
+    generation, failed_once = 0, set[str]()
     with Progress() as progress:
         taken.machine = _machine(setting, progress)
         while generation < config.restarts:
             try:
                 Generation(setting, taken, specs, generation, progress).measure()
             except BackendFailedError as failed:
+                taken.forget_generation(generation)
+                if generation and failed.name not in failed_once:
+                    failed_once.add(failed.name)
+                    progress.step(f"{failed.message}: once more")
+                    continue
                 _drop(taken, specs, failed, generation)
                 continue
             except BaseException:
@@ -67,6 +72,10 @@ def _usable(setting: Setting, taken: Samples) -> list[BackendSpec]:
         taken.skipped.append(Skipped("all backends on CUDA", "no CUDA device"))
     if not found:
         raise _none_usable(taken.skipped)
+    if config.device == "cuda" and setting.environment.gpu is None:
+        raise UserError(
+            "`--device cuda`, and there is no CUDA device", "measure where it will run, or leave out `--device`"
+        )
     return found
 
 
@@ -83,7 +92,7 @@ def _drop(taken: Samples, specs: list[BackendSpec], failed: BackendFailedError, 
     specs[:] = [spec for spec in specs if spec.name != failed.name]
     if not specs:
         raise _none_usable(taken.skipped)
-    taken.forget(failed.name, generation)
+    taken.forget_backend(failed.name)
 
 
 def _none_usable(skipped: list[Skipped]) -> UserError:

@@ -26,13 +26,20 @@ class Samples:
     memories: dict[str, Memory] = field(default_factory=dict)
     soaks: list[Soak] = field(default_factory=list)
 
-    def forget(self, backend: str, generation: int) -> None:
-        """Drop a backend, and what the generation in which it failed has measured of the others."""
-        self.singles = [s for s in self.singles if s.backend != backend and s.generation != generation]
-        self.bulks = [b for b in self.bulks if b.backend != backend and b.generation != generation]
-        self.grids = [g for g in self.grids if g.backend != backend and g.generation != generation]
+    def forget_generation(self, generation: int) -> None:
+        """Drop what a generation has measured that is to be measured again."""
+        self.singles = [s for s in self.singles if s.generation != generation]
+        self.bulks = [b for b in self.bulks if b.generation != generation]
+        self.grids = [g for g in self.grids if g.generation != generation]
+        self.soaks = []  # taken in the last generation alone
+
+    def forget_backend(self, backend: str) -> None:
+        """Drop all that a backend has measured."""
+        self.singles = [s for s in self.singles if s.backend != backend]
+        self.bulks = [b for b in self.bulks if b.backend != backend]
+        self.grids = [g for g in self.grids if g.backend != backend]
         self.batching_trials = [t for t in self.batching_trials if t.backend != backend]
         self.cold_starts = [c for c in self.cold_starts if c.backend != backend]
-        self.soaks = []  # taken in the last generation alone
+        self.soaks = [s for s in self.soaks if s.backend != backend]
         self.memories.pop(backend, None)
         self.logits.pop(backend, None)

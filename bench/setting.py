@@ -29,8 +29,11 @@ class Setting:
     export: ExportRecord
     environment: Environment
     reviews: Examples
+    """In the order of their file."""
     tokens: tuple[int, ...]
     """Of each review, as the classifier reads it."""
+    least_tokens: int
+    """Of a text that is not empty."""
     shares: tuple[list[int], ...]
     """The reviews that each generation scores: together all, each once, and alike in length."""
     own_tokens: tuple[int, ...]
@@ -47,8 +50,8 @@ class Setting:
         train, export = run.load(), load_export(run)
         rng = random.Random(config.seed)
         reviews = read_examples(run.evaluation, train.label_names)
-        order = rng.sample(range(len(reviews)), len(reviews))
-        reviews = reviews.take(order[: config.max_eval_samples or len(order)])
+        drawn = rng.sample(range(len(reviews)), min(len(reviews), config.max_eval_samples or len(reviews)))
+        reviews = reviews.take(sorted(drawn))
         encoder = adapter_encoder(run, train)
         own = read_texts(config.texts, config.text_column) if config.texts else []
         tokens = tuple(len(e) for e in encoder.encode(reviews.texts))
@@ -60,6 +63,7 @@ class Setting:
             environment=read_environment(config.threads or usable_cores()),
             reviews=reviews,
             tokens=tokens,
+            least_tokens=encoder.max_length - encoder.room + 1,
             shares=tuple(deal(tokens, min(config.restarts, len(reviews)), rng)),
             own_tokens=tuple(len(e) for e in encoder.encode(own)) if own else (),
             started=time.monotonic(),

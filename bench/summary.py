@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from bench.config import LEAST_PAIRS
 from bench.results import Accuracy, BackendInfo, BenchRecord, Bulk, ColdStart, Grid, Machine, Memory, Single, Soak
 from bench.stats import (
     Interval,
@@ -202,7 +203,9 @@ def speed_of(baseline: Mapping[int, Sequence[float]], candidate: Mapping[int, Se
     """Return how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
 
     Two generations whose processes were started in opposite orders are one repetition: what a process loses by being
-    started before another, it gains back in the other. Of three generations or fewer each is one.
+    started before another, it gains back in the other. With fewer than three such pairs every generation is one; from
+    three on, a generation without its other half is left out. One repetition does not show how much they differ: its
+    interval holds everything.
 
     Args:
         baseline: the seconds of each round, by generation.
@@ -213,12 +216,13 @@ def speed_of(baseline: Mapping[int, Sequence[float]], candidate: Mapping[int, Se
     """
     common = sorted(baseline.keys() & candidate.keys())
     pairs = [(g, g + 1) for g in common if g % 2 == 0 and g + 1 in common]
-    units = pairs if len(pairs) > 1 else [(g,) for g in common]
+    units = pairs if len(pairs) >= LEAST_PAIRS else [(g,) for g in common]
     if not units:
         return None
     before = [[s for g in unit for s in baseline[g]] for unit in units]
     after = [_levelled([baseline[g] for g in unit], [candidate[g] for g in unit]) for unit in units]
-    return speed_ratio_interval(before, after)
+    found = speed_ratio_interval(before, after)
+    return found if len(units) > 1 else Interval(0.0, found.estimate, math.inf)
 
 
 def _levelled(baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> list[float]:
@@ -287,7 +291,31 @@ def _attainable(
 
 def speed_between(record: BenchRecord, slow: str, fast: str) -> Interval | None:
     """Return how many times as fast as one backend another is, one by one; None where they share no generation."""
-    return speed_of(*({s.generation: s.total_s for s in record.singles if s.backend == name} for name in (slow, fast)))
+    before, after = ({s.generation: s.total_s for s in record.singles if s.backend == name} for name in (slow, fast))
+    return speed_of(before, after)
+
+
+def speeds_by_length(record: BenchRecord, name: str, ranges: Sequence[tuple[int, int]]) -> list[Interval | None]:
+    """Return how many times faster than the reference a backend is on reviews of each range of lengths, one by one.
+
+    Args:
+        record: what was measured.
+        name: the backend's.
+        ranges: least and most tokens.
+
+    Returns:
+        One for each range; None where the two share no call.
+    """
+
+    def within(backend: str, least: int, most: int) -> dict[int, list[float]]:
+        taken = {
+            single.generation: [s for n, s in zip(single.tokens, single.total_s, strict=True) if least <= n <= most]
+            for single in record.singles
+            if single.backend == backend
+        }
+        return {generation: seconds for generation, seconds in taken.items() if seconds}
+
+    return [speed_of(within(record.reference, *ends), within(name, *ends)) for ends in ranges]
 
 
 def _throughput(record: BenchRecord, taken: Sequence[Bulk], speed: Interval, floor: float) -> Throughput:

@@ -74,7 +74,9 @@ def recommend(record: BenchRecord, summary: Summary) -> Recommendation:
     floor = summary.single_floor
     close = [option for option in fit if not _is_beaten(option, fit[0], record, floor)]
     best = min(close, key=lambda option: option.on_disk)
-    lines = tuple(f"`{o.name}`: {o.objection or _comparison(o, best, record, floor)}" for o in options if o is not best)
+    lines = tuple(
+        f"`{o.name}`: {o.objection or _comparison(o, best, fit[0], record, floor)}" for o in options if o is not best
+    )
     return Recommendation(best.name, _sentence(best, record), lines)
 
 
@@ -103,7 +105,7 @@ def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
 def _too_slow(latency: Latency, max_p95_ms: float) -> str | None:
     p95 = latency.own_p95_s or next(tail.value_s for tail in latency.tails if tail.name == "p95")
     if p95 is None:
-        return "its p95 is not known: give `--texts`, or more `--calls`"
+        return "its p95 is not known: more `--calls` or `--restarts` tell it"
     return f"p95 {p95 * 1e3:.1f} ms, above `--max-p95-ms {max_p95_ms:g}`" if p95 * 1e3 > max_p95_ms else None
 
 
@@ -113,9 +115,11 @@ def _is_beaten(option: Option, by: Option, record: BenchRecord, floor: float) ->
     return speed is not None and verdict(speed, floor) == "faster"
 
 
-def _comparison(option: Option, best: Option, record: BenchRecord, floor: float) -> str:
+def _comparison(option: Option, best: Option, fastest: Option, record: BenchRecord, floor: float) -> str:
     if _is_beaten(option, best, record, floor):
         return f"{best.speed / option.speed:.2f}× slower, {(option.row.info.size_bytes or 0) / 1e6:.1f} MB"
+    if _is_beaten(option, fastest, record, floor):
+        return f"slower than `{fastest.name}`, from which the one to ship is not told apart"
     return f"not told apart in speed, and larger: {option.on_disk / 1e6:.0f} MB with its packages"
 
 
@@ -134,7 +138,7 @@ def _sentence(best: Option, record: BenchRecord) -> str:
     parts.append(f"{(info.size_bytes or 0) / 1e6:.1f} MB")
     if bulk and bulk.cost_per_million is not None:
         parts.append(f"{bulk.cost_per_million:.2f} per million reviews")
-    return f"Ship `{info.artifact}`: {', '.join(parts)}."
+    return f"Ship `{info.name}`: {', '.join(parts)}."
 
 
 def ratio(speed: Interval) -> str:

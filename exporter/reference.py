@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from exporter.artifacts import Artifact, open_artifact
+from exporter.batches import token_batches
 from exporter.probabilities import FloatArray
-from exporter.runtime import token_batches
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.run import RunDir, TrainRecord

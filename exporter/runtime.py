@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from exporter.artifacts import Artifact, open_artifact
+from exporter.batches import token_batches
 from exporter.golden import GOLDEN, check_golden
 from exporter.probabilities import FloatArray, softmax
 from trainer.encoding import Encoded, Encoder, IntArray
@@ -133,29 +134,6 @@ class Classifier:
         for batch in token_batches([len(e) for e in encoded], batch_tokens):
             logits[batch] = self.run([encoded[i] for i in batch])
         return logits
-
-
-def token_batches(lengths: Sequence[int], batch_tokens: int | None) -> list[list[int]]:
-    """Group texts of similar length, so that little of a batch is padding.
-
-    Args:
-        lengths: tokens of each text.
-        batch_tokens: the most tokens of a batch, padding included; a single longer text is a batch of its own.
-            None makes one batch of all, in their order.
-
-    Returns:
-        The indices of each batch's texts; every text is in one batch.
-    """
-    if batch_tokens is None:
-        return [list(range(len(lengths)))] if lengths else []
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        # In ascending order the newest text is the longest: it decides the padded size of its batch.
-        if batches and (len(batches[-1]) + 1) * lengths[i] <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
 
 
 def usable_cores() -> int:

@@ -94,6 +94,7 @@ def make_record(seed: int = 0) -> BenchRecord:
         config=BenchConfig(run_dir=Path("runs/default"), peers=True),
         is_complete=True,
         export_sha256="5f" * 32,
+        evaluation_sha256="e1" * 32,
         chosen="onnx-int8",
         accept_undecided=False,
         labels=tuple(truth.tolist()),

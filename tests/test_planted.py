@@ -39,4 +39,5 @@ def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
     ratios = {name: speed for name, taken in seconds.items() if (speed := speed_of(seconds["reference"], taken))}
     floor = noise_floor([ratios["again"]])
     found = {name: verdict(ratio, floor) for name, ratio in ratios.items()}
+    assert verdict(ratios["again"], noise_floor([])) == "cannot tell", ratios
     assert found == {"reference": "cannot tell", "again": "cannot tell", "1 %": "cannot tell", "10 %": "slower"}, ratios
