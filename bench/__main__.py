@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--texts", type=Path, metavar="FILE", help="texts of yours: their p95 is estimated")
     what.add_argument("--text-column", metavar="NAME", help="the column of --texts (found by its usual names)")
     how = parser.add_argument_group("how to measure")
-    how.add_argument("--restarts", type=int, metavar="N", help="how often all processes are started anew")
+    how.add_argument("--restarts", type=int, metavar="N", help="how often all processes start anew; even from 6 on")
     how.add_argument("--calls", type=int, metavar="N", help="reviews asked one by one after each restart")
     how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
     how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="lengths of the grid, in tokens")

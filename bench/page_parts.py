@@ -13,6 +13,7 @@ from bench.results import BenchRecord
 from bench.stats import Interval, Verdict
 from bench.summary import Row
 from bench.verdict import Recommendation, ends
+from exporter.timing import Spread
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ def backend_cell(row: Row, record: BenchRecord, recommendation: Recommendation |
 def compared(speed: Interval, verdict: Verdict) -> Cell:
     """Return a speed over the reference, its interval and its verdict."""
     return Cell(f"{speed.estimate:.2f}×<small>{ends(speed)}</small>{told(verdict)}", speed.estimate)
+
+
+def quartiles(of: Spread) -> Cell:
+    """Return a median over its quartiles."""
+    return Cell(f"{number(of.median)}<small>[{number(of.low)}, {number(of.high)}]</small>", of.median)
 
 
 def told(verdict: Verdict) -> str:

@@ -17,6 +17,7 @@ from bench.page_parts import (
     missing,
     number,
     plain,
+    quartiles,
     safe,
     table_of,
 )
@@ -30,7 +31,9 @@ def bulk_section(record: BenchRecord, summary: Summary) -> Section | None:
     """Show the scoring of many reviews, and the batchings tried for it; None where neither was measured."""
     body = []
     if any(row.throughput for row in summary.rows):
-        caption = "All evaluation reviews in the batches that suit each backend best; medians of the generations."
+        caption = (
+            "All evaluation reviews in the batches that suit each backend best; medians and quartiles of generations."
+        )
         body.append(table_of("bulk-table", caption, *_throughputs(record, summary)))
     if record.batching_trials:
         caption = (
@@ -55,7 +58,7 @@ def _throughputs(record: BenchRecord, summary: Summary) -> tuple[list[str], list
             [
                 backend_cell(row, record),
                 Cell(safe(of.batching), of.batching, is_word=True),
-                plain(of.reviews_per_s),
+                quartiles(of.reviews_per_s),
                 plain(of.tokens_per_s, "{:,.0f}"),
                 REFERENCE_SPEED if is_reference else compared(of.speed, of.verdict),
                 *cost,
@@ -154,12 +157,15 @@ def start_section(record: BenchRecord, summary: Summary) -> Section | None:
         rows = [
             [
                 backend_cell(row, record),
-                *(plain(s) for s in (start.total_s, start.import_s, start.load_s, start.first_s)),
+                quartiles(start.total_s),
+                *(plain(s) for s in (start.import_s, start.load_s, start.first_s)),
             ]
             for row, start in starts
         ]
         columns = ["Backend", "All, s", "Import, s", "Load, s", "First answer, s"]
-        caption = "Cold start: a new process to its first answer, medians. All holds the interpreter's start too."
+        caption = (
+            "Cold start: a new process to its first answer, medians. All: with quartiles and the interpreter's start."
+        )
         body.append(table_of("starts", caption, columns, rows))
     if remembered := [row for row in summary.rows if row.memory or row.growth_bytes]:
         columns = ["Backend", "Loaded, MB", "Peak, MB", "GPU, MB", "Growth, kB a call"]
@@ -180,7 +186,9 @@ def _memory_caption(record: BenchRecord) -> str:
         f" Growth: the slope over {counted(calls, 'call')} with reviews of all lengths, after all else was measured, "
         "with its 95 % interval; the last process of each backend."
     )
-    return "Memory of the process: the largest of all generations." + (growth if calls else "")
+    gpu = any(memory.gpu_bytes is not None for memory in record.memories)
+    count = " GPU: what PyTorch allocated; for others the driver's count, CUDA context included." if gpu else ""
+    return "Memory of the process: the largest of all generations." + count + (growth if calls else "")
 
 
 def _growth(growth: Interval | None) -> Cell:

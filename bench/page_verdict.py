@@ -57,7 +57,7 @@ def _figures(row: Row, record: BenchRecord) -> str:
         moved = f"{in_points(scores.change.change)} points" if scores.change else "the reference"
         figures.append(("Accuracy", f"{100 * scores.accuracy:.2f} %", moved))
     if row.throughput:
-        figures.append(("In bulk", f"{number(row.throughput.reviews_per_s)}/s", "reviews"))
+        figures.append(("In bulk", f"{number(row.throughput.reviews_per_s.median)}/s", "reviews"))
     if row.info.size_bytes is not None:
         figures.append(("On disk", f"{mb(row.info.size_bytes)} MB", "without packages"))
     parts = (f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>" for name, value, note in figures)
@@ -230,7 +230,7 @@ def _overview(
             _bulk(row.throughput, row.info.name == record.reference),
             in_mb(row.info.size_bytes),
             in_mb(row.info.packages_bytes or None),
-            plain(row.start.total_s) if row.start else missing(),
+            plain(row.start.total_s.median) if row.start else missing(),
             in_mb(row.memory.peak_bytes if row.memory else None),
             plain(100 * latency.attainable, "{:.0f}") if latency and latency.attainable is not None else missing(),
         ]
@@ -273,4 +273,4 @@ def _bulk(throughput: Throughput | None, is_reference: bool) -> Cell:
     if throughput is None:
         return missing()
     how = "<small>the reference</small>" if is_reference else told(throughput.verdict)
-    return Cell(f"{number(throughput.reviews_per_s)}{how}", throughput.reviews_per_s)
+    return Cell(f"{number(throughput.reviews_per_s.median)}{how}", throughput.reviews_per_s.median)

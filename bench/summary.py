@@ -76,9 +76,10 @@ class Throughput:
     """Scoring many reviews, in the batches that suit the backend best."""
 
     batching: str
-    reviews_per_s: float
-    """Median of the generations."""
+    reviews_per_s: Spread
+    """Of the generations."""
     tokens_per_s: float
+    """Their median."""
     speed: Interval
     verdict: Verdict
     cost_per_million: float | None
@@ -86,9 +87,9 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Start:
-    """New process to first answer, medians in seconds."""
+    """New process to first answer, in seconds; the parts are medians."""
 
-    total_s: float
+    total_s: Spread
     import_s: float
     load_s: float
     first_s: float
@@ -319,7 +320,7 @@ def speeds_by_length(record: BenchRecord, name: str, ranges: Sequence[tuple[int,
 
 
 def _throughput(record: BenchRecord, taken: Sequence[Bulk], speed: Interval, floor: float) -> Throughput:
-    per_s = median(sum(b.reviews) / sum(b.seconds) for b in taken)
+    per_s = spread([sum(b.reviews) / sum(b.seconds) for b in taken])
     price = record.config.price_per_hour
     return Throughput(
         batching=taken[0].batching,
@@ -327,7 +328,7 @@ def _throughput(record: BenchRecord, taken: Sequence[Bulk], speed: Interval, flo
         tokens_per_s=median(sum(b.tokens) / sum(b.seconds) for b in taken),
         speed=speed,
         verdict=verdict(speed, floor),
-        cost_per_million=per_million_cost(per_s, price) if price else None,
+        cost_per_million=per_million_cost(per_s.median, price) if price else None,
     )
 
 
@@ -335,7 +336,7 @@ def _start(taken: Sequence[ColdStart]) -> Start | None:
     if not taken:
         return None
     return Start(
-        median(c.total_s for c in taken),
+        spread([c.total_s for c in taken]),
         median(c.import_s for c in taken),
         median(c.load_s for c in taken),
         median(c.first_s for c in taken),

@@ -91,6 +91,7 @@ def test_training_values_out_of_range_are_refused(values: dict[str, Any]) -> Non
         {"grid_batches": (1, 0)},
         {"threads": 0},
         {"restarts": 0},
+        {"restarts": 7},
         {"max_p95_ms": 0.0},
         {"text_column": "x"},
         {"any_machine": True},
