@@ -152,6 +152,10 @@ def summarise(record: BenchRecord) -> Summary:
     single_speeds = _speeds({n: {s.generation: s.total_s for s in of} for n, of in singles.items()}, record.reference)
     bulk_speeds = _speeds({n: {b.generation: b.seconds for b in of} for n, of in bulks.items()}, record.reference)
     again_single, again_bulk = (speeds.get(record.again or "") for speeds in (single_speeds, bulk_speeds))
+    single_speeds, bulk_speeds = (
+        {name: speed if name == record.reference else not_surer(speed, again) for name, speed in speeds.items()}
+        for speeds, again in ((single_speeds, again_single), (bulk_speeds, again_bulk))
+    )
     single_floor, bulk_floor = (noise_floor([i] if i else []) for i in (again_single, again_bulk))
     rows = []
     for info in record.backends:
@@ -224,6 +228,23 @@ def speed_of(baseline: Mapping[int, Sequence[float]], candidate: Mapping[int, Se
     after = [_levelled([baseline[g] for g in unit], [candidate[g] for g in unit]) for unit in units]
     found = speed_ratio_interval(before, after)
     return found if len(units) > 1 else Interval(0.0, found.estimate, math.inf)
+
+
+def not_surer(speed: Interval, again: Interval | None) -> Interval:
+    """Return a speed over the reference, not narrower than the noise of the reference alone allows.
+
+    A comparison of it with itself has its noise twice, one with another backend once and the other's. Five repetitions
+    may agree by luck, and what they say of all backends is more than what they say of one.
+
+    Args:
+        speed: of a backend over the reference.
+        again: of the reference's second process over its first.
+    """
+    if again is None or again.low <= 0 or speed.low <= 0:
+        return speed
+    least = math.log(again.high / again.low) / 2 / math.sqrt(2)
+    low, high = speed.estimate * math.exp(-least), speed.estimate * math.exp(least)
+    return Interval(min(speed.low, low), speed.estimate, max(speed.high, high))
 
 
 def _levelled(baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> list[float]:

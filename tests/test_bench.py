@@ -44,8 +44,8 @@ from bench.measure import best_batchings, deal, rounds, spread_out, start_order,
 from bench.report import comma_separated, markdown
 from bench.results import BenchRecord, Grid, Limit, Machine, Skipped, Soak
 from bench.run import bench as run_bench
-from bench.stats import verdict
-from bench.summary import Summary, expected_percentile, speed_of, speeds_by_length, summarise
+from bench.stats import Interval, verdict
+from bench.summary import Summary, expected_percentile, not_surer, speed_of, speeds_by_length, summarise
 from bench.verdict import recommend
 from exporter.artifacts import load_export
 from exporter.budget import count_changes, paired_interval
@@ -294,6 +294,29 @@ class TestSummary:
         assert alone
         assert alone.estimate == pytest.approx(np.exp(-0.1), abs=0.01)
         assert speed_of(baseline, {11: [1.0]}) is None
+
+    def test_no_interval_is_narrower_than_the_references_own_noise(self) -> None:
+        again = Interval(0.9, 1.0, 1 / 0.9)
+        least = math.log(1 / 0.9) / math.sqrt(2)
+        lucky = not_surer(Interval(1.99, 2.0, 2.01), again)
+        assert (math.log(lucky.high / 2), math.log(lucky.low / 2)) == pytest.approx((least, -least))
+        wide = Interval(1.5, 2.0, 2.6)
+        assert not_surer(wide, again) == wide
+        assert not_surer(wide, None) == wide
+        assert not_surer(wide, Interval(0, 1, math.inf)) == wide
+        record = make_record()
+        noisy = tuple(
+            replace(s, total_s=tuple(t * (1 + 0.2 * (s.generation // 2 % 2)) for t in s.total_s))
+            if s.backend == AGAIN
+            else s
+            for s in record.singles
+        )
+        before, after = (summarise(r).row("onnx-int8-cpu") for r in (record, replace(record, singles=noisy)))
+        assert before
+        assert before.latency
+        assert after
+        assert after.latency
+        assert after.latency.speed.high / after.latency.speed.low > before.latency.speed.high / before.latency.speed.low
 
     def test_one_generation_tells_nothing_apart(self) -> None:
         speed = speed_of({0: [1.0, 1.1, 1.2] * 9}, {0: [0.1, 0.11, 0.12] * 9})
