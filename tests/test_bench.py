@@ -323,8 +323,10 @@ class TestSummary:
         assert speed
         assert (speed.low, speed.estimate, speed.high) == (0, pytest.approx(10), math.inf)
 
-    @pytest.mark.parametrize("restarts", [4, 6, 10])
-    def test_the_interval_keeps_its_confidence_whatever_the_places_in_the_start_cost(self, restarts: int) -> None:
+    @pytest.mark.parametrize(("restarts", "most"), [(4, 1.4), (6, 1.2), (10, 1.06)])
+    def test_the_interval_keeps_its_confidence_whatever_the_places_in_the_start_cost(
+        self, restarts: int, most: float
+    ) -> None:
         """Simulated: processes differ by 3 %, and by 5 % more for their place; 99 % less what 300 trials leave open."""
         rng = np.random.default_rng(restarts)
         held, reach = 0, []
@@ -337,8 +339,7 @@ class TestSummary:
             held += speed.low <= 1 <= speed.high
             reach.append(speed.high / speed.estimate)
         assert held / 300 > 0.97
-        if restarts == 10:
-            assert np.median(reach) < 1.06
+        assert np.median(reach) < most
 
     def test_a_cell_of_the_grid_has_an_interval(self) -> None:
         record = make_record()
