@@ -127,6 +127,20 @@ def test_a_cell_of_the_grid_whose_interval_reaches_1_cannot_tell(page: str) -> N
     assert hollow == [i == place for i in range(3)]
 
 
+def test_by_length_a_verdict_is_what_its_interval_allows() -> None:
+    record = make_record()
+    same = {s.generation: s for s in record.singles if s.backend == REFERENCE}
+    singles = tuple(
+        replace(same[s.generation], backend=s.backend) if s.backend == "adapter-fp32-cpu" else s for s in record.singles
+    )
+    page = render(replace(record, singles=singles))
+    names = re.findall(r"<code>(.*?)</code>", re.search(r'<table id="by-length">.*?</thead>', page, re.DOTALL)[0])  # type: ignore[index]
+    rows = [dict(zip(names, cells[1:], strict=True)) for cells in table_of(page, "by-length")]
+    assert len(rows) > 2
+    assert all(row["onnx-int8-cpu"].endswith("faster") for row in rows)
+    assert all(row["adapter-fp32-cpu"].endswith("cannot tell") for row in rows)
+
+
 def test_a_gain_that_cannot_be_told_is_not_claimed_by_its_median() -> None:
     record = make_record()
     few = tuple(g for g in record.grids if g.generation < 2)  # an interval of two is very wide
@@ -331,11 +345,15 @@ def test_frontier_joins_what_no_other_beats(page: str) -> None:
     assert line["x"] == sorted(line["x"])
 
 
-@pytest.mark.parametrize(("low", "high"), [(5.1, 260.0), (0.2, 0.9), (99.0, 101.0), (1.0, 1.0), (0.01, 20_000.0)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(5.1, 260.0), (0.2, 0.9), (25.0, 40.0), (300.0, 450.0), (99.0, 101.0), (1.0, 1.0), (0.01, 20_000.0)],
+)
 def test_latency_axis_holds_all_and_has_ticks(low: float, high: float) -> None:
     axis = latency_axis("ms", low, high, is_log=True)
     assert axis["range"][0] <= np.log10(low) <= np.log10(high) <= axis["range"][1]
-    assert axis["tickvals"]
+    assert len(axis["tickvals"]) >= 3
+    assert all(axis["range"][0] <= np.log10(tick) <= axis["range"][1] for tick in axis["tickvals"])
     assert len(set(axis["ticktext"])) == len(axis["tickvals"])
 
 
