@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.config import LEAST_PAIRS
 from bench.page_charts import inline_json, looks_of
 from bench.page_latency import grid_section, length_section, spread_section
 from bench.page_parts import Section, counted, lines, safe
@@ -121,11 +122,11 @@ def _foot(record: BenchRecord) -> str:
         "of the machine hits all alike; warm-up calls are not counted.",
         "The calls one review at a time are spread evenly over the lengths of the reviews.",
         f"Processes were restarted {counted(record.config.restarts, 'time')}: each restart is a generation. Each "
-        "second one starts the processes in the opposite order of the one before, since a process started earlier is "
-        "slower; two such generations are one repetition for the intervals, or each is one where there are three or "
-        "fewer. "
-        "Differences between repetitions are part of every interval. Intervals of speed hold with 99&nbsp;%, those of "
-        "accuracy and memory with 95&nbsp;%.",
+        "second one starts the processes in the opposite order of the one before, since a process started earlier can "
+        f"be slower; from {2 * LEAST_PAIRS} generations on, two such are one repetition for the intervals, below that "
+        "each is one. A speed is the mean of the repetitions' medians, and its interval shows how much they differ; "
+        "one by one and in bulk it is never narrower than the noise of the reference alone allows. Intervals of speed "
+        "hold with 99&nbsp;%, those of accuracy and memory with 95&nbsp;%.",
         f"Accuracy is within budget if the lower end of its change is above -{record.config.max_drop:g} points. "
         "A speed is told apart from the reference's only beyond the noise floor in the verdict.",
         "A percentile is shown where there are calls enough to estimate it. Of attainable: the share of what the "
