@@ -22,12 +22,12 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from rich.console import Console
 
-    from bench.against import compare, load_earlier, refuse_worse, render
-    from bench.environment import read_environment
-    from bench.report import console, expected, method
+    from bench.judge.against import compare, load_earlier, refuse_worse, render
+    from bench.judge.summary import summarise
+    from bench.judge.verdict import recommend
+    from bench.measure.environment import read_environment
+    from bench.report.tables import console, expected, method
     from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it
-    from bench.summary import summarise
-    from bench.verdict import recommend
     from exporter.runtime import usable_cores
     from trainer.run import RunDir
 
@@ -41,7 +41,7 @@ def main() -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(console(record, summary))
     print("\n" + "\n\n".join(text for text in (expected(summary), method(record, summary)) if text) + "\n")
     for skipped in record.skipped:
-        print(f"not measured: {skipped.backend}, {skipped.reason}")
+        print(f"not measured: {skipped.engine}, {skipped.reason}")
     for line in recommendation.rejected:
         print(f"not {line}")
     print(f"\n{recommendation.sentence}\n\nreport: {RunDir(config.run_dir).bench_report.with_suffix('.html')}")
@@ -60,24 +60,26 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what to measure")
     what.add_argument("--run-dir", type=Path, metavar="DIR", help="the exported run to measure")
-    what.add_argument("--backends", nargs="+", metavar="NAME", help="which to measure, as named in the table (all)")
+    what.add_argument(
+        "--engines", "--backends", nargs="+", metavar="NAME", help="which to measure, as named in the table (all)"
+    )
     what.add_argument("--peers", action="store_true", help="measure other tools on the same classifier, too")
-    what.add_argument("--max-eval-samples", type=int, metavar="N", help="most reviews to score; 0 takes all")
+    what.add_argument("--max-eval-samples", type=int, metavar="N", help="most texts to score; 0 takes all")
     what.add_argument("--texts", type=Path, metavar="FILE", help="texts of yours: their p95 is estimated")
     what.add_argument("--text-column", metavar="NAME", help="the column of --texts (found by its usual names)")
     how = parser.add_argument_group("how to measure")
     how.add_argument("--restarts", type=int, metavar="N", help="how often all processes start anew; even from 6 on")
-    how.add_argument("--calls", type=int, metavar="N", help="reviews asked one by one after each restart")
+    how.add_argument("--calls", type=int, metavar="N", help="texts asked one by one after each restart")
     how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
     how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="lengths of the grid, in tokens")
     how.add_argument("--grid-calls", type=int, metavar="N", help="calls of each cell after each restart; 0 for no grid")
     how.add_argument("--soak-calls", type=int, metavar="N", help="calls over which memory is watched at the end")
-    how.add_argument("--threads", type=int, metavar="N", help="CPU threads of each backend (all usable cores)")
-    how.add_argument("--seed", type=int, metavar="N", help="seed of the reviews drawn and of the order")
+    how.add_argument("--threads", type=int, metavar="N", help="CPU threads of each engine (all usable cores)")
+    how.add_argument("--seed", type=int, metavar="N", help="seed of the texts drawn and of the order")
     limits = parser.add_argument_group("what to ship")
     limits.add_argument("--device", choices=get_args(Device), help="where it will run")
     limits.add_argument("--max-drop", type=float, metavar="X", help="accuracy that it may cost, percentage points")
-    limits.add_argument("--max-p95-ms", type=float, metavar="X", help="latency of one review that 95 of 100 keep")
+    limits.add_argument("--max-p95-ms", type=float, metavar="X", help="latency of one text that 95 of 100 keep")
     limits.add_argument("--max-size-mb", type=float, metavar="X", help="size on disk")
     limits.add_argument("--price-per-hour", type=float, metavar="X", help="of the machine, for the cost per million")
     time = parser.add_argument_group("over time")

@@ -26,7 +26,7 @@ class BenchConfig:
     """
 
     run_dir: Path = TrainConfig.run_dir
-    backends: tuple[str, ...] | None = None
+    engines: tuple[str, ...] | None = None
     peers: bool = False
     restarts: int = 10
     calls: int = 67

@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from bench.accuracy import score
-from bench.backends import ADAPTER, AGAIN, BackendSpec
-from bench.environment import packages_bytes
-from bench.results import Accuracy, BackendInfo, BenchRecord
-from bench.samples import Samples
-from bench.setting import Setting, reference_of
+from bench.engines.table import ADAPTER, AGAIN, EngineSpec
+from bench.judge.accuracy import score
+from bench.measure.environment import packages_bytes
+from bench.measure.samples import Samples
+from bench.measure.workload import Setting, reference_of
+from bench.results import Accuracy, BenchRecord, EngineInfo
 from trainer.records import file_sha256
 from trainer.sources import locate_base
 
 
-def make_record(setting: Setting, taken: Samples, specs: Sequence[BackendSpec], *, is_complete: bool) -> BenchRecord:
-    """Put together what there is: scores are on the reviews that every backend has answered."""
+def make_record(setting: Setting, taken: Samples, specs: Sequence[EngineSpec], *, is_complete: bool) -> BenchRecord:
+    """Put together what there is: scores are on the texts that every engine has answered."""
     reference = reference_of(specs).name
     answered = sorted(set.intersection(*(set(taken.logits.get(spec.name, ())) for spec in specs)))
     return BenchRecord(
@@ -29,13 +29,13 @@ def make_record(setting: Setting, taken: Samples, specs: Sequence[BackendSpec], 
         evaluation_sha256=file_sha256(setting.run.evaluation),
         chosen=setting.export.chosen,
         accept_undecided=setting.export.config.accept_undecided,
-        labels=tuple(setting.reviews.labels[i] for i in answered),
+        labels=tuple(setting.examples.labels[i] for i in answered),
         label_names=setting.train.label_names,
         reference=reference,
         again=reference + AGAIN,
         environment=setting.environment,
         machine=taken.machine,
-        backends=tuple(_info(spec, setting) for spec in specs),
+        engines=tuple(_info(spec, setting) for spec in specs),
         skipped=tuple(taken.skipped),
         accuracies=tuple(_scores(setting, taken, specs, answered)),
         singles=tuple(taken.singles),
@@ -51,12 +51,12 @@ def make_record(setting: Setting, taken: Samples, specs: Sequence[BackendSpec], 
     )
 
 
-def _scores(setting: Setting, taken: Samples, specs: Sequence[BackendSpec], answered: Sequence[int]) -> list[Accuracy]:
+def _scores(setting: Setting, taken: Samples, specs: Sequence[EngineSpec], answered: Sequence[int]) -> list[Accuracy]:
     if not answered:
         return []
     reference = reference_of(specs).name
     logits = {spec.name: np.stack([taken.logits[spec.name][i] for i in answered]) for spec in specs}
-    labels = [setting.reviews.labels[i] for i in answered]
+    labels = [setting.examples.labels[i] for i in answered]
     tokens = [setting.tokens[i] for i in answered]
     right = [int(i) for i in logits[reference].argmax(-1)]
     return [
@@ -73,15 +73,15 @@ def _scores(setting: Setting, taken: Samples, specs: Sequence[BackendSpec], answ
     ]
 
 
-def _info(spec: BackendSpec, setting: Setting) -> BackendInfo:
-    """Describe a backend; the adapter needs its base on disk, too."""
+def _info(spec: EngineSpec, setting: Setting) -> EngineInfo:
+    """Describe an engine; the adapter needs its base on disk, too."""
     size = None
     if spec.artifact == ADAPTER:
         base = locate_base(setting.train.base.name, setting.train.base.revision).folder
         size = sum(path.stat().st_size for path in [*setting.run.adapter.iterdir(), *base.glob("*.safetensors")])
     elif not spec.prepares:
         size = next(a.size_bytes for a in setting.export.artifacts if a.name == spec.artifact)
-    return BackendInfo(
+    return EngineInfo(
         name=spec.name,
         artifact=spec.artifact,
         device=spec.device,

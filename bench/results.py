@@ -1,7 +1,7 @@
 """What a benchmark measured: flat rows, each complete in itself, with every raw sample. Statistics are derived.
 
-A generation is the time between two restarts of all processes: what a process draws at its start, such as where its
-memory lies, is drawn anew in each. Generations come in pairs, 0 and 1, 2 and 3: the second starts the processes in the
+A restart is the time between two restarts of all processes: what a process draws at its start, such as where its
+memory lies, is drawn anew in each. Restarts come in pairs, 0 and 1, 2 and 3: the second starts the processes in the
 opposite order.
 """
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config import BenchConfig
-from exporter.budget import AccuracyChange
+from exporter.int8.budget import AccuracyChange
 
 
 @dataclass(frozen=True)
-class BackendInfo:
+class EngineInfo:
     """One way to serve the classifier: an artifact on a device."""
 
     name: str
@@ -32,18 +32,18 @@ class BackendInfo:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A backend that was not measured, and why."""
+    """An engine that was not measured, and why."""
 
-    backend: str
+    engine: str
     reason: str
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How right a backend is about one class."""
+    """How right an engine is about one class."""
 
     label: str
-    reviews: int
+    texts: int
     precision: float
     recall: float
     f1: float
@@ -51,20 +51,20 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class LengthScores:
-    """How right a backend is about reviews of `least` to `most` tokens."""
+    """How right an engine is about texts of `least` to `most` tokens."""
 
     least: int
     most: int
-    reviews: int
+    texts: int
     accuracy: float
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A backend's answers to the evaluation reviews, and their scores."""
+    """An engine's answers to the evaluation texts, and their scores."""
 
-    backend: str
-    reviews: int
+    engine: str
+    texts: int
     accuracy: float
     f1_weighted: float
     loss: float
@@ -75,26 +75,26 @@ class Accuracy:
     classes: tuple[ClassScores, ...]
     lengths: tuple[LengthScores, ...]
     change: AccuracyChange | None
-    """Against the reference, on the same reviews; None for the reference."""
+    """Against the reference, on the same texts; None for the reference."""
     mcnemar_p: float | None
     """Of the exact two-sided test that as many answers turn wrong as right."""
     predicted: tuple[int, ...]
-    """The index of the label given to each review, in the order of the evaluation file."""
+    """The index of the label given to each text, in the order of the evaluation file."""
 
 
 @dataclass(frozen=True)
 class Single:
-    """One backend's calls with one review each in one generation, from text to label.
+    """One engine's calls with one text each in one restart, from text to label.
 
-    Sample i of every backend is the same review, asked in the same round.
+    Sample i of every engine is the same text, asked in the same round.
     """
 
-    backend: str
-    generation: int
+    engine: str
+    restart: int
     warmup_calls: int
-    """Until the times of all backends were steady, or 40; not among the samples."""
+    """Until the times of all engines were steady, or 40; not among the samples."""
     tokens: tuple[int, ...]
-    """Of each call's review, as the classifier reads it."""
+    """Of each call's text, as the classifier reads it."""
     total_s: tuple[float, ...]
     tokenise_s: tuple[float, ...]
     """Text to token ids; empty for a peer, into which nobody looks."""
@@ -106,28 +106,28 @@ class Single:
 
 @dataclass(frozen=True)
 class BatchingTrial:
-    """One backend's scoring of some reviews in one batching, by which the one for bulk scoring was chosen."""
+    """One engine's scoring of some texts in one batching, by which the one for bulk scoring was chosen."""
 
-    backend: str
+    engine: str
     batching: str
-    """How many reviews or tokens went into a batch."""
-    reviews: int
+    """How many texts or tokens went into a batch."""
+    texts: int
     seconds: tuple[float, ...]
     """Of each round."""
 
 
 @dataclass(frozen=True)
 class Bulk:
-    """One backend's scoring of the evaluation reviews in one generation, part by part.
+    """One engine's scoring of the evaluation texts in one restart, part by part.
 
-    Part i of every backend holds the same reviews, scored in the same round.
+    Part i of every engine holds the same texts, scored in the same round.
     """
 
-    backend: str
-    generation: int
+    engine: str
+    restart: int
     batching: str
-    """What was fastest for this backend."""
-    reviews: tuple[int, ...]
+    """What was fastest for this engine."""
+    texts: tuple[int, ...]
     tokens: tuple[int, ...]
     """Without padding."""
     seconds: tuple[float, ...]
@@ -135,35 +135,35 @@ class Bulk:
 
 @dataclass(frozen=True)
 class Grid:
-    """One backend's calls with `batch` texts of exactly `length` tokens: the model alone, no tokeniser."""
+    """One engine's calls with `batch` texts of exactly `length` tokens: the model alone, no tokeniser."""
 
-    backend: str
-    generation: int
+    engine: str
+    restart: int
     batch: int
     length: int
     samples_s: tuple[float, ...]
-    """Sample i of every backend was taken in the same round."""
+    """Sample i of every engine was taken in the same round."""
 
 
 @dataclass(frozen=True)
 class ColdStart:
     """One new process from its start to its first answer."""
 
-    backend: str
+    engine: str
     total_s: float
     """As whoever started the process sees it, interpreter included."""
     import_s: float
     load_s: float
-    """For ours in ONNX with the golden answers, which are asked before the first review."""
+    """For ours in ONNX with the golden answers, which are asked before the first text."""
     first_s: float
-    """The first review, text to label."""
+    """The first text, text to label."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What one process of a backend took, all generations' largest."""
+    """What one process of an engine took, all restarts' largest."""
 
-    backend: str
+    engine: str
     loaded_bytes: int | None
     """Resident after loading; None where that cannot be told."""
     peak_bytes: int | None
@@ -174,11 +174,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Soak:
-    """One backend's resident memory over many calls with reviews of all lengths, at the end of its last process."""
+    """One engine's resident memory over many calls with texts of all lengths, at the end of its last process."""
 
-    backend: str
+    engine: str
     tokens: tuple[int, ...]
-    """Of each call's review."""
+    """Of each call's text."""
     rss_bytes: tuple[int, ...]
     """After each call; empty where that cannot be told."""
 
@@ -217,7 +217,7 @@ class Environment:
     instruction_sets: tuple[str, ...]
     usable_cores: int
     threads: int
-    """What every backend was allowed to use."""
+    """What every engine was allowed to use."""
     gpu: str | None
     versions: dict[str, str]
 
@@ -226,7 +226,7 @@ class Environment:
 class BenchRecord:
     """What a benchmark did and measured."""
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
     MADE_BY: ClassVar[str] = "python -m bench"
 
     config: BenchConfig
@@ -235,21 +235,21 @@ class BenchRecord:
     export_sha256: str
     """Of the `export.json` that was measured."""
     evaluation_sha256: str
-    """Of the file of evaluation reviews."""
+    """Of the file of evaluation texts."""
     chosen: str
     """The artifact that the exporter chose."""
     accept_undecided: bool
-    """Whether the export was told to ship int8 even if the reviews are too few to tell."""
+    """Whether the export was told to ship int8 even if the texts are too few to tell."""
     labels: tuple[int, ...]
-    """The true label of each evaluation review, as an index into `label_names`."""
+    """The true label of each evaluation text, as an index into `label_names`."""
     label_names: tuple[str, ...]
     reference: str
-    """The backend that speed and accuracy are compared with."""
+    """The engine that speed and accuracy are compared with."""
     again: str | None
     """A second process of the reference: what differs between the two is noise."""
     environment: Environment
     machine: Machine | None
-    backends: tuple[BackendInfo, ...]
+    engines: tuple[EngineInfo, ...]
     skipped: tuple[Skipped, ...]
     accuracies: tuple[Accuracy, ...]
     singles: tuple[Single, ...]

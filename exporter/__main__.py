@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from exporter.artifacts import ONNX_INT8
 from exporter.config import ExportConfig, Quantize, Target
+from exporter.records import ONNX_INT8
 from exporter.report import summary
 from trainer.config import Truncation
 from trainer.errors import UserError, run_command
@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-drop", type=float, metavar="X", help="accuracy that int8 may cost, percentage points")
     parser.add_argument(
-        "--accept-undecided", action="store_true", help="ship int8 even if the reviews are too few to tell"
+        "--accept-undecided", action="store_true", help="ship int8 even if the texts are too few to tell"
     )
     parser.add_argument("--require-int8", action="store_true", help="status 3 if no int8 artifact is chosen")
     parser.add_argument("--budget-minutes", type=float, metavar="X", help="time after which no further recipe is tried")
@@ -83,18 +83,18 @@ def make_parser() -> argparse.ArgumentParser:
         help="`portable` keeps int8 right on x86 CPUs without VNNI, too; `cuda` makes fp16 for GPUs",
     )
     parser.add_argument("--no-fuse", action="store_true", help="leave the fp32 graph as it was converted")
-    parser.add_argument("--verify-samples", type=int, metavar="N", help="most evaluation reviews to compare on")
+    parser.add_argument("--verify-samples", type=int, metavar="N", help="most evaluation texts to compare on")
     other = parser.add_argument_group("an adapter from elsewhere")
     other.add_argument("--adapter", type=Path, metavar="FOLDER", help="a peft adapter or a merged checkpoint to export")
     other.add_argument("--model", help="its base model, where it is not the one that the adapter names")
-    other.add_argument("--dataset", help="labelled reviews it was not trained on: a file or a Hub id")
-    other.add_argument("--eval-dataset", help="the same; then --dataset may be its training reviews")
+    other.add_argument("--dataset", help="labelled texts it was not trained on: a file or a Hub id")
+    other.add_argument("--eval-dataset", help="the same; then --dataset may be its training texts")
     other.add_argument("--text-column", help="column with the texts (found by its usual names)")
     other.add_argument("--label-column", help="column with the labels (found by its usual names)")
     other.add_argument("--label-names", nargs="+", metavar="NAME", help="names of its classes, in its order")
-    other.add_argument("--max-eval-samples", type=int, metavar="N", help="most reviews to measure on; 0 takes all")
-    other.add_argument("--max-length", type=int, metavar="N", help="most tokens of a review (its model's, up to 512)")
-    other.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer review to keep")
+    other.add_argument("--max-eval-samples", type=int, metavar="N", help="most texts to measure on; 0 takes all")
+    other.add_argument("--max-length", type=int, metavar="N", help="most tokens of a text (its model's, up to 512)")
+    other.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text to keep")
     return take_defaults(parser, ExportConfig)
 
 

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.artifacts import Artifact, Candidate, Comparison
-from exporter.select import points
-from exporter.target import instruction_sets
+from exporter.int8.select import points
+from exporter.int8.target import instruction_sets
+from exporter.records import Artifact, Candidate, Comparison
 from trainer.run import TrainRecord
 from trainer.sources import Source
 
@@ -20,8 +20,8 @@ class Facts:
     """What the card tells beside what the artifact says of itself."""
 
     accuracy: float
-    reviews: int
-    """Evaluation reviews that the accuracy was measured on."""
+    texts: int
+    """Evaluation texts that the accuracy was measured on."""
     link: Comparison
     """How far it is from the adapter."""
     int8: Candidate | None = None
@@ -63,10 +63,10 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "",
         "## Measured",
         "",
-        f"Accuracy on {facts.reviews:,} evaluation texts: {facts.accuracy:.2%}."
+        f"Accuracy on {facts.texts:,} evaluation texts: {facts.accuracy:.2%}."
         + " The best epoch was chosen on the same texts, which flatters it a little." * (train.training is not None),
         "",
-        f"Against what was trained, on {link.reviews} of these texts and {link.texts - link.reviews} pieces of "
+        f"Against what was trained, on {link.texts} of these texts and {link.pieces} pieces of "
         f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
         f"{link.flips_harmful} answers turned wrong, {link.flips_helpful} right.",
     ]
@@ -77,7 +77,7 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
             f"Quantized by `{rung.recipe}`: accuracy {points(c.change)} points [{points(c.lower)}, {points(c.upper)}] "
             f"against fp32 ({c.harmful} answers turned wrong, {c.helpful} right; an interval that holds with 95 % for "
             f"all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}] its speed, one "
-            f"text a call (median and quartiles). Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.reviews} "
+            f"text a call (median and quartiles). Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} "
             "answers change.",
         ]
     lines += [
@@ -93,7 +93,7 @@ def _origin(train: TrainRecord) -> str:
     if train.training is None:
         return f"It was trained elsewhere on top of `{base}`, and exported after measuring it on texts of `{dataset}`."
     return (
-        f"It is `{base}`, fine-tuned with LoRA on {train.training.train_reviews:,} texts of `{dataset}`, merged and "
+        f"It is `{base}`, fine-tuned with LoRA on {train.training.train_texts:,} texts of `{dataset}`, merged and "
         "exported."
     )
 

@@ -59,8 +59,8 @@ class ExportConfig:
             self._refuse(ABOUT_ADAPTER, "is about an adapter from elsewhere", "add `--adapter`")
         elif self.dataset is None:
             raise UserError(
-                "an adapter from elsewhere cannot be proved without reviews",
-                "add `--dataset` with labelled reviews that it was not trained on",
+                "an adapter from elsewhere cannot be proved without texts",
+                "add `--dataset` with labelled texts that it was not trained on",
             )
 
     def _refuse(self, fields: tuple[str, ...], why: str, hint: str) -> None:

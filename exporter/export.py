@@ -13,7 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.artifacts import (
+from exporter.bundle.golden import write_golden
+from exporter.bundle.probabilities import FloatArray
+from exporter.card import CARD, Facts, render
+from exporter.config import ExportConfig, Quantize
+from exporter.convert.graph import fuse, split_gemm, to_half, write_metadata
+from exporter.convert.merge import merge
+from exporter.convert.to_onnx import convert
+from exporter.int8.ladder import Gate, climb, recipes, say, variations
+from exporter.int8.recipes import Ingredients, Recipe
+from exporter.int8.select import choose
+from exporter.int8.target import instruction_sets, sums_bytes_exactly
+from exporter.int8.weights import check_ranges, check_weights
+from exporter.proof.reference import TorchClassifier
+from exporter.proof.verify import SAME_ANSWERS, SAME_HALVES
+from exporter.proof.worker import Worker
+from exporter.records import (
     MERGED,
     ONNX_FP16,
     ONNX_FP32,
@@ -24,23 +39,8 @@ from exporter.artifacts import (
     FailedRecipe,
     Precision,
 )
-from exporter.card import CARD, Facts, render
-from exporter.config import ExportConfig, Quantize
-from exporter.convert import convert
-from exporter.golden import write_golden
-from exporter.graph import fuse, split_gemm, to_half, write_metadata
-from exporter.ladder import Gate, climb, recipes, say, variations
-from exporter.merge import merge
-from exporter.probabilities import FloatArray
-from exporter.quantize import Ingredients, Recipe
-from exporter.reference import TorchClassifier
 from exporter.runtime import BATCH_TOKENS
-from exporter.select import choose
 from exporter.stage import Stage, copy_around_model
-from exporter.target import instruction_sets, sums_bytes_exactly
-from exporter.verify import SAME_ANSWERS, SAME_HALVES
-from exporter.weights import check_ranges, check_weights
-from exporter.worker import Worker
 from trainer.records import file_sha256, installed_versions, write_record, write_text
 from trainer.run import RunDir
 
@@ -105,7 +105,7 @@ def export(config: ExportConfig) -> ExportRecord:
             instruction_sets=instruction_sets(),
             fused=fused,
             fp16_fused=outcome.fp16_fused,
-            reviews=len(stage.evaluation),
+            texts=len(stage.evaluation),
             accuracy=accuracy,
             artifacts=tuple(artifacts),
             chosen=outcome.chosen,
@@ -129,7 +129,7 @@ def _to_onnx(stage: Stage, *, fuse_graph: bool) -> tuple[dict[str, int], FloatAr
     """Make the merged checkpoint and the ONNX model in fp32, and prove both.
 
     Returns:
-        What was fused, and the logits of the ONNX model for the evaluation reviews.
+        What was fused, and the logits of the ONNX model for the evaluation texts.
     """
     with stage.load(ADAPTER, partial(TorchClassifier.load_adapter, stage.run)) as form:
         stage.chain.add(ADAPTER, form)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.artifacts import load_export
+from exporter.records import load_export
 from trainer.config import TrainConfig
 from trainer.data import check_unicode, read_texts
 from trainer.errors import UserError, run_command

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.artifacts import ExportRecord
 from exporter.config import ExportConfig
-from exporter.select import points
+from exporter.int8.select import points
+from exporter.records import ExportRecord
 from trainer.flags import run_dir_flag
 
 
@@ -25,7 +25,7 @@ def proof(record: ExportRecord) -> str:
     links = [c for c in record.comparisons if c.candidate not in tried]
     first = links[0]
     lines = [
-        f"proof, on {first.reviews} evaluation reviews and {first.texts - first.reviews} pieces of all lengths, "
+        f"proof, on {first.texts} evaluation texts and {first.pieces} pieces of all lengths, "
         "alone and in padded batches:",
         f"{'':<38}{'logits, largest':>16}{'probability, largest':>22}   answers changed",
     ]
@@ -42,9 +42,9 @@ def proof(record: ExportRecord) -> str:
 
 def ladder(record: ExportRecord) -> str:
     """Render the int8 recipes tried, a row each, with what they cost and bring beside `onnx-fp32`."""
-    reviews = record.candidates[0].change.reviews if record.candidates else 0
+    texts = record.candidates[0].change.texts if record.candidates else 0
     lines = [
-        f"int8 recipes against onnx-fp32, accuracy on {reviews:,} evaluation reviews, speed one review a call:",
+        f"int8 recipes against onnx-fp32, accuracy on {texts:,} evaluation texts, speed one text a call:",
         f"{'':<24}{'MB':>7}{'accuracy, points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}   verdict",
     ]
     for c in sorted(record.candidates, key=lambda c: -c.speed.median):
@@ -52,7 +52,7 @@ def ladder(record: ExportRecord) -> str:
         speed = f"{c.speed.median:.2f}x [{c.speed.low:.2f}, {c.speed.high:.2f}]"
         lines.append(
             f"{c.recipe:<24}{c.size_bytes / 1e6:>7.1f}{change:>24}{f'{c.change.harmful}/{c.change.helpful}':>14}"
-            f"{speed:>22}{f'{c.batch.flips}/{c.batch.reviews}':>13}   {c.judgement}"
+            f"{speed:>22}{f'{c.batch.flips}/{c.batch.texts}':>13}   {c.judgement}"
         )
     lines += [f"{failure.recipe:<24}  failed: {failure.reason}" for failure in record.failed]
     lines += [f"not tried: {skipped}" for skipped in record.skipped]
@@ -61,14 +61,14 @@ def ladder(record: ExportRecord) -> str:
 
 def choice(record: ExportRecord) -> str:
     """Render which artifact to ship, why, and how steady its answers are."""
-    lines = [f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.reviews:,} evaluation reviews"]
+    lines = [f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts:,} evaluation texts"]
     classes = len(record.artifacts[0].label_names)
     if record.accuracy < 1 / classes:
         lines[0] += f": worse than guessing among {classes}; are its classes in another order?"
     lines.append(f"chosen: {record.chosen}, {record.reason}")
     for v in record.variations:
         lines.append(
-            f"  the same reviews {v.name}: {v.flips} of {v.reviews} answers change, "
+            f"  the same texts {v.name}: {v.flips} of {v.texts} answers change, "
             f"probabilities by {v.max_abs_probability:.2g} at most"
         )
     lines.append("")

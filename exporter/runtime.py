@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 
-from exporter.artifacts import Artifact, open_artifact
-from exporter.batches import token_batches
-from exporter.golden import GOLDEN, check_golden
-from exporter.probabilities import FloatArray, softmax
+from exporter.bundle.batches import token_batches
+from exporter.bundle.golden import GOLDEN, check_golden
+from exporter.bundle.probabilities import FloatArray, softmax
+from exporter.records import Artifact, open_artifact
 from trainer.encoding import Encoded, Encoder, IntArray
 from trainer.errors import UserError
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from exporter.artifacts import Artifact, Precision, Tolerance, seal
-from exporter.merge import copy_tokenizer
-from exporter.reference import adapter_encoder
+from exporter.convert.merge import copy_tokenizer
+from exporter.proof.reference import adapter_encoder
+from exporter.proof.verify import SAME_NUMBERS, Chain, check_labels, choose_examples
+from exporter.proof.worker import Form, Worker
+from exporter.records import Artifact, Precision, Tolerance, seal
 from exporter.runtime import Classifier, Feeds, usable_cores
-from exporter.verify import SAME_NUMBERS, Chain, check_labels, choose_reviews
-from exporter.worker import Form, Worker
 from trainer.data import Examples, read_examples
 from trainer.encoding import Encoder
 from trainer.run import RunDir, TrainRecord
@@ -24,7 +24,7 @@ from trainer.run import RunDir, TrainRecord
 
 @dataclass(frozen=True)
 class Stage:
-    """A run, the folder that becomes its export, and the reviews to prove and measure it on."""
+    """A run, the folder that becomes its export, and the texts to prove and measure it on."""
 
     run: RunDir
     train: TrainRecord
@@ -37,7 +37,7 @@ class Stage:
 
     @classmethod
     def set_up(cls, run: RunDir, train: TrainRecord, folder: Path, most: int) -> Stage:
-        """Read what the run left; `most` evaluation reviews make the chain."""
+        """Read what the run left; `most` evaluation texts make the chain."""
         encoder = adapter_encoder(run, train)
         evaluation = read_examples(run.evaluation, train.label_names)
         lengths = [len(e) for e in encoder.encode(evaluation.texts)]
@@ -48,7 +48,7 @@ class Stage:
             encoder=encoder,
             evaluation=evaluation,
             calibration=read_examples(run.calibration, train.label_names),
-            chain=Chain(encoder, choose_reviews(evaluation, lengths, most), len(train.label_names)),
+            chain=Chain(encoder, choose_examples(evaluation, lengths, most), len(train.label_names)),
             threads=usable_cores(),
         )
 
@@ -82,13 +82,13 @@ class Stage:
             yield form
 
     def few(self, most: int) -> Examples:
-        """Return up to `most` evaluation reviews of all lengths, mixed, so that a batch of them is padded."""
+        """Return up to `most` evaluation texts of all lengths, mixed, so that a batch of them is padded."""
         lengths = [len(e) for e in self.encoder.encode(self.evaluation.texts)]
-        some = choose_reviews(self.evaluation, lengths, most)
+        some = choose_examples(self.evaluation, lengths, most)
         return some.take(random.Random(0).sample(range(len(some)), len(some)))
 
     def feeds(self, model: Path) -> list[Feeds]:
-        """Return the inputs of an ONNX artifact for the calibration reviews, one each."""
+        """Return the inputs of an ONNX artifact for the calibration texts, one each."""
         classifier = Classifier.load(model)
         return [classifier.feeds([e]) for e in self.encoder.encode(self.calibration.texts)]
 

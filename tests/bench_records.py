@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.config import BenchConfig
+from bench.judge.stats import mcnemar_exact
 from bench.results import (
     Accuracy,
-    BackendInfo,
     BatchingTrial,
     BenchRecord,
     Bulk,
     ClassScores,
     ColdStart,
+    EngineInfo,
     Environment,
     Grid,
     LengthScores,
@@ -29,8 +30,7 @@ from bench.results import (
     Skipped,
     Soak,
 )
-from bench.stats import mcnemar_exact
-from exporter.budget import accuracy_change, count_changes
+from exporter.int8.budget import accuracy_change, count_changes
 
 REFERENCE, AGAIN = "pytorch-fp32-cpu", "pytorch-fp32-cpu (again)"
 GENERATIONS, CALLS, SOAK_CALLS, REVIEWS = 10, 67, 200, 2000
@@ -41,15 +41,15 @@ MISSING_CELL = ("adapter-fp32-cpu", 32, 512)
 LEVEL_CELL = ("onnx-fp32-cpu", 32, 128)
 """The cell of the grid that is as fast as the reference's."""
 LEAK = "transformers-pipeline"
-"""The backend whose memory grows with each call."""
+"""The engine whose memory grows with each call."""
 
 FORMS = (
-    BackendInfo(REFERENCE, "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000),
-    BackendInfo("adapter-fp32-cpu", "adapter-fp32", "cpu", "fp32", 271_600_000, 838_000_000),
-    BackendInfo("onnx-fp32-cpu", "onnx-fp32", "cpu", "fp32", 268_700_000, 71_400_000),
-    BackendInfo("onnx-int8-cpu", "onnx-int8", "cpu", "int8", 67_900_000, 71_400_000),
-    BackendInfo("transformers-pipeline", "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000, is_peer=True),
-    BackendInfo("openvino-fp32", "onnx-fp32", "cpu", "fp32", 269_300_000, 0, is_peer=True),
+    EngineInfo(REFERENCE, "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000),
+    EngineInfo("adapter-fp32-cpu", "adapter-fp32", "cpu", "fp32", 271_600_000, 838_000_000),
+    EngineInfo("onnx-fp32-cpu", "onnx-fp32", "cpu", "fp32", 268_700_000, 71_400_000),
+    EngineInfo("onnx-int8-cpu", "onnx-int8", "cpu", "int8", 67_900_000, 71_400_000),
+    EngineInfo("transformers-pipeline", "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000, is_peer=True),
+    EngineInfo("openvino-fp32", "onnx-fp32", "cpu", "fp32", 269_300_000, 0, is_peer=True),
 )
 ENVIRONMENT = Environment(
     system="Linux 6.1 x86_64",
@@ -70,7 +70,7 @@ SLOWNESS = {  # fixed milliseconds, per token, per thousand squared tokens
     "openvino-fp32": (3.9, 0.158, 0.120),
 }
 BATCHINGS = {False: ("one by one", "2,048 tokens", "8,192 tokens"), True: ("one by one", "batches of 32")}
-"""By whether the backend is a peer."""
+"""By whether the engine is a peer."""
 FLIPS = {"onnx-int8-cpu": (5, 9), "openvino-fp32": (1, 0)}
 """Answers that turn wrong, and right, where any do."""
 
@@ -83,13 +83,13 @@ def make_record(seed: int = 0) -> BenchRecord:
     truth = rng.integers(0, 2, REVIEWS)
     lengths = rng.integers(20, 513, REVIEWS)
     singles, bulks = [], []
-    for generation in range(GENERATIONS):
+    for restart in range(GENERATIONS):
         tokens = rng.permutation(_even_tokens(CALLS))
         drift = np.exp(np.cumsum(rng.normal(0, 0.006, CALLS)))
         for name in [*names, AGAIN]:
             own = float(np.exp(rng.normal(0, 0.006)))
-            singles.append(_single(rng, name, generation, tokens, drift * own))
-            bulks.append(_bulk(rng, name, generation, own))
+            singles.append(_single(rng, name, restart, tokens, drift * own))
+            bulks.append(_bulk(rng, name, restart, own))
     return BenchRecord(
         config=BenchConfig(run_dir=Path("runs/default"), peers=True),
         is_complete=True,
@@ -103,7 +103,7 @@ def make_record(seed: int = 0) -> BenchRecord:
         again=AGAIN,
         environment=ENVIRONMENT,
         machine=Machine((Limit("fp32", 650e9), Limit("int8", 1.6e12)), 17.6e9, 85e6, 36_864.0, 42_500_000),
-        backends=FORMS,
+        engines=FORMS,
         skipped=(
             Skipped("pytorch-fp32-cuda", "no CUDA device"),
             Skipped("onnx-fp32-cuda", "onnxruntime-gpu is not installed"),
@@ -123,7 +123,7 @@ def make_record(seed: int = 0) -> BenchRecord:
 
 
 def _even_tokens(calls: int) -> npt.NDArray[np.int64]:
-    """Return lengths spread evenly over those of the reviews."""
+    """Return lengths spread evenly over those of the texts."""
     ranks = [NormalDist(5.4, 0.62).inv_cdf((i + 0.5) / calls) for i in range(calls)]
     return np.clip(np.exp(ranks), 20, 512).astype(int)
 
@@ -134,7 +134,7 @@ def _model_ms(name: str, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float6
 
 
 def _single(
-    rng: np.random.Generator, name: str, generation: int, tokens: npt.NDArray[np.int64], slow: npt.NDArray[np.float64]
+    rng: np.random.Generator, name: str, restart: int, tokens: npt.NDArray[np.int64], slow: npt.NDArray[np.float64]
 ) -> Single:
     run = _model_ms(name, tokens) / 1e3 * slow * np.exp(rng.normal(0, 0.012, CALLS))
     run *= np.where(rng.random(CALLS) < 0.02, 1.5, 1.0)
@@ -142,8 +142,8 @@ def _single(
     total = run + tokenise + 6e-5
     is_peer = any(info.name == name and info.is_peer for info in FORMS)
     return Single(
-        backend=name,
-        generation=generation,
+        engine=name,
+        restart=restart,
         warmup_calls=int(rng.integers(5, 12)),
         tokens=tuple(tokens.tolist()),
         total_s=tuple(total.tolist()),
@@ -153,28 +153,28 @@ def _single(
     )
 
 
-def _bulk(rng: np.random.Generator, name: str, generation: int, own: float) -> Bulk:
-    parts, reviews = 10, REVIEWS // 10
-    seconds = reviews * _model_ms(name, np.array(240)) / 1.35e3 * own * np.exp(rng.normal(0, 0.01, parts))
+def _bulk(rng: np.random.Generator, name: str, restart: int, own: float) -> Bulk:
+    parts, texts = 10, REVIEWS // 10
+    seconds = texts * _model_ms(name, np.array(240)) / 1.35e3 * own * np.exp(rng.normal(0, 0.01, parts))
     return Bulk(
         name,
-        generation,
+        restart,
         _batching(name),
-        (reviews,) * parts,
-        (reviews * 240,) * parts,
+        (texts,) * parts,
+        (texts * 240,) * parts,
         tuple(float(s) for s in seconds),
     )
 
 
 def _batching(name: str) -> str:
-    """Return what is fastest for a backend: without padding, where it gains nothing from larger batches."""
+    """Return what is fastest for an engine: without padding, where it gains nothing from larger batches."""
     return "one by one" if name.startswith(("onnx", "openvino", "transformers")) else "2,048 tokens"
 
 
-def _trial(rng: np.random.Generator, info: BackendInfo, batching: str) -> BatchingTrial:
-    reviews, slow = 64, 1.0 if batching == _batching(info.name) else 1.6
-    seconds = reviews * _model_ms(info.name, np.array(240)) / 1.35e3 * slow * np.exp(rng.normal(0, 0.01, 3))
-    return BatchingTrial(info.name, batching, reviews, tuple(seconds.tolist()))
+def _trial(rng: np.random.Generator, info: EngineInfo, batching: str) -> BatchingTrial:
+    texts, slow = 64, 1.0 if batching == _batching(info.name) else 1.6
+    seconds = texts * _model_ms(info.name, np.array(240)) / 1.35e3 * slow * np.exp(rng.normal(0, 0.01, 3))
+    return BatchingTrial(info.name, batching, texts, tuple(seconds.tolist()))
 
 
 def _accuracies(
@@ -202,10 +202,10 @@ def _accuracy(
     in_bucket = [(least, most, (lengths >= least) & (lengths <= most)) for least, most in BUCKETS]
     classes = tuple(_class_scores(label, index, truth, after) for index, label in enumerate(LABELS))
     return Accuracy(
-        backend=name,
-        reviews=REVIEWS,
+        engine=name,
+        texts=REVIEWS,
         accuracy=float(right.mean()),
-        f1_weighted=sum(c.f1 * c.reviews for c in classes) / REVIEWS,
+        f1_weighted=sum(c.f1 * c.texts for c in classes) / REVIEWS,
         loss=0.3127 + 0.0011 * harmful,
         calibration_error=0.0214 + 0.0002 * harmful,
         brier=0.1893 + 0.0003 * harmful,
@@ -227,29 +227,29 @@ def _class_scores(label: str, index: int, truth: npt.NDArray[np.int64], given: n
 
 def _grids(rng: np.random.Generator, names: list[str]) -> tuple[Grid, ...]:
     cells = []
-    for generation in range(GENERATIONS):
+    for restart in range(GENERATIONS):
         for name, batch, length in product(names, (1, 8, 32), (32, 128, 512)):
             # ONNX Runtime falls behind where many long texts are padded into one batch; at 32 x 128 it draws level.
             slow = 1.35 if name == "onnx-fp32-cpu" and batch * length > 4000 else 1.0
             median = float(_model_ms(name, np.array(length))) / 1e3 * batch**0.95 * slow
             if (name, batch, length) != MISSING_CELL:
-                cells.append(Grid(name, generation, batch, length, (median * float(np.exp(rng.normal(0, 0.02))),)))
+                cells.append(Grid(name, restart, batch, length, (median * float(np.exp(rng.normal(0, 0.02))),)))
     return tuple(cells)
 
 
-def _cold_start(rng: np.random.Generator, info: BackendInfo) -> ColdStart:
+def _cold_start(rng: np.random.Generator, info: EngineInfo) -> ColdStart:
     imports, load, first = (0.32, 0.21, 0.05) if info.name.startswith("onnx") else (2.9, 0.65, 0.09)
     parts = [float(part * np.exp(rng.normal(0, 0.05))) for part in (imports, load, first)]
     return ColdStart(info.name, sum(parts) + 0.04, parts[0], parts[1], parts[2])
 
 
-def _memory(rng: np.random.Generator, info: BackendInfo) -> Memory:
+def _memory(rng: np.random.Generator, info: EngineInfo) -> Memory:
     loaded = int(info.size_bytes * 1.1) + (90_000_000 if info.name.startswith("onnx") else 420_000_000)
     return Memory(info.name, loaded, loaded + int(rng.integers(60_000_000, 90_000_000)), None)
 
 
 def _soak(rng: np.random.Generator, name: str) -> Soak:
-    """Return memory that stays as it is, but for a backend that keeps a page of 4,096 bytes in each call."""
+    """Return memory that stays as it is, but for an engine that keeps a page of 4,096 bytes in each call."""
     kept = 4096 * np.arange(SOAK_CALLS) if name == LEAK else np.zeros(SOAK_CALLS, dtype=int)
     rss = 310_000_000 + kept + 4096 * rng.integers(0, 3, SOAK_CALLS)
     return Soak(name, tuple(rng.permutation(_even_tokens(SOAK_CALLS)).tolist()), tuple(rss.tolist()))

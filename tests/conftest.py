@@ -15,7 +15,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 from toys import WORDS, make_texts, make_tokenizer, write_csv
 
-from exporter.worker import Form, timed_call
+from exporter.proof.worker import Form, timed_call
 from trainer.config import TrainConfig
 from trainer.encoding import Encoded
 from trainer.errors import UserError, run_command
@@ -121,7 +121,7 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Export without processes: for tests that are about something else."""
-    for module in ("exporter.stage", "exporter.ladder"):
+    for module in ("exporter.stage", "exporter.int8.ladder"):
         monkeypatch.setattr(f"{module}.Worker", InProcess)
 
 

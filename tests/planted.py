@@ -1,13 +1,13 @@
-"""A backend that is slower than another by a stated share, for processes to load."""
+"""An engine that is slower than another by a stated share, for processes to load."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from bench.cores import pin
-from exporter.probabilities import FloatArray
-from exporter.reference import TorchClassifier
+from bench.measure.cores import pin
+from exporter.bundle.probabilities import FloatArray
+from exporter.proof.reference import TorchClassifier
 from trainer.encoding import Encoded, Encoder
 from trainer.sources import SAMPLE_MODEL
 

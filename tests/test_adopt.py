@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from toys import TOPICS, make_texts, write_csv
 
 import exporter.__main__
-from exporter.artifacts import load_export
-from exporter.reference import TorchClassifier
+from exporter.proof.reference import TorchClassifier
+from exporter.records import load_export
 from exporter.runtime import Classifier
 from trainer.data import read_examples
 from trainer.errors import UserError
@@ -49,15 +49,15 @@ def merged(exported: RunDir, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def reviews(tmp_path: Path) -> Path:
+def texts(tmp_path: Path) -> Path:
     return write_csv(tmp_path / "reviews.csv", list(make_texts(120, seed=9, longest=20)))
 
 
 @pytest.fixture
-def adopt(command: Command, tmp_path: Path, reviews: Path) -> Callable[..., tuple[int, str, str]]:
+def adopt(command: Command, tmp_path: Path, texts: Path) -> Callable[..., tuple[int, str, str]]:
     """Runs the exporter on a folder from elsewhere."""
 
-    def run(folder: Path, *flags: object, dataset: Path = reviews) -> tuple[int, str, str]:
+    def run(folder: Path, *flags: object, dataset: Path = texts) -> tuple[int, str, str]:
         every = ["--adapter", folder, "--dataset", dataset, "--run-dir", tmp_path / "run", "--verify-samples", 8]
         return command(exporter.__main__.main, *every, *flags)
 
@@ -78,7 +78,7 @@ def test_a_peft_folder_is_exported_and_answers_as_it_did(
     answers = Classifier.load(run.export / "onnx-fp32").logits(texts)
     np.testing.assert_allclose(answers, TorchClassifier.load_adapter(trained).logits(texts), atol=1e-4)
     assert record.accuracy > 0.8
-    assert f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.reviews} evaluation reviews\n" in out
+    assert f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts} evaluation texts\n" in out
     card = (run.export / "onnx-fp32" / "README.md").read_text()
     assert "It was trained elsewhere on top of `checkpoint" in card
     assert "best epoch" not in card
@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], tuple[object, ...], str]] = {
         ("--label-names", *NAMES[:2]),
         "of the adapter has the shape [4], and 2 labels take [2]",
     ),
-    "unseen class": (two_topics, ("--label-names", *NAMES), "shows no review of the class `music`"),
+    "unseen class": (two_topics, ("--label-names", *NAMES), "shows no text of the class `music`"),
     "other names": (
         lambda _: None,
         ("--label-names", *"abcd"),
@@ -223,7 +223,7 @@ def test_code_in_a_checkpoint_is_never_run(merged: Path, adopt: Command, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_more_classes_than_calibration_reviews(adopt: Command, tmp_path: Path, checkpoint: Path) -> None:
+def test_more_classes_than_calibration_texts(adopt: Command, tmp_path: Path, checkpoint: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -247,11 +247,11 @@ def test_a_base_that_moved_is_named(adapter: Path, adopt: Command, checkpoint: P
 
 
 def test_a_trained_run_is_never_replaced(
-    adapter: Path, command: Command, trained: RunDir, copy_of: Callable[[RunDir], RunDir], reviews: Path
+    adapter: Path, command: Command, trained: RunDir, copy_of: Callable[[RunDir], RunDir], texts: Path
 ) -> None:
     trained = copy_of(trained)
     (trained.path / "adopted.partial").mkdir()
-    flags = ["--adapter", adapter, "--dataset", reviews, "--label-names", *NAMES, "--run-dir", trained.path]
+    flags = ["--adapter", adapter, "--dataset", texts, "--label-names", *NAMES, "--run-dir", trained.path]
     status, _, err = command(exporter.__main__.main, *flags)
     assert status == 2
     assert "already holds a trained run" in err
@@ -285,7 +285,7 @@ def test_a_folder_with_other_files_is_left_alone(adapter: Path, adopt: Command, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"adapter": Path("x")}, "cannot be proved without reviews"),
+        ({"adapter": Path("x")}, "cannot be proved without texts"),
         ({"dataset": "x.csv"}, "`--dataset` is about an adapter from elsewhere"),
         ({"quantize": "auto", "target": "cuda"}, "int8 is for CPUs"),
         ({"target": "portable"}, "`--target portable` is about int8"),

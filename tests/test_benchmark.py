@@ -1,6 +1,6 @@
-"""Each of our backends on the built-in sample, timed by pytest-benchmark: backend by batch by length.
+"""Each of our engines on the built-in sample, timed by pytest-benchmark: engine by batch by length.
 
-The backends are those of `python -m bench`, but share one process: use this to watch one of them over time, with
+The engines are those of `python -m bench`, but share one process: use this to watch one of them over time, with
 `pytest-benchmark compare` on what `--benchmark-autosave` keeps, and the command to compare them.
 
 Deselected by default: `make bench`.
@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bench.backends import SPECS, BackendSpec, load_backend, why_unusable
-from bench.environment import gpu_name
-from exporter.artifacts import load_export
+from bench.engines.table import SPECS, EngineSpec, load_engine, why_unusable
+from bench.measure.environment import gpu_name
 from exporter.config import ExportConfig
 from exporter.export import export
+from exporter.records import load_export
 from exporter.runtime import usable_cores
 from trainer.config import TrainConfig
 from trainer.data import read_examples
@@ -37,14 +37,14 @@ def sample_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 @pytest.mark.parametrize("length", [32, 128, 256])
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_latency(benchmark: Any, sample_run: RunDir, spec: BackendSpec, batch_size: int, length: int) -> None:
+def test_latency(benchmark: Any, sample_run: RunDir, spec: EngineSpec, batch_size: int, length: int) -> None:
     if reason := why_unusable(spec, sample_run, load_export(sample_run), gpu_name()):
         pytest.skip(reason)
-    backend = load_backend(spec, sample_run, usable_cores())
+    engine = load_engine(spec, sample_run, usable_cores())
     (text, *_) = read_examples(sample_run.evaluation, sample_run.load().label_names).texts
-    encoder = backend.encoder
+    encoder = engine.encoder
     own = length - (encoder.max_length - encoder.room)
     batch = [encoder.resize(encoder.encode([text])[0], own)] * batch_size
-    benchmark.extra_info.update(backend=spec.name, batch=batch_size, length=length)
-    logits = benchmark.pedantic(backend.run, (batch, length), rounds=30, warmup_rounds=3)
+    benchmark.extra_info.update(engine=spec.name, batch=batch_size, length=length)
+    logits = benchmark.pedantic(engine.run, (batch, length), rounds=30, warmup_rounds=3)
     assert logits.shape == (batch_size, 2)

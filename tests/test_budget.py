@@ -1,4 +1,4 @@
-"""The accuracy budget's statistics agree with the literature, keep their coverage, and never call few reviews proof."""
+"""The accuracy budget's statistics agree with the literature, keep their coverage, and never call few texts proof."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.budget import (
+from exporter.int8.budget import (
     POWER_80,
     AccuracyChange,
     accuracy_change,
@@ -17,19 +17,19 @@ from exporter.budget import (
     critical_value,
     judge,
     paired_interval,
-    reviews_to_decide,
+    texts_to_decide,
 )
 
 Z = critical_value(1)
 
 
-def quartic_interval(harmful: int, helpful: int, reviews: int) -> tuple[float, float]:
+def quartic_interval(harmful: int, helpful: int, texts: int) -> tuple[float, float]:
     """Return the same interval as the outer real roots of a polynomial.
 
     Source: Yang, Sun & Hardin 2013, "A non-iterative implementation of Tango's score confidence interval for a paired
     difference of proportions", Statistics in Medicine 32.
     """
-    n, g, difference, changed = reviews, Z**2, helpful - harmful, helpful + harmful
+    n, g, difference, changed = texts, Z**2, helpful - harmful, helpful + harmful
     roots = np.roots(
         [
             n**2 * (n / g + 1) ** 2,
@@ -44,11 +44,11 @@ def quartic_interval(harmful: int, helpful: int, reviews: int) -> tuple[float, f
 
 
 @pytest.mark.parametrize(
-    ("harmful", "helpful", "reviews"), [(2, 12, 50), (7, 1, 21), (40, 20, 160), (16, 15, 2000), (1, 0, 356)]
+    ("harmful", "helpful", "texts"), [(2, 12, 50), (7, 1, 21), (40, 20, 160), (16, 15, 2000), (1, 0, 356)]
 )
-def test_the_interval_agrees_with_its_closed_form(harmful: int, helpful: int, reviews: int) -> None:
-    expected = quartic_interval(harmful, helpful, reviews)
-    assert paired_interval(harmful, helpful, reviews, Z) == pytest.approx(expected, abs=1e-6)
+def test_the_interval_agrees_with_its_closed_form(harmful: int, helpful: int, texts: int) -> None:
+    expected = quartic_interval(harmful, helpful, texts)
+    assert paired_interval(harmful, helpful, texts, Z) == pytest.approx(expected, abs=1e-6)
 
 
 def test_without_a_changed_answer_the_interval_still_has_a_width() -> None:
@@ -65,15 +65,15 @@ def test_without_a_changed_answer_the_interval_still_has_a_width() -> None:
     )
 )
 def test_the_interval_holds_the_change_and_mirrors(counts: tuple[int, int, int]) -> None:
-    harmful, helpful, reviews = counts
-    lower, upper = paired_interval(harmful, helpful, reviews, Z)
-    assert -1 <= lower <= (helpful - harmful) / reviews <= upper <= 1
-    assert paired_interval(helpful, harmful, reviews, Z) == pytest.approx((-upper, -lower), abs=1e-9)
+    harmful, helpful, texts = counts
+    lower, upper = paired_interval(harmful, helpful, texts, Z)
+    assert -1 <= lower <= (helpful - harmful) / texts <= upper <= 1
+    assert paired_interval(helpful, harmful, texts, Z) == pytest.approx((-upper, -lower), abs=1e-9)
 
 
 @pytest.mark.parametrize(("harmful_rate", "helpful_rate"), [(0.01, 0.01), (0.03, 0.01), (0.002, 0.002), (0.1, 0.12)])
 def test_the_interval_covers_the_true_change_as_often_as_it_says(harmful_rate: float, helpful_rate: float) -> None:
-    """2,000 simulated evaluations of 1,000 reviews: 95 %, give or take what so many draws and whole counts allow."""
+    """2,000 simulated evaluations of 1,000 texts: 95 %, give or take what so many draws and whole counts allow."""
     draws = np.random.default_rng(0).multinomial(
         1000, [harmful_rate, helpful_rate, 1 - harmful_rate - helpful_rate], size=2000
     )
@@ -89,20 +89,20 @@ def test_changes_are_counted_by_what_they_did() -> None:
     before, after = [0, 1, 0, 1, 2], [0, 2, 2, 2, 1]  # same, harmful, helpful, wrong twice, helpful
     harmful, helpful = count_changes(before, after, truth)
     change = accuracy_change(harmful, helpful, len(truth))
-    assert (change.reviews, change.harmful, change.helpful, change.change) == (5, 1, 2, pytest.approx(0.2))
+    assert (change.texts, change.harmful, change.helpful, change.change) == (5, 1, 2, pytest.approx(0.2))
     assert (change.lower, change.upper) == paired_interval(1, 2, 5, Z)
 
 
-def measured(harmful: int, helpful: int, reviews: int) -> AccuracyChange:
-    bounds = paired_interval(harmful, helpful, reviews, Z)
-    return AccuracyChange(reviews, harmful, helpful, (helpful - harmful) / reviews, *bounds, tried=1)
+def measured(harmful: int, helpful: int, texts: int) -> AccuracyChange:
+    bounds = paired_interval(harmful, helpful, texts, Z)
+    return AccuracyChange(texts, harmful, helpful, (helpful - harmful) / texts, *bounds, tried=1)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         (measured(17, 20, 3000), "within budget"),
-        (measured(0, 0, 356), "undecided"),  # not one answer changed, and yet a few hundred reviews prove nothing
+        (measured(0, 0, 356), "undecided"),  # not one answer changed, and yet a few hundred texts prove nothing
         (measured(16, 15, 2000), "undecided"),
         (measured(30, 2, 356), "over budget"),
         (measured(60, 10, 3000), "over budget"),
@@ -114,21 +114,21 @@ def test_three_verdicts(change: AccuracyChange, expected: str) -> None:
 
 @pytest.mark.parametrize("change", [measured(0, 0, 356), measured(16, 15, 2000), measured(9, 3, 356)])
 def test_the_number_that_would_do_is_the_least_that_decides(change: AccuracyChange) -> None:
-    needed = reviews_to_decide(change, 0.005)
+    needed = texts_to_decide(change, 0.005)
     assert needed is not None
-    assert needed > change.reviews
-    harmful, helpful = change.harmful / change.reviews, change.helpful / change.reviews
-    for reviews, decides in ((needed, True), (needed - 1, False)):
-        lower, upper = paired_interval(harmful * reviews, helpful * reviews, reviews, Z + POWER_80)
+    assert needed > change.texts
+    harmful, helpful = change.harmful / change.texts, change.helpful / change.texts
+    for texts, decides in ((needed, True), (needed - 1, False)):
+        lower, upper = paired_interval(harmful * texts, helpful * texts, texts, Z + POWER_80)
         assert (lower > -0.005 or upper < -0.005) == decides
 
 
 def test_no_number_decides_a_change_that_is_the_budget_itself() -> None:
-    assert reviews_to_decide(measured(10, 0, 2000), 0.005) is None
+    assert texts_to_decide(measured(10, 0, 2000), 0.005) is None
 
 
 def test_without_a_change_the_number_follows_from_the_closed_form() -> None:
-    assert reviews_to_decide(measured(0, 0, 100), 0.005) == math.ceil((Z + POWER_80) ** 2 * (1 / 0.005 - 1))
+    assert texts_to_decide(measured(0, 0, 100), 0.005) == math.ceil((Z + POWER_80) ** 2 * (1 / 0.005 - 1))
 
 
 def test_intervals_widen_with_the_number_of_candidates() -> None:
@@ -139,7 +139,7 @@ def test_intervals_widen_with_the_number_of_candidates() -> None:
 
 
 def test_the_number_that_would_do_does_so_four_times_in_five() -> None:
-    needed = reviews_to_decide(measured(4, 4, 2000), 0.005)
+    needed = texts_to_decide(measured(4, 4, 2000), 0.005)
     assert needed
     draws = np.random.default_rng(0).multinomial(needed, [0.002, 0.002, 0.996], size=1000)
     decided = [judge(measured(int(b), int(c), needed), 0.005) == "within budget" for b, c, _ in draws]

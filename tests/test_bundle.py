@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import exporter.predict
-from exporter.artifacts import MANIFEST, load_export, open_artifact
+from exporter.bundle.golden import GOLDEN, TEXTS, Golden
 from exporter.card import CARD
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
-from exporter.golden import GOLDEN, TEXTS, Golden
+from exporter.records import MANIFEST, load_export, open_artifact
 from exporter.runtime import Classifier
 from trainer.data import read_examples
 from trainer.errors import UserError

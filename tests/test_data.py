@@ -1,4 +1,4 @@
-"""Reviews and labels come out of every kind of file as they stand in it, and bad ones are refused by name and line."""
+"""Texts and labels come out of every kind of file as they stand in it, and bad ones are refused by name and line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_text_longer_than_the_csv_default_limit_is_read(tmp_path: Path) -> Non
     assert read_texts(write_csv(tmp_path / "a.csv", [(long, "x")])) == [long]
 
 
-@pytest.mark.parametrize("header", [("Review", "Sentiment"), ("sentence", "class"), ("content", "category")])
+@pytest.mark.parametrize("header", [("Text", "Sentiment"), ("sentence", "class"), ("content", "category")])
 def test_usual_column_names_are_found(tmp_path: Path, header: tuple[str, str]) -> None:
     assert load_splits(str(write(tmp_path, "csv", ROWS, header)), None).label_names == ("bad", "good")
 
@@ -145,7 +145,7 @@ def test_class_names_are_those_of_the_label_column(tmp_path: Path) -> None:
         assert load_splits(str(tmp_path / "a.parquet"), None, label_column=column).label_names == classes
 
 
-def test_the_first_evaluation_reviews_are_not_all_of_one_class(tmp_path: Path) -> None:
+def test_the_first_evaluation_texts_are_not_all_of_one_class(tmp_path: Path) -> None:
     rows = [(f"text {i}", "ab"[i // 50]) for i in range(100)]
     held_out = write_csv(tmp_path / "b.csv", [(f"other {text}", label) for text, label in rows])
     splits = load_splits(str(write_csv(tmp_path / "a.csv", rows)), str(held_out))
@@ -268,11 +268,11 @@ def on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("on_the_hub")
 def test_a_hub_dataset_brings_its_split_its_class_names_and_its_commit() -> None:
-    splits = load_splits("acme/reviews", None)
+    splits = load_splits("acme/texts", None)
     assert splits.label_names == ("neg", "pos")
     assert (len(splits.train), len(splits.evaluation)) == (30, 10)
-    assert (splits.source.name, splits.source.revision) == ("acme/reviews", "abc123")
-    assert len(load_splits("acme/reviews", "unsupervised").evaluation) == 5
+    assert (splits.source.name, splits.source.revision) == ("acme/texts", "abc123")
+    assert len(load_splits("acme/texts", "unsupervised").evaluation) == 5
 
 
 def test_an_evaluation_set_that_was_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +292,7 @@ def test_without_the_hub_the_default_is_replaced_and_a_name_is_not() -> None:
         load_splits("stanfordnlp/imdb", None)
 
 
-def test_the_built_in_reviews_are_balanced_and_distinct() -> None:
+def test_the_built_in_texts_are_balanced_and_distinct() -> None:
     splits = load_splits("sample", None)
     assert splits.duplicates_dropped == 0
     assert splits.label_names == ("negative", "positive")
@@ -307,14 +307,14 @@ def shingles(text: str, width: int = 5) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + width]) for i in range(len(words) - width + 1)}
 
 
-def test_no_built_in_review_resembles_another() -> None:
-    """Of the runs of five words of a review, at most a fifth stand in any other one."""
+def test_no_built_in_text_resembles_another() -> None:
+    """Of the runs of five words of a text, at most a fifth stand in any other one."""
     splits = load_splits("sample", None)
-    reviews = [shingles(text) for text in splits.train.texts + splits.evaluation.texts]
+    texts = [shingles(text) for text in splits.train.texts + splits.evaluation.texts]
     where = defaultdict(list)
-    for number, review in enumerate(reviews):
-        for shingle in review:
+    for number, text in enumerate(texts):
+        for shingle in text:
             where[shingle].append(number)
     shared = Counter(pair for numbers in where.values() for pair in combinations(numbers, 2))
-    assert shared, "no five words stand in two reviews: is anything compared?"
-    assert max(count / min(len(reviews[a]), len(reviews[b])) for (a, b), count in shared.items()) <= 0.2
+    assert shared, "no five words stand in two texts: is anything compared?"
+    assert max(count / min(len(texts[a]), len(texts[b])) for (a, b), count in shared.items()) <= 0.2

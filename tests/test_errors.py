@@ -7,7 +7,7 @@ import errno
 import pytest
 from safetensors import SafetensorError
 
-from exporter.verify import VerificationError
+from exporter.proof.verify import VerificationError
 from trainer.errors import UserError, run_command
 
 

@@ -23,17 +23,17 @@ from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
 import exporter.export
-import exporter.ladder
-from exporter.artifacts import MANIFEST, ExportRecord, load_export, open_artifact
+import exporter.int8.ladder
+from exporter.bundle.golden import GOLDEN
 from exporter.card import CARD
 from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig
 from exporter.export import export
-from exporter.golden import GOLDEN
-from exporter.quantize import Ingredients
-from exporter.reference import TorchClassifier
+from exporter.int8.recipes import Ingredients
+from exporter.proof.reference import TorchClassifier
+from exporter.proof.verify import VerificationError
+from exporter.records import MANIFEST, ExportRecord, load_export, open_artifact
 from exporter.runtime import Classifier
-from exporter.verify import VerificationError
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record
@@ -130,7 +130,7 @@ def test_every_form_is_compared_with_the_one_before_and_with_the_adapter(exporte
     links += [("onnx-fp32", "onnx-unfused"), ("onnx-fp32", "adapter")]
     links += [(c.recipe, reference) for c in record.candidates for reference in ("onnx-unfused", "adapter")]
     assert [(c.candidate, c.reference) for c in record.comparisons] == links
-    assert {c.reviews for c in record.comparisons} == {16}
+    assert {c.texts for c in record.comparisons} == {16}
 
 
 @pytest.mark.usefixtures("in_process")
@@ -212,13 +212,13 @@ def sabotage(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Break one stage of the export, so that it goes on without noticing."""
     stage, spoil, link = SABOTAGE[what]
     if stage == "quantize":
-        recipe = next(recipe for recipe in exporter.ladder.RECIPES if recipe.name == link)
+        recipe = next(recipe for recipe in exporter.int8.ladder.RECIPES if recipe.name == link)
 
         def make(model: Path, output: Path, ingredients: Ingredients) -> None:
             recipe.make(model, output, ingredients)
             spoil(output)
 
-        monkeypatch.setattr(exporter.ladder, "RECIPES", (replace(recipe, make=make),))
+        monkeypatch.setattr(exporter.int8.ladder, "RECIPES", (replace(recipe, make=make),))
         return
     original = getattr(exporter.export, stage)
     written = {"merge": 2, "convert": 1, "fuse": 1}[stage]
@@ -393,7 +393,7 @@ def test_the_summary_shows_the_proof_the_ladder_and_the_choice(
     record = read_record(run.export_record, ExportRecord)
     (rung,) = record.candidates
     assert (rung.judgement, record.chosen, record.int8_recipe) == ("undecided", "onnx-fp32", "weight-only-int8")
-    assert "on 8 evaluation reviews" in out
+    assert "on 8 evaluation texts" in out
     assert f"weight-only-int8 vs onnx-unfused {record.comparisons[-2].max_abs_logit:>21.2g}" in out
     assert re.search(rf"weight-only-int8 .*{rung.change.harmful}/{rung.change.helpful} .* undecided", out)
     assert f"chosen: onnx-fp32, {record.reason}" in out

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from toys import start
 
-from exporter.artifacts import load_export, open_artifact
+from exporter.records import load_export, open_artifact
 from trainer.run import RunDir
 
 KILLS = 20

@@ -24,6 +24,6 @@ def test_a_run_trained_on_the_gpu_is_measured_there_in_every_precision(
     train(replace(toy_config, device="cuda", precision=precision, run_dir=tmp_path / "run"))  # type: ignore[arg-type]
     export(ExportConfig(tmp_path / "run", quantize="dynamic"))
     record = bench(BenchConfig(tmp_path / "run", calls=3))
-    scores = {accuracy.backend: accuracy.accuracy for accuracy in record.accuracies}
+    scores = {accuracy.engine: accuracy.accuracy for accuracy in record.accuracies}
     for name in ("adapter-fp32-cuda", "pytorch-fp32-cuda", "pytorch-bf16-cuda", "pytorch-fp16-cuda"):
         assert scores[name] == pytest.approx(scores["pytorch-fp32-cpu"], abs=0.07)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter import ladder
-from exporter.ladder import Gate, Ladder, Measured, climb, in_batches, measure, recipes, vary
-from exporter.quantize import RECIPES, Recipe
-from exporter.timing import Spread
-from exporter.verify import VerificationError
+from exporter.int8 import ladder
+from exporter.int8.ladder import Gate, Ladder, Measured, climb, in_batches, measure, recipes, vary
+from exporter.int8.recipes import RECIPES, Recipe
+from exporter.proof.timing import Spread
+from exporter.proof.verify import VerificationError
 from trainer.data import Examples
 from trainer.errors import UserError
 
@@ -158,12 +158,12 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     candidate = Fake(lambda text, size: text not in ("0", "1") or size == 1, 0.1)
     measured = measure(recipe("x"), tmp_path, candidate, bench)  # type: ignore[arg-type]
     (found,) = Ladder([measured]).judged(100, 0.5)
-    assert (found.change.harmful, found.change.helpful, found.change.reviews) == (2, 1, 100)
+    assert (found.change.harmful, found.change.helpful, found.change.texts) == (2, 1, 100)
     assert found.size_bytes == 5
     assert found.speed.median == pytest.approx(3)
     assert found.judgement == "undecided"
-    assert (found.reviews_to_decide or 0) > 100
-    assert (found.batch.reviews, found.batch.flips) == (40, 2)  # alone it answers "0" and "1" rightly
+    assert (found.texts_to_decide or 0) > 100
+    assert (found.batch.texts, found.batch.flips) == (40, 2)  # alone it answers "0" and "1" rightly
 
 
 def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -
 def test_a_variation_counts_flips_and_finds_the_largest_move() -> None:
     usual, varied = np.log(np.float32([[0.9, 0.1], [0.6, 0.4]])), np.log(np.float32([[0.8, 0.2], [0.4, 0.6]]))
     found = vary("x", usual, varied)
-    assert (found.name, found.reviews, found.flips) == ("x", 2, 1)
+    assert (found.name, found.texts, found.flips) == ("x", 2, 1)
     assert found.max_abs_probability == pytest.approx(0.2, abs=1e-6)
 
 

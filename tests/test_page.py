@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from bench_records import AGAIN, BATCHINGS, CALLS, GENERATIONS, LEAK, LEVEL_CELL, MISSING_CELL, REFERENCE, make_record
 
-from bench.page import render_page
-from bench.page_charts import latency_axis
+from bench.judge.summary import summarise
+from bench.judge.verdict import Recommendation, recommend
+from bench.report.page.charts import latency_axis
+from bench.report.page.page import render_page
 from bench.results import BenchRecord, Skipped
-from bench.summary import summarise
-from bench.verdict import Recommendation, recommend
 
 pytest.importorskip("plotly", reason="the page's charts need plotly")
 
@@ -60,26 +60,26 @@ def page() -> str:
     return render(make_record())
 
 
-def test_all_backends_and_reasons_are_shown(page: str) -> None:
+def test_all_engines_and_reasons_are_shown(page: str) -> None:
     record = make_record()
     told = recommend(record, summarise(record))
     shown = re.sub(r"<[^>]+>", "", own_part(page))
-    for info in record.backends:
+    for info in record.engines:
         assert sum(info.name in row[0] for row in table_of(page, "overview")) == 1
     for line in (told.sentence, *told.rejected):
         assert line.replace("`", "") in shown
     for skipped in record.skipped:
-        assert [skipped.backend, skipped.reason] in table_of(page, "skipped-table")
+        assert [skipped.engine, skipped.reason] in table_of(page, "skipped-table")
     assert AGAIN in shown
     assert shown.count("comparison, not to be shipped") >= 2
 
 
 def test_noise_floor_is_told(page: str) -> None:
-    assert "No gain is claimed below 2.0 % one review at a time or below 2.0 % in bulk, nor where" in page
+    assert "No gain is claimed below 2.0 % one text at a time or below 2.0 % in bulk, nor where" in page
 
 
 def test_overview_of_the_chosen(page: str) -> None:
-    row = make_record().backends[3]
+    row = make_record().engines[3]
     cells = next(cells for cells in table_of(page, "overview") if cells[0].startswith(row.name))
     assert "to ship" in cells[0]
     assert cells[1] == "87.70"
@@ -129,9 +129,9 @@ def test_a_cell_of_the_grid_whose_interval_reaches_1_cannot_tell(page: str) -> N
 
 def test_by_length_a_verdict_is_what_its_interval_allows() -> None:
     record = make_record()
-    same = {s.generation: s for s in record.singles if s.backend == REFERENCE}
+    same = {s.restart: s for s in record.singles if s.engine == REFERENCE}
     singles = tuple(
-        replace(same[s.generation], backend=s.backend) if s.backend == "adapter-fp32-cpu" else s for s in record.singles
+        replace(same[s.restart], engine=s.engine) if s.engine == "adapter-fp32-cpu" else s for s in record.singles
     )
     page = render(replace(record, singles=singles))
     names = re.findall(r"<code>(.*?)</code>", re.search(r'<table id="by-length">.*?</thead>', page, re.DOTALL)[0])  # type: ignore[index]
@@ -143,7 +143,7 @@ def test_by_length_a_verdict_is_what_its_interval_allows() -> None:
 
 def test_a_gain_that_cannot_be_told_is_not_claimed_by_its_median() -> None:
     record = make_record()
-    few = tuple(g for g in record.grids if g.generation < 2)  # an interval of two is very wide
+    few = tuple(g for g in record.grids if g.restart < 2)  # an interval of two is very wide
     page = render(replace(record, grids=few))
     assert all("slower" not in cell for cells in table_of(page, "grid-table") for cell in cells)
     assert "Nothing that could be shipped is told to be slower" in page
@@ -152,23 +152,23 @@ def test_a_gain_that_cannot_be_told_is_not_claimed_by_its_median() -> None:
 def test_batchings_tried_are_shown_and_the_chosen_one_is_marked(page: str) -> None:
     record = make_record()
     rows = [[re.sub(r"\s+", " ", cell) for cell in cells] for cells in table_of(page, "batching-table")]
-    for info in record.backends:
+    for info in record.engines:
         tried = [cells for cells in rows if cells[0].split()[0] == info.name]
         assert [cells[1].removesuffix(" chosen for bulk scoring") for cells in tried] == list(BATCHINGS[info.is_peer])
         chosen = [cells for cells in tried if cells[1].endswith(" chosen for bulk scoring")]
         assert len(chosen) == 1
         assert float(chosen[0][2].split()[0]) == max(float(cells[2].split()[0]) for cells in tried)
     trial = record.batching_trials[0]
-    slowest, middle, fastest = (f"{trial.reviews / s:.1f}" for s in sorted(trial.seconds, reverse=True))
-    first = next(cells for cells in rows if cells[0].split()[0] == trial.backend)
-    assert first[2:] == [f"{middle} {slowest} to {fastest}", str(trial.reviews)]
+    slowest, middle, fastest = (f"{trial.texts / s:.1f}" for s in sorted(trial.seconds, reverse=True))
+    first = next(cells for cells in rows if cells[0].split()[0] == trial.engine)
+    assert first[2:] == [f"{middle} {slowest} to {fastest}", str(trial.texts)]
 
 
 def test_memory_that_grows_is_told_from_memory_that_does_not(page: str) -> None:
     growth = {cells[0].split()[0]: cells[4].split(maxsplit=1) for cells in table_of(page, "memory-table")}
     assert growth[LEAK][0] == "4.1"
     assert growth[REFERENCE] == ["0.0", "[0.0, 0.0]"]
-    assert "Growth: the slope over 200 calls with reviews of all lengths, after all else was measured" in page
+    assert "Growth: the slope over 200 calls with texts of all lengths, after all else was measured" in page
 
 
 def test_memory_that_cannot_be_told_is_not_measured() -> None:
@@ -182,7 +182,7 @@ def test_memory_that_cannot_be_told_is_not_measured() -> None:
 def test_method_tells_of_the_order_of_the_starts(page: str) -> None:
     foot = page[page.index('<section id="method"') :]
     assert "in the opposite order of the one before" in foot
-    assert "spread evenly over the lengths of the reviews" in foot
+    assert "spread evenly over the lengths of the texts" in foot
 
 
 def test_chart_data_is_what_was_measured(page: str) -> None:
@@ -191,7 +191,7 @@ def test_chart_data_is_what_was_measured(page: str) -> None:
     charts = charts_of(page)
     assert list(charts) == CHARTS
     points = {trace["text"][0]: trace for trace in charts["pareto-chart"]["data"] if "error_y" in trace}
-    assert set(points) == {info.name for info in record.backends}
+    assert set(points) == {info.name for info in record.engines}
     row = summary.row("onnx-int8-cpu")
     assert row
     assert row.latency
@@ -200,12 +200,12 @@ def test_chart_data_is_what_was_measured(page: str) -> None:
     assert points["onnx-int8-cpu"]["y"] == [100 * row.accuracy.accuracy]
     assert points[REFERENCE]["error_y"]["array"] == [0.0]
     boxes = charts["spread-chart"]["data"]
-    assert [len(box["x"][0]) for box in boxes] == [GENERATIONS * CALLS] * (len(record.backends) + 1)
+    assert [len(box["x"][0]) for box in boxes] == [GENERATIONS * CALLS] * (len(record.engines) + 1)
     lines = charts["length-chart"]["data"]
     assert all(line["x"] == sorted(line["x"]) and len(line["x"]) == 8 for line in lines)
 
 
-def test_a_backend_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
+def test_an_engine_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
     charts = charts_of(page)
     marks = {
         trace["text"][0].split("<br>")[0]: (trace["marker"]["color"], trace["marker"]["symbol"].removesuffix("-open"))
@@ -245,14 +245,14 @@ def evil_record() -> BenchRecord:
         return f"{name}{EVIL}" if name == "onnx-int8-cpu" else name
 
     def renamed(rows: Any) -> Any:
-        return tuple(replace(row, backend=named(row.backend)) for row in rows)
+        return tuple(replace(row, engine=named(row.engine)) for row in rows)
 
     classes = [tuple(replace(c, label=c.label + EVIL) for c in a.classes) for a in record.accuracies]
     return replace(
         record,
         config=replace(record.config, run_dir=Path(f"runs/{EVIL}")),
         label_names=tuple(label + EVIL for label in record.label_names),
-        backends=tuple(replace(info, name=named(info.name)) for info in record.backends),
+        engines=tuple(replace(info, name=named(info.name)) for info in record.engines),
         skipped=(Skipped(f"x{EVIL}", EVIL),),
         accuracies=renamed(replace(a, classes=c) for a, c in zip(record.accuracies, classes, strict=True)),
         singles=renamed(record.singles),
@@ -271,7 +271,7 @@ def evil_record() -> BenchRecord:
 def test_texts_cannot_become_markup(page: str) -> None:
     record = evil_record()
     summary = summarise(record)
-    evil = render_page(record, summary, Recommendation(record.backends[3].name, EVIL, (f"`{EVIL}`",)))
+    evil = render_page(record, summary, Recommendation(record.engines[3].name, EVIL, (f"`{EVIL}`",)))
     assert "<img" not in own_part(evil)
     assert evil.count("</script>") == page.count("</script>")
     names = {trace["text"][0] for trace in charts_of(evil)["pareto-chart"]["data"] if "error_y" in trace}
@@ -299,12 +299,12 @@ def test_little_was_measured() -> None:
     assert charts_of(page) == {}
     assert "Nothing to ship was measured" in page
     assert "There was no second process" in page
-    assert len(table_of(page, "overview")) == len(record.backends)
+    assert len(table_of(page, "overview")) == len(record.engines)
 
 
-def test_one_generation_of_two_calls() -> None:
+def test_one_restart_of_two_calls() -> None:
     record = make_record()
-    short = [s for s in record.singles if s.generation == 0]
+    short = [s for s in record.singles if s.restart == 0]
     cut = [
         replace(
             s,
@@ -315,9 +315,7 @@ def test_one_generation_of_two_calls() -> None:
         )
         for s in short
     ]
-    bulks = tuple(
-        replace(b, reviews=b.reviews[:1], tokens=b.tokens[:1], seconds=b.seconds[:1]) for b in record.bulks[:7]
-    )
+    bulks = tuple(replace(b, texts=b.texts[:1], tokens=b.tokens[:1], seconds=b.seconds[:1]) for b in record.bulks[:7])
     page = render(replace(record, singles=tuple(cut), bulks=bulks, own_tokens=(100, 200)))
     assert "[0.00, ∞]" in page
     assert "p95 expected of your texts" not in page  # of two calls there is none
@@ -327,7 +325,7 @@ def test_one_generation_of_two_calls() -> None:
 def test_price_and_far_apart_latencies() -> None:
     record = make_record()
     slow = tuple(
-        replace(s, total_s=tuple(20 * t for t in s.total_s)) if s.backend == "adapter-fp32-cpu" else s
+        replace(s, total_s=tuple(20 * t for t in s.total_s)) if s.engine == "adapter-fp32-cpu" else s
         for s in record.singles
     )
     page = render(replace(record, singles=slow, config=replace(record.config, price_per_hour=0.5)))
@@ -339,7 +337,7 @@ def test_frontier_joins_what_no_other_beats(page: str) -> None:
     record = make_record()
     line = charts_of(page)["pareto-chart"]["data"][0]
     assert line["y"] == pytest.approx([87.7])  # int8 is the fastest and the most accurate
-    worse = tuple(replace(a, accuracy=0.86) if a.backend == "onnx-int8-cpu" else a for a in record.accuracies)
+    worse = tuple(replace(a, accuracy=0.86) if a.engine == "onnx-int8-cpu" else a for a in record.accuracies)
     line = charts_of(render(replace(record, accuracies=worse)))["pareto-chart"]["data"][0]
     assert line["y"] == pytest.approx([86.0, 87.5])  # then onnx-fp32; openvino is a peer, the others are slower
     assert line["x"] == sorted(line["x"])
@@ -450,8 +448,8 @@ def test_table_sorts_by_click_and_by_key(opened: Opened) -> None:
     opened.tab.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "descending"
     assert first_column(opened, "overview") == by_median[::-1]
-    backend = opened.tab.locator("#overview thead th", has_text="Backend")
-    backend.locator("button").focus()
+    engine = opened.tab.locator("#overview thead th", has_text="Engine")
+    engine.locator("button").focus()
     opened.tab.keyboard.press("Space")
     assert first_column(opened, "overview") == sorted(by_median)
     assert header.get_attribute("aria-sort") is None
@@ -489,7 +487,7 @@ def test_names_of_points_do_not_overlap(opened: Opened, width: int) -> None:
         "all => all.map(e => e.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom])",
     )
     names = opened.tab.locator("#pareto-chart .textpoint text").count()
-    assert names == len(make_record().backends)
+    assert names == len(make_record().engines)
     for i, (left, top, right, bottom) in enumerate(boxes[-names:], len(boxes) - names):
         for other in boxes[:i]:
             assert not (left < other[2] and other[0] < right and top < other[3] and other[1] < bottom)

@@ -13,9 +13,9 @@ from test_model import ARCHITECTURES
 from toys import WORDS, make_texts, make_tokenizer, write_csv
 from transformers import AutoModel
 
-from exporter.artifacts import load_export
 from exporter.config import ExportConfig
 from exporter.export import export
+from exporter.records import load_export
 from trainer.config import TrainConfig
 from trainer.run import RunDir
 from trainer.train import train

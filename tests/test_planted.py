@@ -10,10 +10,10 @@ import pytest
 from planted import load_planted
 
 from bench.config import BenchConfig
-from bench.measure import rounds, start_order, timed, warm_up
-from bench.stats import noise_floor, verdict
-from bench.summary import speed_of
-from exporter.worker import Worker
+from bench.judge.stats import noise_floor, verdict
+from bench.judge.summary import speed_of
+from bench.measure.calls import rounds, start_order, timed, warm_up
+from exporter.proof.worker import Worker
 from trainer.data import read_table
 from trainer.sources import SAMPLE_REVIEWS
 
@@ -26,16 +26,16 @@ def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
     rng = random.Random(0)
     texts = sorted(read_table(SAMPLE_REVIEWS).columns["text"], key=len)[-300:]
     seconds: dict[str, dict[int, list[float]]] = {name: {} for name in SLOW}
-    for generation in range(BenchConfig.restarts):
+    for restart in range(BenchConfig.restarts):
         with ExitStack() as stack:
             workers = {
                 name: stack.enter_context(closing(Worker(name, partial(load_planted, SLOW[name]), 1)))
-                for name in start_order(SLOW, generation, 0)
+                for name in start_order(SLOW, restart, 0)
             }
             warm_up(workers, texts[-1], rng)
             drawn = [(text,) for text in rng.sample(texts, BenchConfig.calls)]
             for name, calls in rounds(workers, drawn, timed, rng).items():
-                seconds[name][generation] = [call.total_s for call in calls]
+                seconds[name][restart] = [call.total_s for call in calls]
     ratios = {name: speed for name, taken in seconds.items() if (speed := speed_of(seconds["reference"], taken))}
     floor = noise_floor([ratios["again"]])
     found = {name: verdict(ratio, floor) for name, ratio in ratios.items()}

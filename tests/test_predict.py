@@ -54,7 +54,7 @@ def test_a_file_becomes_a_csv_with_a_row_for_each_of_its_rows(
     exported: RunDir, command: Command, tmp_path: Path
 ) -> None:
     texts = ["goal, race\nand team", "soup bread cheese", ""]
-    source = write_csv(tmp_path / "in.csv", [(text, i) for i, text in enumerate(texts)], ("review", "id"))
+    source = write_csv(tmp_path / "in.csv", [(text, i) for i, text in enumerate(texts)], ("text", "id"))
     flags = ("--run-dir", exported.path, "--file", source, "--output")
     status, out, err = command(main, *flags, tmp_path / "out.csv")
     assert (status, out) == (0, "")

@@ -425,7 +425,7 @@ def test_too_little_text_is_refused(
 @pytest.mark.parametrize(
     ("name", "content", "flags", "message"),
     [
-        ("a.csv", b"id,review\n1,one\n2,two\n", ("--text-column", "body"), "has no column `body`"),
+        ("a.csv", b"id,text\n1,one\n2,two\n", ("--text-column", "body"), "has no column `body`"),
         ("a.csv", b"id,number\n1,2\n", (), "--text-column"),
         ("a.txt", b"fine\n\xff\n", (), "is not valid UTF-8 at byte 5"),
         ("a.docx", b"words", (), "unknown file type `.docx`"),

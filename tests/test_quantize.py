@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporter.convert import convert
-from exporter.graph import split_gemm
-from exporter.quantize import (
+from exporter.convert.graph import split_gemm
+from exporter.convert.to_onnx import convert
+from exporter.int8.recipes import (
     RECIPES,
     Ingredients,
     Recipe,
@@ -20,8 +20,8 @@ from exporter.quantize import (
     most_sensitive,
     sensitivities,
 )
-from exporter.verify import VerificationError
-from exporter.weights import check_ranges, check_weights
+from exporter.int8.weights import check_ranges, check_weights
+from exporter.proof.verify import VerificationError
 from trainer.run import RunDir
 
 LAYERS = 2
@@ -117,7 +117,7 @@ def test_weight_only_answers_do_not_depend_on_the_batch(model: Path, tmp_path: P
     assert gap("dynamic-channel-int8") > 1e-4
 
 
-def test_static_ranges_come_from_the_calibration_reviews(model: Path, tmp_path: Path) -> None:
+def test_static_ranges_come_from_the_calibration_texts(model: Path, tmp_path: Path) -> None:
     assert operators(made("static-minmax", model, tmp_path)).count("DequantizeLinear") > PRODUCTS
     other = Ingredients(calibration=feeds(2, seed=7))
     first, second = (run(made("static-minmax", model, tmp_path, i), feeds(8, seed=3)) for i in (INGREDIENTS, other))

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import exporter.runtime
-from exporter.batches import token_batches
-from exporter.probabilities import softmax
+from exporter.bundle.batches import token_batches
+from exporter.bundle.probabilities import softmax
 from exporter.runtime import Classifier, usable_cores
 from trainer.errors import UserError
 from trainer.run import RunDir

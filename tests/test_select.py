@@ -1,13 +1,13 @@
-"""The fastest candidate within the accuracy budget is shipped; what reviews cannot tell is said, not assumed."""
+"""The fastest candidate within the accuracy budget is shipped; what texts cannot tell is said, not assumed."""
 
 from __future__ import annotations
 
 import pytest
 
-from exporter.artifacts import Candidate, Variation
-from exporter.budget import AccuracyChange, Judgement
-from exporter.select import choose, points
-from exporter.timing import Spread
+from exporter.int8.budget import AccuracyChange, Judgement
+from exporter.int8.select import choose, points
+from exporter.proof.timing import Spread
+from exporter.records import Candidate, Variation
 
 
 def candidate(
@@ -19,7 +19,7 @@ def candidate(
         size_bytes=1,
         change=AccuracyChange(2000, 4, 2, change, change - 0.003, change + 0.003, tried=1),
         judgement=judgement,
-        reviews_to_decide=needed,
+        texts_to_decide=needed,
         mean_divergence=0.0,
         speed=Spread(speed - 0.1, speed, speed + 0.1),
         batch=Variation("in batches of 32", 64, 0, 0.0),
@@ -42,17 +42,17 @@ def test_the_fastest_within_the_budget_is_shipped() -> None:
     )
 
 
-def test_what_the_reviews_cannot_tell_is_named_and_shipped_only_on_request() -> None:
+def test_what_the_texts_cannot_tell_is_named_and_shipped_only_on_request() -> None:
     choice = choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=False)
     assert (choice.int8, choice.ship_int8) == (UNDECIDED, False)
-    assert "2,000 reviews cannot tell whether int8 stays within the budget of 0.5 points: undecided" in choice.reason
-    assert "About 3,186 reviews would be needed" in choice.reason
+    assert "2,000 texts cannot tell whether int8 stays within the budget of 0.5 points: undecided" in choice.reason
+    assert "About 3,186 texts would be needed" in choice.reason
     assert choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=True).ship_int8
 
 
-def test_where_no_number_of_reviews_would_do_none_is_named() -> None:
+def test_where_no_number_of_texts_would_do_none_is_named() -> None:
     choice = choose([candidate("x", "undecided", 2.0)], max_drop=0.5, accept_undecided=False)
-    assert "More than ten million reviews" in choice.reason
+    assert "More than ten million texts" in choice.reason
 
 
 def test_over_the_budget_the_most_accurate_is_kept_and_fp32_shipped() -> None:

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from sklearn.metrics import brier_score_loss
 from statsmodels.stats.contingency_tables import mcnemar
 
-from bench.stats import (
+from bench.judge.stats import (
     Interval,
     brier_score,
     expected_calibration_error,
@@ -36,17 +36,17 @@ Array = npt.NDArray[np.float64]
 
 TRUE_RATIO = 1.25
 GENERATION = 0.015
-"""How much each backend's generations differ, as the standard deviation of a logarithm."""
+"""How much each engine's restarts differ, as the standard deviation of a logarithm."""
 
 
-def simulate(runs: int, generations: int, rounds: int, *, spread: float = GENERATION, own: float = 0.01) -> Array:
-    """Return seconds, [backend, run, generation, round], of a baseline and a candidate that is TRUE_RATIO as fast.
+def simulate(runs: int, restarts: int, rounds: int, *, spread: float = GENERATION, own: float = 0.01) -> Array:
+    """Return seconds, [engine, run, restart, round], of a baseline and a candidate that is TRUE_RATIO as fast.
 
     Each call has lognormal noise of 4 % and, one in 20, a delay of half its time on average. The machine drifts by 5 %
-    for both backends, and by `own` for each alone; neighbouring rounds are alike with a correlation of 0.9.
+    for both engines, and by `own` for each alone; neighbouring rounds are alike with a correlation of 0.9.
     """
     rng = np.random.default_rng(0)
-    shape = (2, runs, generations, rounds)
+    shape = (2, runs, restarts, rounds)
 
     def drift(sides: int, deviation: float) -> Array:
         drifts = rng.normal(size=(sides, *shape[1:])) * deviation
@@ -83,10 +83,10 @@ def pooled(before: Array, after: Array) -> Interval:
     return Interval(float(ratios[rank]), float(np.median(ratios)), float(ratios[-1 - rank]))
 
 
-@pytest.mark.parametrize(("generations", "rounds"), [(2, 30), (3, 60), (5, 60), (8, 20)])
-def test_runs_agree_with_the_truth_and_with_one_another(generations: int, rounds: int) -> None:
+@pytest.mark.parametrize(("restarts", "rounds"), [(2, 30), (3, 60), (5, 60), (8, 20)])
+def test_runs_agree_with_the_truth_and_with_one_another(restarts: int, rounds: int) -> None:
     """400 runs: 99 % hold the true ratio, less what so many draws allow, and over 90 % the next run's estimate."""
-    seconds = simulate(400, generations, rounds)
+    seconds = simulate(400, restarts, rounds)
     intervals = estimate_each(seconds)
     assert coverage(intervals) >= 0.975
     assert agreement(intervals) >= 0.92
@@ -95,15 +95,15 @@ def test_runs_agree_with_the_truth_and_with_one_another(generations: int, rounds
     assert agreement(naive) < 0.82
 
 
-def test_the_interval_is_no_wider_than_few_generations_make_it() -> None:
-    """With 60 rounds the noise of five generations' medians is nearly theirs alone, and so is the interval's reach."""
+def test_the_interval_is_no_wider_than_few_restarts_make_it() -> None:
+    """With 60 rounds the noise of five restarts' medians is nearly theirs alone, and so is the interval's reach."""
     intervals = estimate_each(simulate(100, 5, 60, own=0))
     reach = np.median([math.log(i.high / i.low) / 2 for i in intervals])
     ideal = student.ppf(0.995, 4) * math.sqrt(2) * GENERATION / math.sqrt(5)
     assert 0.9 * ideal < reach < 1.2 * ideal
 
 
-def test_a_single_generation_knows_of_its_drift() -> None:
+def test_a_single_restart_knows_of_its_drift() -> None:
     """Its rounds are not independent, so that an interval that takes them to be so holds the truth too rarely."""
     seconds = simulate(400, 1, 60, spread=0, own=0.02)
     intervals = estimate_each(seconds)
@@ -112,7 +112,7 @@ def test_a_single_generation_knows_of_its_drift() -> None:
     assert coverage([pooled(*run) for run in zip(*seconds, strict=True)]) < 0.9
 
 
-def test_generations_that_agree_by_chance_do_not_hide_the_noise_of_the_rounds() -> None:
+def test_restarts_that_agree_by_chance_do_not_hide_the_noise_of_the_rounds() -> None:
     reaches = []
     for noise in np.random.default_rng(0).normal(size=(50, 61)) * 0.1:
         twice = [np.exp(noise - np.median(noise)).tolist()] * 2
@@ -132,7 +132,7 @@ def test_blocks_of_neighbours_are_resampled_round_the_end() -> None:
     assert math.log(interval.high / interval.estimate) == pytest.approx(expected, rel=0.015)
 
 
-def test_with_one_round_in_each_generation_the_interval_is_students() -> None:
+def test_with_one_round_in_each_restart_the_interval_is_students() -> None:
     """Student's interval for the mean of the logarithms."""
     logs = [0.10, 0.12, 0.13, 0.15, 0.17]
     interval = speed_ratio_interval([[math.exp(x)] for x in logs], [[1.0]] * 5, confidence=0.95)
@@ -142,11 +142,11 @@ def test_with_one_round_in_each_generation_the_interval_is_students() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
-@pytest.mark.parametrize("generations", [2, 3, 4, 5, 8, 31])
-def test_the_reach_is_students_quantile(generations: int, confidence: float) -> None:
-    logs = np.random.default_rng(0).normal(size=generations) * 0.01
-    interval = speed_ratio_interval(np.exp(logs)[:, None].tolist(), [[1.0]] * generations, confidence=confidence)
-    expected = student.interval(confidence, generations - 1, scale=logs.std(ddof=1) / math.sqrt(generations))[1]
+@pytest.mark.parametrize("restarts", [2, 3, 4, 5, 8, 31])
+def test_the_reach_is_students_quantile(restarts: int, confidence: float) -> None:
+    logs = np.random.default_rng(0).normal(size=restarts) * 0.01
+    interval = speed_ratio_interval(np.exp(logs)[:, None].tolist(), [[1.0]] * restarts, confidence=confidence)
+    expected = student.interval(confidence, restarts - 1, scale=logs.std(ddof=1) / math.sqrt(restarts))[1]
     assert math.log(interval.high / interval.estimate) == pytest.approx(expected, rel=1e-9)
 
 
@@ -213,7 +213,7 @@ def test_a_faster_candidate_shifts_the_whole_interval(
 
 @settings(max_examples=40)
 @given(paired.filter(lambda run: len(run[0]) > 1))
-def test_the_order_of_generations_changes_nothing_but_the_draws(
+def test_the_order_of_restarts_changes_nothing_but_the_draws(
     run: tuple[list[list[float]], list[list[float]]],
 ) -> None:
     turned = ratio(run[0][::-1], run[1][::-1])
@@ -223,8 +223,8 @@ def test_the_order_of_generations_changes_nothing_but_the_draws(
 
 
 @given(st.integers(1, 4), st.integers(2, 20), st.floats(1e-3, 10), st.floats(1e-3, 10))
-def test_constant_samples_leave_no_doubt(generations: int, rounds: int, baseline: float, candidate: float) -> None:
-    interval = ratio([[baseline] * rounds] * generations, [[candidate] * rounds] * generations)
+def test_constant_samples_leave_no_doubt(restarts: int, rounds: int, baseline: float, candidate: float) -> None:
+    interval = ratio([[baseline] * rounds] * restarts, [[candidate] * rounds] * restarts)
     assert interval == pytest.approx([baseline / candidate] * 3)
 
 
@@ -249,7 +249,7 @@ def test_the_same_samples_give_the_same_interval() -> None:
 @pytest.mark.parametrize(
     ("baseline", "candidate", "message"),
     [
-        ([], [], "no generations"),
+        ([], [], "no restarts"),
         ([[1.0]], [[1.0], [1.0]], "zip"),
         ([[1.0, 2.0]], [[1.0]], "zip"),
         ([[1.0], []], [[1.0], []], "without samples"),
@@ -320,7 +320,7 @@ def test_the_noise_floor_is_the_farthest_estimate_to_either_side() -> None:
 
 
 @given(st.lists(intervals, min_size=1))
-def test_a_backend_is_never_faster_or_slower_than_itself(aa: list[Interval]) -> None:
+def test_an_engine_is_never_faster_or_slower_than_itself(aa: list[Interval]) -> None:
     assert {verdict(interval, noise_floor(aa) + 1e-9) for interval in aa} == {"cannot tell"}
 
 
@@ -520,9 +520,9 @@ def test_no_slope_without_two_places(x: list[float], y: list[float]) -> None:
         slope_interval(x, y)
 
 
-def test_what_a_million_reviews_cost() -> None:
+def test_what_a_million_texts_cost() -> None:
     assert per_million_cost(1e6 / 3600, 0.5) == pytest.approx(0.5)  # one hour
     assert per_million_cost(100, 0.36) == pytest.approx(1.0)  # 10,000 seconds at 0.0001
     for idle in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="reviews a second"):
+        with pytest.raises(ValueError, match="texts a second"):
             per_million_cost(idle, 1)

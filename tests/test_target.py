@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from exporter import target
+from exporter.int8 import target
 
 XEON = "flags\t\t: fpu sse2 avx2 avx512f avx512_vnni amx_int8 amx_tile"
 CASES = [

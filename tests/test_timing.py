@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.timing import Spread, draw_batches, speed_ratio, spread, time_interleaved
+from exporter.proof.timing import Spread, draw_batches, speed_ratio, spread, time_interleaved
 
 
 def test_quartiles_by_hand() -> None:
@@ -30,7 +30,7 @@ def test_speed_is_compared_call_by_call() -> None:
         speed_ratio([1, 2], [1])
 
 
-def test_all_get_the_same_reviews_in_interleaved_rounds_and_warm_up_is_not_counted() -> None:
+def test_all_get_the_same_texts_in_interleaved_rounds_and_warm_up_is_not_counted() -> None:
     asked: list[tuple[str, tuple[str, ...]]] = []
 
     class Fake:
@@ -53,7 +53,7 @@ def test_all_get_the_same_reviews_in_interleaved_rounds_and_warm_up_is_not_count
 
 
 @given(count=st.integers(1, 20), batch_size=st.integers(1, 8), calls=st.integers(1, 20))
-def test_reviews_repeat_only_when_all_were_drawn(count: int, batch_size: int, calls: int) -> None:
+def test_texts_repeat_only_when_all_were_drawn(count: int, batch_size: int, calls: int) -> None:
     drawn = draw_batches([str(i) for i in range(count)], batch_size, calls, seed=0)
     assert [len(batch) for batch in drawn] == [batch_size] * calls
     flat = [text for batch in drawn for text in batch]

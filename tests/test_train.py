@@ -54,11 +54,11 @@ def test_it_learns_the_rule_and_leaves_exactly_its_files(trained: RunDir) -> Non
     assert files(trained.path) == LEFT
     assert training.best.accuracy > 0.8  # chance is 0.25
     assert record.label_names == ("food", "money", "music", "sport")
-    assert (training.train_reviews, record.evaluation_reviews) == (128, 32)
+    assert (training.train_texts, record.evaluation_texts) == (128, 32)
     assert training.best.loss == min(epoch.loss for epoch in training.epochs)
 
 
-def test_calibration_reviews_are_training_reviews(trained: RunDir, topics_csv: Path) -> None:
+def test_calibration_texts_are_training_texts(trained: RunDir, topics_csv: Path) -> None:
     names = trained.load().label_names
     calibration, evaluation = (read_examples(path, names) for path in (trained.calibration, trained.evaluation))
     assert len(set(calibration.texts)) == 64
@@ -67,8 +67,8 @@ def test_calibration_reviews_are_training_reviews(trained: RunDir, topics_csv: P
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(trained: RunDir) -> None:
-    """Score the saved adapter on the saved reviews: the loss must be the best epoch's."""
-    from exporter.reference import TorchClassifier
+    """Score the saved adapter on the saved texts: the loss must be the best epoch's."""
+    from exporter.proof.reference import TorchClassifier
 
     record = trained.load()
     examples = read_examples(trained.evaluation, record.label_names)
@@ -124,7 +124,7 @@ def test_an_existing_run_is_not_replaced_unless_asked(trained: RunDir, copy_of: 
 
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_training_never_deletes_what_is_not_a_run(toy_config: TrainConfig, tmp_path: Path, *, overwrite: bool) -> None:
-    mine = {"data/reviews.csv", "adapter/mine.txt", "checkpoints/config.json", "run.json"}
+    mine = {"data/texts.csv", "adapter/mine.txt", "checkpoints/config.json", "run.json"}
     for name in mine:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")

@@ -8,10 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from exporter.convert import convert
-from exporter.graph import fuse, split_gemm
-from exporter.quantize import RECIPES, Ingredients, Recipe
-from exporter.weights import check_weights
+from exporter.convert.graph import fuse, split_gemm
+from exporter.convert.to_onnx import convert
+from exporter.int8.recipes import RECIPES, Ingredients, Recipe
+from exporter.int8.weights import check_weights
 
 pytestmark = pytest.mark.slow
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.artifacts import Comparison, Tolerance
-from exporter.probabilities import divergence
-from exporter.verify import (
+from exporter.bundle.probabilities import divergence
+from exporter.proof.verify import (
     SAME_ANSWERS,
     SAME_NUMBERS,
     Answers,
     VerificationError,
     ask,
     check,
-    choose_reviews,
+    choose_examples,
     compare,
     plan,
 )
+from exporter.records import Comparison, Tolerance
 from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
@@ -33,9 +33,9 @@ def logits(*rows: list[float]) -> np.ndarray:
     return np.array(rows, dtype=np.float32)
 
 
-def answers(rows: np.ndarray, reviews: Sequence[int] | None = None) -> Answers:
+def answers(rows: np.ndarray, texts: Sequence[int] | None = None) -> Answers:
     count = len(rows)
-    return Answers(rows, np.arange(count) + 1, np.arange(count) * 10, np.array(reviews or range(count)))
+    return Answers(rows, np.arange(count) + 1, np.arange(count) * 10, np.array(texts or range(count)))
 
 
 def test_a_comparison_by_hand() -> None:
@@ -43,7 +43,7 @@ def test_a_comparison_by_hand() -> None:
     found = compare(answers(REFERENCE), answers(candidate), [0, 1, 1, 1], SAME_NUMBERS, names=("new", "old"))
     sure, near = (1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-0.1)))
     gaps = [2 * sure - 1, 1 / (1 + np.exp(-2.5)) - sure, 2 * near - 1, 2 * near - 1]
-    assert (found.candidate, found.reference, found.reviews, found.texts) == ("new", "old", 4, 4)
+    assert (found.candidate, found.reference, found.texts, found.pieces) == ("new", "old", 4, 0)
     assert found.max_abs_logit == 2.0
     assert (found.worst_batch_size, found.worst_length) == (1, 0)
     assert found.mean_abs_logit == pytest.approx((2 + 2 + 0 + 0.5 + 4 * 0.1) / 8)
@@ -53,10 +53,10 @@ def test_a_comparison_by_hand() -> None:
     assert (found.flips_harmful, found.flips_helpful, found.flips_other, found.flips_sure) == (2, 1, 0, 1)
 
 
-def test_pieces_of_reviews_count_for_numbers_and_not_for_answers() -> None:
+def test_pieces_of_texts_count_for_numbers_and_not_for_answers() -> None:
     before, after = (answers(rows, [1, -1]) for rows in (logits([2, 0], [2, 0]), logits([2, 0], [0, 3])))
     found = compare(before, after, [1, 0], SAME_NUMBERS, names=("b", "a"))
-    assert (found.texts, found.reviews, found.flips_harmful + found.flips_helpful) == (2, 1, 0)
+    assert (found.texts, found.pieces, found.flips_harmful + found.flips_helpful) == (1, 1, 0)
     assert (found.max_abs_logit, found.worst_batch_size, found.worst_length) == (3.0, 2, 10)
 
 
@@ -102,21 +102,21 @@ def test_beyond_tolerance_is_an_error(change: dict[str, float], tolerance: Toler
     assert message in error.value.message
 
 
-def test_reviews_of_all_lengths_are_chosen() -> None:
+def test_texts_of_all_lengths_are_chosen() -> None:
     lengths = [7, 3, 9, 1, 5, 2, 8, 4, 6, 0]
     examples = Examples([str(length) for length in lengths], [0] * 10)
-    assert choose_reviews(examples, lengths, 4).texts == ["0", "3", "6", "9"]
-    assert sorted(choose_reviews(examples, lengths, 99).texts) == sorted(examples.texts)
+    assert choose_examples(examples, lengths, 4).texts == ["0", "3", "6", "9"]
+    assert sorted(choose_examples(examples, lengths, 99).texts) == sorted(examples.texts)
 
 
-def test_the_plan_has_every_review_once_and_the_grid_from_one_token_to_the_most(checkpoint: Path) -> None:
+def test_the_plan_has_every_text_once_and_the_grid_from_one_token_to_the_most(checkpoint: Path) -> None:
     encoder = Encoder.load(checkpoint, 24, "head", 0)
     calls = plan(encoder, ["soup", "a soup", "bread and cheese", "oven salt the a of and we saw"] * 5)
-    assert sorted(review for call in calls for review in call.reviews) == list(range(20))
-    assert sorted(len(call.batch) for call in calls if call.reviews) == [1] * 10 + [2, 8]
-    shapes = {(len(call.batch), call.length) for call in calls if not call.reviews}
+    assert sorted(text for call in calls for text in call.indices) == list(range(20))
+    assert sorted(len(call.batch) for call in calls if call.indices) == [1] * 10 + [2, 8]
+    shapes = {(len(call.batch), call.length) for call in calls if not call.indices}
     assert shapes == {(size, tokens + 2) for size in (1, 3, 16) for tokens in (1, 2, 4, 8, 16, 22)}
-    ragged = [call for call in calls if len({len(e) for e in call.batch}) > 1 and not call.reviews]
+    ragged = [call for call in calls if len({len(e) for e in call.batch}) > 1 and not call.indices]
     assert {min(len(e) for e in call.batch) for call in ragged} == {3}  # [CLS], a token, [SEP]
 
 
@@ -131,8 +131,8 @@ def test_answers_come_in_the_order_of_the_plan_with_where_they_come_from(checkpo
     calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup bread", "a", "cheese"])
     found = ask("echo", Echo(), calls, 2)
     assert found.logits[:, 0].tolist() == [e.ids[1] for call in calls for e in call.batch]
-    assert found.reviews.tolist()[:3] == [0, 2, 1]
-    assert set(found.reviews.tolist()[3:]) == {-1}
+    assert found.indices.tolist()[:3] == [0, 2, 1]
+    assert set(found.indices.tolist()[3:]) == {-1}
     assert found.lengths.tolist() == [call.length for call in calls for _ in call.batch]
     assert found.batch_sizes.tolist() == [len(call.batch) for call in calls for _ in call.batch]
 

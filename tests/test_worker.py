@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from exporter.reference import TorchClassifier
+from exporter.proof.reference import TorchClassifier
+from exporter.proof.worker import Worker, timed_call
 from exporter.runtime import Classifier
-from exporter.worker import Worker, timed_call
 from trainer.errors import UserError
 from trainer.run import RunDir
 

@@ -43,13 +43,13 @@ def make_parser() -> argparse.ArgumentParser:
     data.add_argument("--text-column", help="column with the texts (found by its usual names)")
     data.add_argument("--label-column", help="column with the labels (found by its usual names)")
     data.add_argument("--label-names", nargs="+", metavar="NAME", help="names for labels that are the integers 0, 1, …")
-    data.add_argument("--max-train-samples", type=int, metavar="N", help="most training reviews; 0 takes all")
-    data.add_argument("--max-eval-samples", type=int, metavar="N", help="most evaluation reviews; 0 takes all")
-    data.add_argument("--max-length", type=int, metavar="N", help="most tokens of a review")
-    data.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer review to keep")
+    data.add_argument("--max-train-samples", type=int, metavar="N", help="most training texts; 0 takes all")
+    data.add_argument("--max-eval-samples", type=int, metavar="N", help="most evaluation texts; 0 takes all")
+    data.add_argument("--max-length", type=int, metavar="N", help="most tokens of a text")
+    data.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text to keep")
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--epochs", type=int, metavar="N", help="passes over the training reviews; the best is kept")
-    recipe.add_argument("--batch-size", type=int, metavar="N", help="reviews per step and device")
+    recipe.add_argument("--epochs", type=int, metavar="N", help="passes over the training texts; the best is kept")
+    recipe.add_argument("--batch-size", type=int, metavar="N", help="texts per step and device")
     recipe.add_argument("--learning-rate", type=float, metavar="X", help="peak learning rate")
     recipe.add_argument(
         "--warmup-ratio", type=float, metavar="X", help="share of the steps with a rising learning rate"
@@ -79,7 +79,7 @@ def summary(result: TrainResult) -> str:
     lines = [
         f"best epoch {training.best_epoch} of {len(training.epochs)}: accuracy {training.best.accuracy:.1%}, "
         f"weighted F1 {training.best.f1_weighted:.1%}, evaluation loss {training.best.loss:.3f} "
-        f"on {result.evaluation_reviews:,} reviews",
+        f"on {result.evaluation_texts:,} texts",
         "",
         *(f"{e.predicted} ({e.probability:.1%}, labelled {e.label}): {_shorten(e.text)}" for e in result.examples),
         "",

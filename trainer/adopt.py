@@ -50,13 +50,13 @@ def adopt(
         run: where; what an earlier call left there is replaced, a trained run is not.
         folder: the adapter's or the checkpoint's.
         model: the adapter's base, where it is not the one that its configuration names.
-        dataset: labelled reviews that it was not trained on. Without an evaluation set, a few of them serve for
+        dataset: labelled texts that it was not trained on. Without an evaluation set, a few of them serve for
             calibration and all others for evaluation.
-        eval_dataset: as for training; then `dataset` is for calibration alone and may be the training reviews.
+        eval_dataset: as for training; then `dataset` is for calibration alone and may be the training texts.
         text_column: see `load_splits`, as for the next two.
         label_column: see there.
         label_names: the names of its classes in the order of its logits.
-        max_eval_samples: the most evaluation reviews to keep; 0 keeps all.
+        max_eval_samples: the most evaluation texts to keep; 0 keeps all.
         max_length: the most tokens of a text; where None, what model and tokenizer take, up to 512.
         truncation: which tokens of a longer text to keep.
 
@@ -182,7 +182,7 @@ def _in_order(splits: Splits, own: tuple[str, ...] | None) -> Splits:
             "call them alike; `--label-names` names those of the classifier, in its order",
         )
     if unseen := [own[i] for name, i in places.items() if name not in splits.label_names]:
-        raise UserError(f"the dataset shows no review of the class `{unseen[0]}`", "add reviews of every class")
+        raise UserError(f"the dataset shows no text of the class `{unseen[0]}`", "add texts of every class")
     order = [places[name] for name in splits.label_names]
     train, evaluation = (
         Examples(part.texts, [order[label] for label in part.labels]) for part in (splits.train, splits.evaluation)

@@ -1,4 +1,4 @@
-"""Reviews and labels: read from a file, the Hub or the built-in sample, checked, named and split.
+"""Texts and labels: read from a file, the Hub or the built-in sample, checked, named and split.
 
 Files are read with the standard library (Parquet with pyarrow), not with a data-frame library: a deployed classifier
 reads its input with the same code and needs nothing more, and no text such as "NA" becomes a missing value.
@@ -31,12 +31,12 @@ from trainer.sources import (
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
-TEXT_COLUMNS = ("text", "review", "sentence", "content", "comment", "body", "message", "document", "tweet")
+TEXT_COLUMNS = ("text", "text", "sentence", "content", "comment", "body", "message", "document", "tweet")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "intent", "polarity")
 EVALUATION_SPLITS = ("validation", "valid", "dev", "test")
 
 HOLD_OUT = 0.2
-"""The share of the reviews kept for evaluation where no evaluation set is named."""
+"""The share of the texts kept for evaluation where no evaluation set is named."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def read_table(path: Path) -> Table:
 
 
 def _parse_csv(path: Path, text: str) -> dict[str, list[Any]]:
-    csv.field_size_limit(sys.maxsize)  # a review may be longer than the 128 KiB that csv allows by default
+    csv.field_size_limit(sys.maxsize)  # a text may be longer than the 128 KiB that csv allows by default
     reader = csv.reader(
         io.StringIO(text, newline=""), strict=True, delimiter="\t" if path.suffix.lower() == ".tsv" else ","
     )

@@ -16,7 +16,7 @@ from trainer.records import file_sha256, read_record, write_record
 from trainer.sources import Base, Source
 
 CALIBRATION_REVIEWS = 64
-"""Training reviews left for the exporter, which measures ranges of activations on them."""
+"""Training texts left for the exporter, which measures ranges of activations on them."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class RunDir:
 
     @property
     def evaluation(self) -> Path:
-        """The evaluation reviews as JSON Lines: the later stages measure on exactly these."""
+        """The evaluation texts as JSON Lines: the later stages measure on exactly these."""
         return self.path / "data" / "evaluation.jsonl"
 
     @property
     def calibration(self) -> Path:
-        """Some of the training reviews as JSON Lines, for the exporter to measure ranges of activations on."""
+        """Some of the training texts as JSON Lines, for the exporter to measure ranges of activations on."""
         return self.path / "data" / "calibration.jsonl"
 
     @property
@@ -112,7 +112,7 @@ class RunDir:
 
 @dataclass(frozen=True)
 class EpochScores:
-    """The scores on the evaluation reviews after one epoch."""
+    """The scores on the evaluation texts after one epoch."""
 
     epoch: int
     accuracy: float
@@ -125,7 +125,7 @@ class Training:
     """How the adapter of a run was trained."""
 
     config: TrainConfig
-    train_reviews: int
+    train_texts: int
     duplicates_dropped: int
     trainable_parameters: int
     total_parameters: int
@@ -146,7 +146,7 @@ class Training:
 class TrainRecord:
     """What a run holds. Everything that the exporter needs to know about it stands here."""
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     base: Source
@@ -156,7 +156,7 @@ class TrainRecord:
     max_length: int
     truncation: Truncation
     pad_token_id: int
-    evaluation_reviews: int
+    evaluation_texts: int
     training: Training | None
     """None where adapter or checkpoint came from elsewhere."""
     versions: dict[str, str]
@@ -176,18 +176,18 @@ class UnfinishedRun:
     config: TrainConfig
     base_sha256: str
     data_sha256: str
-    """Of the training and the evaluation reviews with their labels."""
+    """Of the training and the evaluation texts with their labels."""
 
 
 def write_run(
     run: RunDir, base: Base, splits: Splits, encoder: Encoder, training: Training | None, versions: dict[str, str]
 ) -> None:
-    """Write the reviews that later stages need beside an adapter that is there already, and then the run's record.
+    """Write the texts that later stages need beside an adapter that is there already, and then the run's record.
 
     Args:
         run: where.
         base: what the adapter adapts, or the whole checkpoint where there is no adapter.
-        splits: its reviews; some of the training reviews are kept for calibration.
+        splits: its texts; some of the training texts are kept for calibration.
         encoder: how it reads them.
         training: how it was trained, None where that was elsewhere.
         versions: of the packages that made it.
@@ -203,7 +203,7 @@ def write_run(
         max_length=encoder.max_length,
         truncation=encoder.truncation,
         pad_token_id=encoder.pad_token_id,
-        evaluation_reviews=len(splits.evaluation),
+        evaluation_texts=len(splits.evaluation),
         training=training,
         versions=versions,
         adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},

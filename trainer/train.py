@@ -1,4 +1,4 @@
-"""The fine-tuning run: data and a base model in; the best epoch's adapter, its evaluation reviews and a record out.
+"""The fine-tuning run: data and a base model in; the best epoch's adapter, its evaluation texts and a record out.
 
 The loop itself is the Hugging Face `Trainer`, which brings checkpoints, resuming, mixed precision and several GPUs.
 """
@@ -43,7 +43,7 @@ C = TypeVar("C", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class ExamplePrediction:
-    """One evaluation review with the model's answer."""
+    """One evaluation text with the model's answer."""
 
     text: str
     label: str
@@ -56,7 +56,7 @@ class TrainResult:
     """What a run returns: its record, as written to disk, and a few answers to look at."""
 
     training: Training
-    evaluation_reviews: int
+    evaluation_texts: int
     examples: tuple[ExamplePrediction, ...]
 
 
@@ -209,7 +209,7 @@ def _load_data(config: TrainConfig) -> Splits:
     parts = zip(("train", "eval"), (splits.train, splits.evaluation), splits.available, strict=True)
     for name, examples, available in parts:
         limited = f" of {available:,} (`--max-{name}-samples 0` takes all)" if len(examples) < available else ""
-        say(f"{name}: {len(examples):,} reviews{limited}")
+        say(f"{name}: {len(examples):,} texts{limited}")
     if splits.duplicates_dropped:
         say(f"dropped {splits.duplicates_dropped:,} training texts that stand elsewhere in the data")
     return splits
@@ -243,7 +243,7 @@ def _training(
     trainable, total = model.get_nb_trainable_parameters()
     return Training(
         config=config,
-        train_reviews=len(splits.train),
+        train_texts=len(splits.train),
         duplicates_dropped=splits.duplicates_dropped,
         trainable_parameters=trainable,
         total_parameters=total,
@@ -300,7 +300,7 @@ def _arguments(config: TrainConfig, run: RunDir, device: str, precision: str) ->
         warmup_ratio=config.warmup_ratio,
         weight_decay=config.weight_decay,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        group_by_length=True,  # most of a batch of reviews would otherwise be padding
+        group_by_length=True,  # most of a batch of texts would otherwise be padding
         seed=config.seed,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -367,7 +367,7 @@ def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
 
 
 def _predict_examples(model: PeftModel, encoder: Encoder, splits: Splits) -> tuple[ExamplePrediction, ...]:
-    """Let the trained model answer the first few evaluation reviews."""
+    """Let the trained model answer the first few evaluation texts."""
     some = splits.evaluation.take(range(min(EXAMPLES_SHOWN, len(splits.evaluation))))
     ids, mask = (torch.from_numpy(array).to(model.device) for array in encoder.pad(encoder.encode(some.texts)))
     with torch.inference_mode():

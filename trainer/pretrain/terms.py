@@ -3,7 +3,7 @@
 DistilBERT classifies by the vector of [CLS], which plain masking never trains. Predicting from it which words stand in
 the sequence does (Ma et al. 2024, "Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage
 Retrieval"), and phrases beside words make it notice their order, which decides between "good" and "not good" (Li et
-al. 2015, "Learning Document Embeddings by Predicting N-grams for Sentiment Classification of Long Movie Reviews").
+al. 2015, "Learning Document Embeddings by Predicting N-grams for Sentiment Classification of Long Movie Texts").
 """
 
 from __future__ import annotations

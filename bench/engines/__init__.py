@@ -1,0 +1,1 @@
+"""Engines that are measured and not shipped, and the table of all."""

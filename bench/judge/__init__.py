@@ -1,0 +1,1 @@
+"""What the samples say: statistics, scores, and which artifact to ship."""

@@ -1,0 +1,365 @@
+"""Statistics of raw samples. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.bundle.probabilities import FloatArray
+
+Verdict = Literal["faster", "slower", "cannot tell"]
+
+BLOCKS = 5
+"""Into how many blocks the rounds of a restart are cut for resampling.
+
+In simulated drift, few long blocks kept the coverage best; Student's t allows for how few they are.
+"""
+EARLY_STOPPING_CONFIDENCE = 0.99
+"""Of MLPerf's rule for percentiles."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the ends of its confidence interval, in the unit of the estimate."""
+
+    low: float
+    estimate: float
+    high: float
+
+
+def speed_ratio_interval(
+    baseline: Sequence[Sequence[float]],
+    candidate: Sequence[Sequence[float]],
+    *,
+    confidence: float = 0.99,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Estimate how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
+
+    Each restart has a speed of its own, such as its memory layout gives it: the estimate is the geometric mean of
+    the restarts' median ratios, and the interval is Student's for these medians. It is never narrower than resampled
+    blocks of the rounds make it, which is all there is with one restart.
+
+    At 99 % it holds the estimate of a second, equally long run in more than 90 % of cases, since the difference of two
+    runs spreads only sqrt(2) times as widely as one. Two or three restarts give a very wide interval: at least
+    five are advisable. One restart cannot show how much restarts differ, and its interval holds for that one.
+
+    Args:
+        baseline: seconds, [restarts][rounds]; for a restart, all processes are started anew.
+        candidate: seconds for the same work in the same round, in the same shape.
+        confidence: share of intervals that hold the true ratio.
+        resamples: draws of the bootstrap.
+        seed: decides the draws.
+
+    Returns:
+        Times faster, above 1 where the candidate is faster; (0, estimate, infinity) for a single sample.
+
+    Raises:
+        ValueError: the samples do not pair up, are missing, or are not positive and finite; or the confidence is not
+            between 0 and 1.
+
+    Source: Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", ISMM, for the interval over the
+    highest level that is repeated; Kuensch 1989, "The jackknife and the bootstrap for general stationary
+    observations", Annals of Statistics 17, for blocks.
+    """
+    _check_confidence(confidence)
+    logs = _log_ratios(baseline, candidate)
+    # Between four real benchmarks the median of all rounds moved by half as much again: where restarts lie apart, it
+    # is any value between them.
+    estimate = math.fsum(float(np.median(rounds)) for rounds in logs) / len(logs)
+    reaches = [_reach_of_rounds(logs, confidence, resamples, seed), _reach_of_restarts(logs, confidence)]
+    reach = max((r for r in reaches if r is not None), default=math.inf)
+    with np.errstate(over="ignore"):  # a reach past the largest float is infinite
+        low, middle, high = np.exp([estimate - reach, estimate, estimate + reach])
+    return Interval(float(low), float(middle), float(high))
+
+
+def noise_floor(aa: Sequence[Interval], least: float = 0.02) -> float:
+    """Return the smallest gain that this benchmark can tell from none, by how it compares an engine with itself.
+
+    It is what the estimates make of two processes that differ in nothing, such as by their placement. Their intervals
+    do not add to it: the interval of the ratio that is held against it has the same noise already. `least` stands for
+    what no comparison within one session shows, such as another day.
+
+    Args:
+        aa: speed ratios of the baseline and a second process of itself.
+        least: share below which no gain is claimed, and the answer where `aa` is empty.
+
+    Returns:
+        A share: 0.03 if an A/A estimate is 1.03 or 1 / 1.03.
+    """
+    return max([least, *(max(interval.estimate, 1 / interval.estimate) - 1 for interval in aa)])
+
+
+def verdict(ratio: Interval, floor: float) -> Verdict:
+    """Say whether an engine is faster or slower than the baseline by more than `floor`.
+
+    Args:
+        ratio: times faster than the baseline.
+        floor: share, as `noise_floor` returns it. A loss is held against 1 / (1 + floor), so that swapping the two
+            engines swaps the verdict.
+
+    Raises:
+        ValueError: the floor is negative.
+    """
+    if floor < 0:
+        raise ValueError(f"a noise floor of {floor}")
+    if ratio.low > 1 + floor:
+        return "faster"
+    return "slower" if ratio.high < 1 / (1 + floor) else "cannot tell"
+
+
+def samples_needed(percentile: float) -> int:
+    """Return how many samples the estimate of a percentile needs.
+
+    With so many, two or more lie above the true percentile with 99 % confidence: 64 for 0.90, 662 for 0.99.
+
+    Args:
+        percentile: share of calls that are faster, from 0.5 to below 1.
+
+    Raises:
+        ValueError: the percentile is out of that range.
+
+    Source: MLPerf LoadGen, `loadgen/early_stopping.cc` and `results.cc`, for the single-stream scenario: the least
+    h + t with t = 1 slower call, tolerance 0 and confidence 0.99.
+    """
+    if not 0.5 <= percentile < 1:
+        raise ValueError(f"percentile {percentile} is not from 0.5 to below 1")
+
+    def are_enough(samples: int) -> bool:
+        at_most_one = percentile ** (samples - 1) * (percentile + samples * (1 - percentile))
+        return at_most_one <= 1 - EARLY_STOPPING_CONFIDENCE
+
+    most = 2
+    while not are_enough(most):
+        most *= 2
+    return bisect_left(range(most), True, key=are_enough)
+
+
+def percentile(samples: Sequence[float], q: float) -> float | None:
+    """Estimate a percentile where there are samples enough for it.
+
+    It is interpolated linearly, as numpy does and as `exporter.timing.spread` does for the quartiles. MLPerf reports
+    an upper bound instead, which is the maximum where the samples just suffice: no estimate to compare engines by.
+
+    Args:
+        samples: seconds, or any other unit.
+        q: share of samples that are smaller, from 0.5 to below 1.
+
+    Returns:
+        None where there are fewer than `samples_needed(q)`.
+
+    Raises:
+        ValueError: `q` is out of that range.
+    """
+    return float(np.quantile(samples, q)) if len(samples) >= samples_needed(q) else None
+
+
+def mcnemar_exact(harmful: int, helpful: int) -> float:
+    """Return how likely so unequal a split of the changed answers is if a change goes either way with even odds.
+
+    Args:
+        harmful: answers that went from right to wrong.
+        helpful: answers that went from wrong to right.
+
+    Returns:
+        The two-sided exact p; 1 where nothing changed.
+
+    Raises:
+        ValueError: a count is negative.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12; in its exact form, the sign test.
+    """
+    from scipy.stats import binomtest
+
+    if min(harmful, helpful) < 0:
+        raise ValueError(f"{harmful} harmful and {helpful} helpful changes")
+    return float(binomtest(harmful, harmful + helpful).pvalue) if harmful + helpful else 1.0
+
+
+def expected_calibration_error(probabilities: FloatArray, labels: Sequence[int], bins: int = 15) -> float:
+    """Return how far the confidence in the answers is from their accuracy, over bins of equal width.
+
+    Args:
+        probabilities: [texts, classes].
+        labels: the right class of each text.
+        bins: over (0, 1]; each holds its upper edge.
+
+    Returns:
+        The mean over texts of |accuracy - mean confidence| in the bin of their top class's probability, from 0 to 1.
+
+    Raises:
+        ValueError: there are no bins, the rows are not probabilities, or not each has its label.
+
+    Source: Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks", ICML, equation 3.
+    """
+    if bins < 1:
+        raise ValueError(f"{bins} bins")
+    rows, truth = _checked(probabilities, labels)
+    confidences = rows.max(axis=1)
+    chosen_bin = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(chosen_bin, weights=(rows.argmax(axis=1) == truth) - confidences)
+    return float(np.abs(gaps).sum() / len(truth))
+
+
+def brier_score(probabilities: FloatArray, labels: Sequence[int]) -> float:
+    """Return the mean squared distance of the probabilities from the truth.
+
+    The squares are summed over the classes, as Brier defined it. For two classes this is twice what scikit-learn's
+    `brier_score_loss` returns unless told `scale_by_half=False`.
+
+    Args:
+        probabilities: [texts, classes].
+        labels: the right class of each text.
+
+    Returns:
+        From 0, certain and right, to 2, certain and wrong.
+
+    Raises:
+        ValueError: the rows are not probabilities, or not each has its label.
+
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Text 78.
+    """
+    rows, truth = _checked(probabilities, labels)
+    return float(((rows - np.eye(rows.shape[1])[truth]) ** 2).sum(axis=1).mean())
+
+
+def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Estimate how fast `y` grows with `x`, such as memory with time, undisturbed by single jumps.
+
+    Scipy's `theilslopes` does the same, but fails where most values are equal, as resident memory is.
+
+    The confidence is that for independent noise; where neighbours are alike, the interval is too narrow. It compares
+    all pairs, so that thousands of points take seconds.
+
+    Args:
+        x: such as seconds.
+        y: such as bytes, one for each `x`.
+        confidence: share of intervals that hold the true slope.
+
+    Returns:
+        In units of `y` for each unit of `x`; an end is infinite where there are too few points for the confidence.
+
+    Raises:
+        ValueError: the two differ in length, `x` has fewer than two values, or the confidence is not between 0 and 1.
+
+    Source: Sen 1968, "Estimates of the regression coefficient based on Kendall's tau", Journal of the American
+    Statistical Association 63.
+    """
+    if len(x) != len(y) or len(set(x)) < 2:
+        raise ValueError(f"a slope of {len(y)} values over {len(set(x))} of {len(x)} places")
+    _check_confidence(confidence)
+    slopes = _pairwise_slopes(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    variance = (_kendall(len(x)) - sum(_kendall(ties) for axis in (x, y) for ties in Counter(axis).values())) / 18
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(max(variance, 0.0))
+    rank = round((len(slopes) - reach) / 2) - 1
+    low, high = (slopes[rank], slopes[-1 - rank]) if rank >= 0 else (-math.inf, math.inf)
+    return Interval(float(low), float(np.median(slopes)), float(high))
+
+
+def per_million_cost(texts_per_s: float, price_per_hour: float) -> float:
+    """Return what it costs to classify a million texts.
+
+    Args:
+        texts_per_s: throughput of a machine that is never idle.
+        price_per_hour: of that machine, in any currency.
+
+    Raises:
+        ValueError: the throughput is not positive.
+    """
+    if not texts_per_s > 0:
+        raise ValueError(f"{texts_per_s} texts a second")
+    return 1e6 / texts_per_s / 3600 * price_per_hour
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence of {confidence}")
+
+
+def _log_ratios(
+    baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]
+) -> list[npt.NDArray[np.float64]]:
+    """Return log(baseline / candidate) of every round, by restart."""
+    if not baseline:
+        raise ValueError("no restarts")
+    logs = []
+    for before, after in zip(baseline, candidate, strict=True):
+        seconds = np.array(list(zip(before, after, strict=True)), dtype=float)
+        if not seconds.size:
+            raise ValueError("a restart without samples")
+        if not (np.isfinite(seconds) & (seconds > 0)).all():
+            raise ValueError("seconds that are not positive and finite")
+        logs.append(np.log(seconds[:, 0]) - np.log(seconds[:, 1]))
+    return logs
+
+
+def _reach_of_restarts(logs: Sequence[npt.NDArray[np.float64]], confidence: float) -> float | None:
+    """Return how far an interval reaches by the spread of the restarts' medians, None for one restart."""
+    if len(logs) == 1:
+        return None
+    error = float(np.std([np.median(rounds) for rounds in logs], ddof=1)) / math.sqrt(len(logs))
+    return _student_t(confidence, len(logs) - 1) * error
+
+
+def _reach_of_rounds(
+    logs: Sequence[npt.NDArray[np.float64]], confidence: float, resamples: int, seed: int
+) -> float | None:
+    """Return how far an interval reaches by the spread of the rounds, None for one round a restart."""
+    rng = np.random.default_rng(seed)
+    variance, freedom = 0.0, 0
+    for rounds in logs:
+        length = math.ceil(len(rounds) / BLOCKS)
+        starts = rng.integers(len(rounds), size=(resamples, math.ceil(len(rounds) / length), 1))
+        # The last block is followed by the first: so no round is drawn less often for being near an end.
+        drawn = ((starts + np.arange(length)) % len(rounds)).reshape(resamples, -1)[:, : len(rounds)]
+        variance += float(np.var(np.median(rounds[drawn], axis=1), ddof=1)) / len(logs) ** 2
+        freedom += starts.shape[1] - 1
+    return _student_t(confidence, freedom) * math.sqrt(variance) if freedom else None
+
+
+def _student_t(confidence: float, freedom: int) -> float:
+    """Return the t that Student's variable stays within, to either side, with a probability of `confidence`."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + confidence) / 2, freedom))
+
+
+def _checked(
+    probabilities: FloatArray, labels: Sequence[int]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.signedinteger[Any]]]:
+    """Return both as arrays.
+
+    Raises:
+        ValueError: the rows are not probabilities, or not each has its label.
+    """
+    rows, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if rows.ndim != 2 or not rows.size or truth.shape != rows.shape[:1]:
+        raise ValueError(f"probabilities of shape {rows.shape} for labels of shape {truth.shape}")
+    if truth.min() < 0 or truth.max() >= rows.shape[1]:
+        raise ValueError(f"labels from {truth.min()} to {truth.max()} for {rows.shape[1]} classes")
+    if not (rows >= 0).all() or not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        raise ValueError("rows that are not probabilities")
+    return rows, truth
+
+
+def _pairwise_slopes(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the slopes between all pairs of points at different `x`, sorted."""
+    first, second = np.triu_indices(len(x), 1)
+    runs, rises = x[second] - x[first], y[second] - y[first]
+    return np.sort(rises[runs != 0] / runs[runs != 0])
+
+
+def _kendall(count: int) -> int:
+    """Return 18 times the variance of Kendall's statistic for `count` values, or what so many equal ones take off."""
+    return count * (count - 1) * (2 * count + 5)

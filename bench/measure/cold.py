@@ -1,0 +1,66 @@
+"""A new process up to its first answer, timed in it and from outside: `python -m bench.measure.cold` is it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from exporter.proof.worker import THREAD_VARIABLES
+
+ANSWER = "cold start: "
+"""Before the answer: libraries may print something of their own."""
+
+
+def cold_start(engine: str, run_dir: Path, threads: int, text: str) -> dict[str, float] | None:
+    """Start a process that answers one text with an engine.
+
+    Returns:
+        Seconds, by the fields of `ColdStart`; None where the process failed.
+    """
+    question = json.dumps({"engine": engine, "run_dir": str(run_dir), "threads": threads, "text": text})
+    with TemporaryFile("w+", encoding="utf-8") as asked:  # a text may be longer than an argument
+        asked.write(question)
+        asked.seek(0)
+        start = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-m", "bench.measure.cold"],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        ) as process:
+            answer = next((line for line in process.stdout or () if line.startswith(ANSWER)), "")
+            total = time.perf_counter() - start  # before the interpreter takes itself down, for which no user waits
+    return {"total_s": total, **json.loads(answer.removeprefix(ANSWER))} if answer else None
+
+
+def main() -> None:
+    """Import what an engine needs, load it, answer, and print how long each took."""
+    start = time.perf_counter()
+    question = json.load(sys.stdin)
+    from bench.engines.table import choose_specs, import_packages, load_engine
+    from bench.measure.calls import timed
+    from bench.measure.cores import pin
+    from trainer.run import RunDir
+
+    pin(question["threads"])
+    (spec,) = choose_specs([question["engine"]])
+    import_packages(spec)
+    imported = time.perf_counter()
+    form = load_engine(spec, RunDir(Path(question["run_dir"])), question["threads"])
+    loaded = time.perf_counter()
+    timed(form, question["text"])
+    answered = time.perf_counter()
+    parts = {"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}
+    sys.stdout.write(f"{ANSWER}{json.dumps(parts)}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

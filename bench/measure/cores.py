@@ -1,0 +1,34 @@
+"""Which cores an engine may use: the same for all, so that none is luckier than another."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def pin(threads: int) -> None:
+    """Keep this process on as many cores as it has threads; does nothing where the system cannot.
+
+    Left to the scheduler, a process with fewer threads than there are cores stays for long on the one where it was
+    last, and no two cores of a shared machine are equally fast.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, choose_cores(os.sched_getaffinity(0), threads))
+
+
+def choose_cores(usable: set[int], threads: int) -> set[int]:
+    """Return the first cores, those that share their circuits with one before them last."""
+    return set(sorted(usable, key=lambda core: (_rank_among_siblings(core), core))[:threads])
+
+
+def _rank_among_siblings(core: int) -> int:
+    """Return 0 for the first logical core of a physical one, 1 for the second; 0 where that is not known."""
+    try:
+        text = (TOPOLOGY / f"cpu{core}" / "topology" / "thread_siblings_list").read_text(encoding="utf-8")
+        ends = [[int(end) for end in part.split("-")] for part in text.strip().split(",")]
+    except (OSError, ValueError):
+        return 0
+    siblings = sorted(core for first, *last in ends for core in range(first, (last or [first])[0] + 1))
+    return siblings.index(core) if core in siblings else 0

@@ -1,0 +1,88 @@
+"""What machine and which software the numbers belong to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from bench.results import Environment
+from exporter.int8.target import instruction_sets
+from exporter.runtime import usable_cores
+from trainer.records import installed_versions
+
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tokenizers",
+    "numpy",
+    "torch",
+    "transformers",
+    "peft",
+    "optimum",
+    "optimum-onnx",
+    "scikit-learn",
+)
+
+
+def read_environment(threads: int) -> Environment:
+    """Describe this machine; `threads` is what every engine is allowed to use."""
+    return Environment(
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=_cpu_name(),
+        instruction_sets=instruction_sets(),
+        usable_cores=usable_cores(),
+        threads=threads,
+        gpu=gpu_name(),
+        versions=installed_versions(PACKAGES),
+    )
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first CUDA device by the word of its driver, None where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        names = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return names.splitlines()[0].strip() if names.strip() else None
+
+
+@lru_cache
+def packages_bytes(names: tuple[str, ...]) -> int:
+    """Return the size on disk of installed packages, together with those that they require."""
+    seen: set[str] = set()
+    waiting = [_normal(name) for name in names]
+    total = 0
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        with suppress(PackageNotFoundError):
+            found = distribution(name)
+            for path in found.files or ():
+                with suppress(OSError):
+                    total += os.stat(str(found.locate_file(path))).st_size  # noqa: PTH116
+            needed = (r for r in found.requires or () if "extra ==" not in r)
+            waiting += [_normal(match.group()) for r in needed if (match := re.match(r"[\w.-]+", r))]
+    return total
+
+
+def _normal(name: str) -> str:
+    """Return a package's name as the index compares names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or os.uname().machine

@@ -1,0 +1,1 @@
+"""What was measured, for people: console, Markdown, CSV and a page."""

@@ -1,0 +1,1 @@
+"""The HTML page, a section a file."""

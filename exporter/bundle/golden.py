@@ -1,0 +1,96 @@
+"""Golden answers: what a classifier answered to a few texts when it was exported, for it to prove itself elsewhere.
+
+The same int8 file can be right on one CPU and wrong on another (onnxruntime's issues 5849 and 14642), which no checksum
+shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from exporter.bundle.probabilities import FloatArray, softmax
+from exporter.checksums import IntegrityError
+from trainer.records import read_record, write_record
+
+GOLDEN = "golden.json"
+
+TEXTS = (
+    "Good.",
+    "No, not at all.",
+    "I did not expect much and was glad to be wrong.",
+    "The parcel came late, the box was torn, and nobody picks up the phone.",
+    "Prices rose by 3.5 % in May; economists had forecast 2.9 %, so shares fell.",
+    "Wir waren um 19:30 Uhr dort - très bien, ¡gracias! 我很喜欢。",
+    "It starts slowly, and for a while I thought of leaving. Then the second half comes together, one thread after "
+    "another, and what had seemed careless turns out to have been planned from the first minute.",
+    "First they changed the menu. Then they changed the chairs, the lamps and the waiters. The soup is cold now, and "
+    "the bill is twice what it was. We used to come every Friday. On the way home my father said that nothing stays "
+    "good for ever, and my mother said that this was no reason to pay for it. " * 3,
+)
+"""Of every length from one word up, about this and that; not meant to be classified well."""
+
+Measure = Literal["logit", "probability"]
+
+TOLERANCES: dict[str, tuple[Measure, float]] = {
+    "fp32": ("logit", 1e-3),
+    "fp16": ("probability", 0.01),
+    "int8": ("probability", 0.03),
+}
+"""In int8, a sum that is rounded another way on another CPU can move an activation by a step of its scale."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Texts and a classifier's logits for each, asked alone."""
+
+    SCHEMA: ClassVar[int] = 1
+    MADE_BY: ClassVar[str] = "python -m exporter"
+
+    texts: tuple[str, ...]
+    logits: tuple[tuple[float, ...], ...]
+    """In the order of the label names."""
+    measure: Measure
+    """What is compared: the largest difference of any logit, or of any probability."""
+    tolerance: float
+
+
+Ask = Callable[[Sequence[str]], FloatArray]
+
+
+def write_golden(folder: Path, ask: Ask, precision: str) -> None:
+    """Write the golden answers of a classifier into its folder.
+
+    Args:
+        folder: the artifact's.
+        ask: returns logits for texts asked together.
+        precision: decides the tolerance.
+    """
+    measure, tolerance = TOLERANCES[precision]
+    logits = tuple(tuple(map(float, ask([text])[0])) for text in TEXTS)
+    write_record(folder / GOLDEN, Golden(TEXTS, logits, measure, tolerance))
+
+
+def check_golden(folder: Path, ask: Ask) -> None:
+    """Let a classifier answer its golden texts again.
+
+    Raises:
+        IntegrityError: it answers otherwise than when it was exported.
+    """
+    golden = read_record(folder / GOLDEN, Golden)
+    expected = np.array(golden.logits, dtype=np.float32)
+    found = np.concatenate([ask([text]) for text in golden.texts])
+    if golden.measure == "probability":
+        expected, found = softmax(expected), softmax(found)
+    gap = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
+    if not gap <= golden.tolerance:
+        raise IntegrityError(
+            f"`{folder}` answers otherwise here than where it was exported: a {golden.measure} differs by {gap:.3g}, "
+            f"tolerance {golden.tolerance:g}",
+            "export it on this machine, with `--target portable` for CPUs without VNNI; "
+            "`golden=False`, or `--no-golden`, loads it all the same",
+        )

@@ -1,0 +1,1 @@
+"""Adapter and base to one checkpoint, to ONNX, to the graph that is shipped."""

@@ -1,0 +1,1 @@
+"""Loaded classifiers that answer texts, one file an engine."""

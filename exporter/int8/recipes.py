@@ -1,0 +1,283 @@
+"""ONNX to int8, one recipe a function.
+
+All quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes. The
+products of two activations inside attention stay in float: there, quantizing costs accuracy. All start from the unfused
+graph: with int8 weights, fused attention was the slower one (6 layers of 384: 1.9 to 2.3 times as fast as fp32, unfused
+2.1 to 2.6; 4 layers of 256 alike).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from exporter.bundle.probabilities import FloatArray, divergence
+from exporter.records import Family
+from exporter.runtime import Feeds
+
+TYPES = ["MatMul", "Gather"]
+ONLY_CONSTANT = {"MatMulConstBOnly": True}
+BLOCKS = (256, 128, 64, 32)
+"""How many weights may share a scale in the weight-only recipe: the most that fill whole blocks."""
+MOST_SENSITIVE = 0.25
+"""At most this share of the matrices stays in float in the mixed recipe."""
+SENSITIVE_DIVERGENCE = 0.5
+"""And no more than cause this share of the divergence, the most sensitive first."""
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a recipe may use besides the model."""
+
+    calibration: Sequence[Feeds]
+    """The model's inputs for some training texts, one text each, unpadded."""
+    threads: int = 1
+    """For the calls of a model that a recipe makes itself."""
+    reduce_range: bool = False
+    """Use 7 of the 8 bits: without VNNI, x86 adds products of bytes in 16 bits, and the sum can overflow."""
+    deadline: float = math.inf
+    """When to give up a search, by the monotonic clock."""
+
+
+Make = Callable[[Path, Path, Ingredients], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to quantize: `make(model, output, ingredients)` writes the int8 model to `output`."""
+
+    name: str
+    family: Family
+    make: Make
+    needs: str | None = None
+    """A package that has to be installed for it."""
+    keeps_weights: bool = True
+    """Whether its weights are those of the model, rounded: SmoothQuant rescales them first."""
+    clips: bool = False
+    """Whether it lets rare activations fall out of their range."""
+    reduces_range: bool = True
+    """Whether it can keep weights to 7 bits, or does not need to."""
+
+    def is_usable(self) -> bool:
+        """Tell whether what it needs is installed."""
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
+
+
+def dynamic(
+    model: Path,
+    output: Path,
+    ingredients: Ingredients,
+    *,
+    per_channel: bool,
+    weight_type: QuantType,
+    leave: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> None:
+    """Quantize weights ahead of time, and activations when the model runs, by the range that each call has.
+
+    Optimum's quantizer cannot leave the products of activations out (it does not pass `MatMulConstBOnly` on), hence
+    onnxruntime's own.
+    """
+    with _without_advice():
+        quantize_dynamic(
+            model,
+            output,
+            op_types_to_quantize=TYPES,
+            per_channel=per_channel,
+            reduce_range=ingredients.reduce_range,
+            weight_type=weight_type,
+            nodes_to_exclude=list(leave),
+            nodes_to_quantize=list(only),
+            extra_options=ONLY_CONSTANT,
+        )
+
+
+def mixed(model: Path, output: Path, ingredients: Ingredients) -> None:
+    """Quantize dynamically per channel, but leave the most sensitive matrices in float."""
+    leave = most_sensitive(sensitivities(model, output.with_suffix(".probe.onnx"), ingredients))
+    dynamic(model, output, ingredients, per_channel=True, weight_type=QuantType.QInt8, leave=leave)
+
+
+def static(model: Path, output: Path, ingredients: Ingredients, *, method: CalibrationMethod) -> None:
+    """Quantize weights per channel and activations by ranges measured on training texts, in QDQ format.
+
+    Unsigned activations and signed weights are what x86 multiplies fastest.
+    """
+    with _without_advice():
+        quantize_static(
+            model,
+            output,
+            _Reader(ingredients.calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=TYPES,
+            per_channel=True,
+            reduce_range=ingredients.reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=method,
+            # Text by text: they differ in length, and their activations do not have to fit into memory together.
+            extra_options={**ONLY_CONSTANT, "CalibStridedMinMax": 1},
+        )
+
+
+def smooth_quant(model: Path, output: Path, ingredients: Ingredients) -> None:
+    """Quantize statically after moving outliers from activations to weights, as NNCF does for transformers.
+
+    Source: Xiao et al. 2023, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
+    Models".
+    """
+    os.environ["NNCF_CI"] = "1"  # its switch for sending no usage statistics; read when it is imported
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    with _without_advice():
+        quantized = nncf.quantize(
+            onnx.load(model),
+            nncf.Dataset(ingredients.calibration),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(ingredients.calibration),
+        )
+    onnx.save(quantized, output)
+
+
+def weight_only(model: Path, output: Path, ingredients: Ingredients) -> None:  # noqa: ARG001
+    """Quantize weights in blocks, and activations, if at all, row by row, so that no answer depends on its batch."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    with _without_advice():
+        quantize_dynamic(model, output, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
+        quantizer = MatMulNBitsQuantizer(
+            onnx.load(output), bits=8, block_size=block_size(model), is_symmetric=True, accuracy_level=4
+        )
+        quantizer.process()
+    onnx.save(quantizer.model.model, output)
+
+
+def block_size(model: Path) -> int:
+    """Return how many weights share a scale: the largest block that leaves none half filled, the smallest otherwise."""
+    heights = constant_products(model).values()
+    return next((block for block in BLOCKS if not any(height % block for height in heights)), BLOCKS[-1])
+
+
+RECIPES = (
+    Recipe("dynamic-channel-int8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QInt8)),
+    Recipe("weight-only-int8", "weight-only", weight_only),
+    Recipe("static-minmax", "static", partial(static, method=CalibrationMethod.MinMax)),
+    Recipe("dynamic-tensor-int8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QInt8)),
+    Recipe("dynamic-channel-uint8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QUInt8)),
+    Recipe("dynamic-tensor-uint8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QUInt8)),
+    Recipe("static-percentile", "static", partial(static, method=CalibrationMethod.Percentile), clips=True),
+    Recipe("static-entropy", "static", partial(static, method=CalibrationMethod.Entropy), clips=True),
+    Recipe("static-smoothquant", "static", smooth_quant, needs="nncf", keeps_weights=False, reduces_range=False),
+    Recipe("dynamic-mixed", "dynamic", mixed),
+)
+"""The ladder, the most promising first: a search that runs out of time has tried those. The last one tries every matrix
+alone and takes the longest."""
+
+
+def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[str, float]:
+    """Measure how far quantizing one matrix alone moves the answers.
+
+    Args:
+        model: the ONNX model in fp32.
+        probe: where to keep the model under test; removed afterwards.
+        ingredients: the texts to measure on.
+
+    Returns:
+        For the node of each constant matrix: mean KL divergence of the probabilities from fp32's, in nats.
+
+    Raises:
+        TimeoutError: the deadline came first.
+    """
+    reference = _logits(model, ingredients)
+    found = {}
+    for node in constant_products(model):
+        if time.monotonic() > ingredients.deadline:
+            probe.unlink(missing_ok=True)
+            raise TimeoutError
+        dynamic(model, probe, ingredients, per_channel=True, weight_type=QuantType.QInt8, only=[node])
+        found[node] = divergence(reference, _logits(probe, ingredients))
+    probe.unlink(missing_ok=True)
+    return found
+
+
+def most_sensitive(found: dict[str, float]) -> list[str]:
+    """Choose the matrices to leave in float: those that together cause half of the divergence, but not too many."""
+    ranked = sorted(found, key=lambda node: -found[node])
+    chosen: list[str] = []
+    for node in ranked[: max(1, int(MOST_SENSITIVE * len(ranked)))]:
+        if sum(found[name] for name in chosen) >= SENSITIVE_DIVERGENCE * sum(found.values()):
+            break
+        chosen.append(node)
+    return chosen
+
+
+def constant_products(model: Path) -> dict[str, int]:
+    """Return the nodes that multiply by a constant matrix, with its height, in the order of the graph."""
+    graph = onnx.load(model, load_external_data=False).graph
+    heights = {weights.name: weights.dims[0] for weights in graph.initializer}
+    return {
+        node.name: heights[node.input[1]]
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in heights
+    }
+
+
+def _logits(model: Path, ingredients: Ingredients) -> FloatArray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = ingredients.threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], feeds)[0] for feeds in ingredients.calibration])
+
+
+class _Reader(CalibrationDataReader):
+    """Hands texts to a calibrator, a slice at a time."""
+
+    def __init__(self, texts: Sequence[Feeds]) -> None:
+        self._texts = texts
+        self._left: Iterator[Feeds] = iter(texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._left = iter(self._texts[start_index:end_index])
+
+    def get_next(self) -> Any:
+        return next(self._left, None)
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep the quantizers' remarks, hundreds of lines, off the terminal; what fails is raised all the same."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(before)

@@ -1,0 +1,77 @@
+"""Which artifact to ship: among the candidates within the accuracy budget, the fastest measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exporter.records import Candidate
+
+FASTER = 1.0
+"""A candidate has to be as fast as fp32 at least; below it, only its size would speak for it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to ship, and why."""
+
+    int8: Candidate | None
+    """The best candidate, chosen or not; None where there is none."""
+    ship_int8: bool
+    reason: str
+
+
+def choose(candidates: Sequence[Candidate], *, max_drop: float, accept_undecided: bool) -> Choice:
+    """Choose among candidates.
+
+    Args:
+        candidates: what was measured.
+        max_drop: the budget, in percentage points.
+        accept_undecided: whether to ship what these texts can not decide, if nothing is known to be within budget.
+    """
+    budget = f"the budget of {max_drop:g} points"
+    if not candidates:
+        return Choice(None, ship_int8=False, reason="there is no int8 candidate")
+    faster = [c for c in candidates if c.speed.median >= FASTER]
+    if within := [c for c in faster if c.judgement == "within budget"]:
+        best = _fastest(within)
+        return Choice(best, ship_int8=True, reason=f"the fastest within {budget}: {describe(best)}")
+    if undecided := [c for c in faster if c.judgement == "undecided"]:
+        # Nothing is known of them but what was measured: one that measured a loss beyond the budget comes last.
+        best = _fastest([c for c in undecided if c.change.change > -max_drop / 100] or undecided)
+        if accept_undecided:
+            return Choice(best, ship_int8=True, reason=f"the fastest, accepted undecided: {describe(best)}")
+        reason = f"{best.change.texts:,} texts cannot tell whether int8 stays within {budget}: {describe(best)}. "
+        return Choice(best, ship_int8=False, reason=reason + _mend(best))
+    best = max(candidates, key=lambda c: (c.judgement != "over budget", c.change.change))
+    if faster:
+        reason = (
+            f"every int8 recipe that is faster than fp32 here exceeds {budget}; the most accurate: {describe(best)}"
+        )
+    else:
+        reason = f"no int8 recipe is faster than fp32 here; the most accurate: {describe(best)}"
+    return Choice(best, ship_int8=False, reason=reason)
+
+
+def _fastest(candidates: Sequence[Candidate]) -> Candidate:
+    return max(candidates, key=lambda c: c.speed.median)
+
+
+def describe(candidate: Candidate) -> str:
+    """Render what a candidate costs and brings, in a sentence."""
+    change, speed = candidate.change, candidate.speed
+    return (
+        f"{candidate.recipe}, accuracy {points(change.change)} points "
+        f"[{points(change.lower)}, {points(change.upper)}], {speed.median:.2f}x the speed of fp32"
+    )
+
+
+def points(share: float) -> str:
+    """Render a change of accuracy in percentage points, with its sign."""
+    return f"{round(100 * share, 2) + 0.0:+.2f}"
+
+
+def _mend(candidate: Candidate) -> str:
+    needed = candidate.texts_to_decide
+    count = "More than ten million" if needed is None else f"About {needed:,}"
+    return f"{count} texts would be needed if answers went on changing so; `--accept-undecided` ships it all the same"

@@ -1,0 +1,1 @@
+"""Is the exported classifier the one that was trained?"""

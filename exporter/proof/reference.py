@@ -1,0 +1,127 @@
+"""The classifier in PyTorch: what every artifact is measured against, with the runtime's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from exporter.bundle.batches import token_batches
+from exporter.bundle.probabilities import FloatArray
+from exporter.records import Artifact, open_artifact
+from trainer.encoding import Encoded, Encoder
+from trainer.errors import UserError
+from trainer.run import RunDir, TrainRecord
+from trainer.sources import locate_base
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+class TorchClassifier:
+    """A checkpoint that answers texts with logits on the host.
+
+    Args:
+        model: a sequence classifier.
+        encoder: its encoder.
+        device: where to run it, as PyTorch names it.
+        dtype: the precision of its weights.
+    """
+
+    def __init__(self, model: torch.nn.Module, encoder: Encoder, device: str = "cpu", dtype: Dtype = "fp32") -> None:
+        import torch
+
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        self._model = model.eval().to(device=device, dtype=dtypes[dtype])
+        self.encoder = encoder
+        self._device = device
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu", dtype: Dtype = "fp32") -> TorchClassifier:
+        """Load the merged artifact in `folder`.
+
+        Raises:
+            UserError: it is no artifact, or was changed.
+        """
+        artifact: Artifact = open_artifact(folder)
+        encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
+        return cls(load_checkpoint(folder, artifact.label_names), encoder, device, dtype)
+
+    @classmethod
+    def load_adapter(cls, run: RunDir, device: str = "cpu", dtype: Dtype = "fp32") -> TorchClassifier:
+        """Load the unmerged adapter of a run on top of its base.
+
+        Raises:
+            UserError: there is no finished run, or its base is gone or changed.
+        """
+        record = run.load()
+        return cls(load_adapter(run, record), adapter_encoder(run, record), device, dtype)
+
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of `texts`, [len(texts), classes]; see `Classifier.logits`."""
+        encoded = self.encoder.encode(texts)
+        rows: dict[int, FloatArray] = {}
+        for batch in token_batches([len(e) for e in encoded], batch_tokens):
+            rows.update(zip(batch, self.run([encoded[i] for i in batch]), strict=True))
+        return np.stack([rows[i] for i in range(len(texts))])
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch; see `Classifier.run`."""
+        import torch
+
+        ids, mask = self.encoder.pad(batch, length)
+        with torch.inference_mode():
+            answer = self._model(
+                input_ids=torch.from_numpy(ids).to(self._device),
+                attention_mask=torch.from_numpy(mask).to(self._device),
+            )
+        # The copy to the host waits for the device: no caller has to synchronise.
+        return np.asarray(answer.logits.float().cpu().numpy(), dtype=np.float32)
+
+
+def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedModel:
+    """Load a sequence classifier in fp32 from safetensors."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    return transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=len(label_names),
+        id2label=dict(enumerate(label_names)),
+        label2id={name: i for i, name in enumerate(label_names)},
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # the base may carry another head, which the adapter's replaces
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+
+
+def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedModel:
+    """Load a run's adapter on top of the base checkpoint that it was trained on, or a checkpoint that came whole.
+
+    Raises:
+        UserError: the base cannot be found, or is not the one of the training.
+    """
+    from peft import PeftModel
+
+    base = locate_base(record.base.name, record.base.revision)
+    if base.sha256() != record.base_sha256:
+        raise UserError(
+            f"the base model `{record.base.name}` was changed after the training",
+            f"restore it, or run `{TrainRecord.MADE_BY} --overwrite`",
+        )
+    model = load_checkpoint(base.folder, record.label_names)
+    return PeftModel.from_pretrained(model, run.adapter) if run.has_adapter() else model
+
+
+def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:
+    """Return the encoder that a run was trained with."""
+    return Encoder.load(run.adapter, record.max_length, record.truncation, record.pad_token_id)

@@ -1,0 +1,163 @@
+"""One loaded classifier in one process of its own.
+
+A proof has to load what it proves from disk, with nothing left over in memory from making it; and runtimes that share a
+process fight over threads and memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, Protocol, TypeVar
+
+from exporter.bundle.probabilities import FloatArray
+from trainer.encoding import Encoded
+from trainer.errors import UserError
+
+R = TypeVar("R")
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+class Form(Protocol):
+    """A loaded classifier, in whatever form. It returns when the numbers are on the host: no timer knows the device."""
+
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of `texts`, [len(texts), classes], in one batch unless `batch_tokens` limits it."""
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch, padded to the longest or to `length` tokens."""
+
+
+class Worker:
+    """A process that holds one form of the classifier and answers for it; `close` it.
+
+    Args:
+        name: what messages call it.
+        load: loads the form, in the other process; a function of a module, or a `partial` of one.
+        threads: how many CPU threads it may use.
+
+    Raises:
+        UserError: it cannot be loaded here.
+    """
+
+    def __init__(self, name: str, load: Callable[[], Any], threads: int) -> None:
+        self._name = name
+        context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, load), daemon=True)
+        # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
+        # since the child takes a moment before it could set it for itself.
+        with _ignored(signal.SIGINT), _thread_variables(threads):
+            self._process.start()
+        theirs.close()
+        self._receive()
+
+    def call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return what `function`, of a module, returns for the form and `arguments` in the other process."""
+        with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving
+            self._pipe.send((function, arguments))
+        answer: R = self._receive()
+        return answer
+
+    def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of `texts`; see `Form.logits`."""
+        return self.call(_logits, texts, batch_tokens)
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of encoded texts in one batch; see `Form.run`."""
+        return self.call(_run, batch, length)
+
+    def time(self, texts: Sequence[str]) -> float:
+        """Return the seconds that it takes for `texts` as one batch, measured inside its process."""
+        return self.call(timed_call, texts)
+
+    def is_alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self._process.is_alive()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._process.join(timeout=5)
+            raise UserError(
+                f"the process of `{self._name}` died with status {self._process.exitcode}",
+                "it may have run out of memory",
+            ) from None
+        if isinstance(answer, Exception):
+            self._process.join(timeout=5)  # it ends after an error, and `is_alive` is not to say otherwise
+            raise answer
+        return answer
+
+
+def timed_call(form: Form, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds from texts to logits on the host; `Form.logits` is synchronous by contract."""
+    start = clock()
+    form.logits(texts)
+    return clock() - start
+
+
+def _logits(form: Form, texts: Sequence[str], batch_tokens: int | None) -> FloatArray:
+    return form.logits(texts, batch_tokens=batch_tokens)
+
+
+def _run(form: Form, batch: Sequence[Encoded], length: int | None) -> FloatArray:
+    return form.run(batch, length)
+
+
+def _serve(pipe: Connection, name: str, load: Callable[[], Any]) -> None:
+    """Load the form and answer questions until the other end closes."""
+    try:
+        form = load()
+        pipe.send("ready")
+        while True:
+            function, arguments = pipe.recv()
+            pipe.send(function(form, *arguments))
+    except (EOFError, ConnectionError):
+        pass  # the parent is done, or gone
+    except UserError as error:
+        pipe.send(error)
+    except Exception as error:  # whatever a runtime raises is a reason to be told, such as a device out of memory
+        reason = (str(error).splitlines() or [""])[0]
+        pipe.send(
+            UserError(f"`{name}` failed: {type(error).__name__}: {reason}", "see whether device and memory suffice")
+        )
+
+
+@contextlib.contextmanager
+def _thread_variables(threads: int) -> Iterator[None]:
+    """Set what libraries read when they are imported, which a new process does before it runs anything of ours."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """Ignore a signal for the time being; a process started in it goes on ignoring it."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

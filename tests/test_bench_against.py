@@ -1,0 +1,99 @@
+"""Two benchmarks, side by side: what became worse is named, and what cannot be compared is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bench_records import make_record
+
+from bench.config import BenchConfig
+from bench.judge.against import compare, load_earlier, refuse_worse, render
+from bench.results import Skipped
+from trainer.errors import UserError
+from trainer.records import write_record
+
+
+class TestOverTime:
+    def test_the_same_record_is_no_worse(self) -> None:
+        differences = compare(make_record(), make_record(1))
+        assert not any(d.is_slower or d.is_less_accurate for d in differences)
+        refuse_worse(differences, Path("old.json"))
+
+    def test_an_engine_that_became_slower_or_less_accurate_is_named(self) -> None:
+        before = make_record()
+        slow = tuple(
+            replace(s, total_s=tuple(1.3 * t for t in s.total_s)) if s.engine == "onnx-int8-cpu" else s
+            for s in before.singles
+        )
+        wrong = tuple(
+            replace(
+                a, predicted=tuple(1 - p if i < 40 and p == before.labels[i] else p for i, p in enumerate(a.predicted))
+            )
+            if a.engine == "onnx-fp32-cpu"
+            else a
+            for a in before.accuracies
+        )
+        differences = {d.engine: d for d in compare(before, replace(before, singles=slow, accuracies=wrong))}
+        assert [name for name, d in differences.items() if d.is_slower] == ["onnx-int8-cpu"]
+        assert [name for name, d in differences.items() if d.is_less_accurate] == ["onnx-fp32-cpu"]
+        int8 = differences["onnx-int8-cpu"]
+        assert int8.single
+        assert int8.bulk
+        assert (int8.single.estimate, int8.bulk.estimate) == pytest.approx((1 / 1.3, 1))
+        with pytest.raises(UserError, match=r"worse than in `old.json`: `onnx-int8-cpu`") as error:
+            refuse_worse([differences["onnx-int8-cpu"]], Path("old.json"))
+        assert error.value.exit_code == 4
+
+    def test_slower_in_bulk_alone_is_slower(self) -> None:
+        before = make_record()
+        slow = tuple(
+            replace(b, seconds=tuple(1.3 * t for t in b.seconds)) if b.engine == "onnx-int8-cpu" else b
+            for b in before.bulks
+        )
+        differences = compare(before, replace(before, bulks=slow))
+        assert [d.engine for d in differences if d.is_slower] == ["onnx-int8-cpu"]
+        assert "one by one 1.00× [" in render(differences)
+        assert "bulk 0.77× [" in render(differences)
+
+    def test_another_machine_is_refused_unless_told_to(self, tmp_path: Path) -> None:
+        record = make_record()
+        write_record(tmp_path / "bench.json", record)
+        path, here = tmp_path / "bench.json", replace(record.environment, cpu="Another CPU")
+        with pytest.raises(UserError, match="another machine: cpu Intel"):
+            load_earlier(path, BenchConfig(), here)
+        anywhere = BenchConfig(against=path, any_machine=True)
+        assert load_earlier(path, anywhere, here) == record
+        assert load_earlier(path, BenchConfig(), record.environment) == record
+
+    def test_what_cannot_be_compared_is_refused_before_anything_is_measured(self, tmp_path: Path) -> None:
+        record, path = make_record(), tmp_path / "bench.json"
+        write_record(path, record)
+        gone = replace(record, reference="onnx-fp32-cpu")  # PyTorch could not be used then
+        write_record(path, gone)
+        assert load_earlier(path, BenchConfig(), record.environment) == gone
+        write_record(path, record)
+        with pytest.raises(UserError, match="compares with `pytorch-fp32-cpu`, this one with `onnx-fp32-cpu`"):
+            load_earlier(path, BenchConfig(engines=("onnx-int8-cpu", "onnx-fp32-cpu")), record.environment)
+        write_record(path, replace(record, is_complete=False))
+        with pytest.raises(UserError, match="did not finish"):
+            load_earlier(path, BenchConfig(), record.environment)
+
+    def test_other_references_or_texts_are_not_compared(self) -> None:
+        record = make_record()
+        with pytest.raises(UserError, match="compares with"):
+            compare(record, replace(record, reference="onnx-fp32-cpu"))
+        assert all(d.accuracy is None for d in compare(record, replace(record, labels=record.labels[1:])))
+        assert all(d.accuracy is None for d in compare(record, replace(record, evaluation_sha256="other")))
+
+    def test_what_cannot_be_measured_any_more_is_worse_and_what_was_not_asked_for_is_not(self) -> None:
+        record = make_record()
+        fewer = replace(record, engines=tuple(info for info in record.engines if info.name != "onnx-int8-cpu"))
+        assert not any(d.is_worse for d in compare(record, fewer))
+        broken = replace(fewer, skipped=(*record.skipped, Skipped("onnx-int8-cpu", "it died")))
+        differences = compare(record, broken)
+        assert [d.engine for d in differences if d.is_gone] == ["onnx-int8-cpu"]
+        assert f"{'onnx-int8-cpu':<28} NOT MEASURED NOW" in render(differences)
+        with pytest.raises(UserError, match="worse than"):
+            refuse_worse(differences, Path("old.json"))

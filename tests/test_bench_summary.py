@@ -1,0 +1,191 @@
+"""Every statistic follows from the samples, and an interval holds what it says."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_records import AGAIN, REFERENCE, make_record
+
+from bench.judge.stats import Interval, verdict
+from bench.judge.summary import expected_percentile, not_surer, speed_of, speeds_by_length, summarise
+from bench.results import BenchRecord, Grid, Limit, Machine, Soak
+
+
+class TestSummary:
+    def test_the_reference_is_compared_with_itself_and_a_second_process_gives_the_noise(self) -> None:
+        summary = summarise(make_record())
+        first = summary.rows[0]
+        assert first.info.name == REFERENCE
+        assert first.latency
+        assert (first.latency.speed.low, first.latency.speed.high, first.latency.verdict) == (1, 1, "cannot tell")
+        assert summary.again_single
+        assert verdict(summary.again_single, summary.single_floor) == "cannot tell"
+        assert summary.single_floor >= max(0.02, summary.again_single.estimate - 1)
+
+    def test_parts_add_up_and_percentiles_need_their_samples(self) -> None:
+        row = summarise(make_record()).row("onnx-int8-cpu")
+        assert row
+        assert row.latency
+        assert row.latency.calls == 670
+        parts = (row.latency.tokenise_s, row.latency.run_s, row.latency.rest_s)
+        assert sum(p for p in parts if p is not None) == pytest.approx(row.latency.total_s.median, rel=0.2)
+        assert [(tail.name, tail.value_s is None) for tail in row.latency.tails] == [
+            ("p90", False), ("p95", False), ("p99", False), ("p99.9", True)
+        ]  # fmt: skip
+
+    def test_the_share_of_the_attainable_is_the_rooflines(self) -> None:
+        """One call of 100 tokens in half a second; fp32 at 1e9 operations a second."""
+        record = make_record()
+        machine = Machine((Limit("fp32", 1e9),), 1e12, 2e6, 1e3, product_weights=10**6)
+        single = replace(record.singles[0], tokens=(100,), total_s=(0.6,), tokenise_s=(0.05,), run_s=(0.5,))
+        one = replace(record, machine=machine, singles=(single,), again=None, bulks=())
+
+        def attainable(record: BenchRecord) -> float | None:
+            row = summarise(record).row(single.engine)
+            assert row
+            assert row.latency
+            return row.latency.attainable
+
+        assert attainable(one) == pytest.approx((2e6 * 100 + 1e3 * 100**2) / 1e9 / 0.5)
+        slow = replace(machine, bytes_per_s=4e6 / 0.4)
+        assert attainable(replace(one, machine=slow)) == pytest.approx(0.4 / 0.5)  # reading the weights takes longer
+        assert attainable(replace(one, machine=replace(machine, limits=()))) is None
+
+    def test_an_interrupted_record_is_compared_where_both_have_samples(self) -> None:
+        record = make_record()
+        cut = tuple(s for s in record.singles if s.restart < 5 or s.engine == REFERENCE)
+        summary = summarise(replace(record, singles=cut, bulks=(), accuracies=(), is_complete=False))
+        row = summary.row("onnx-int8-cpu")
+        assert row
+        assert row.latency
+        assert row.latency.calls == 5 * 67
+        assert math.isfinite(row.latency.speed.high)
+        assert row.throughput is None
+        without = [s for s in record.singles if s.engine != REFERENCE]
+        assert all(row.latency is None for row in summarise(replace(record, singles=tuple(without))).rows)
+
+    def test_what_a_process_loses_by_its_place_in_the_start_is_no_noise(self) -> None:
+        """The candidate is as fast, but 10 % slower or faster in turns, as it starts before or behind the other."""
+        rng = np.random.default_rng(0)
+        baseline = {g: np.exp(rng.normal(0, 0.01, 40)) for g in range(10)}
+        placed = {g: taken * np.exp(rng.normal(0, 0.01, 40) + 0.1 * (-1) ** g) for g, taken in baseline.items()}
+        pairs = speed_of(baseline, placed)
+        assert pairs
+        assert 0.97 < pairs.low < 1 < pairs.high < 1.03
+        alone = speed_of({g: baseline[g] for g in (0, 2, 4)}, placed)
+        assert alone
+        assert alone.estimate == pytest.approx(np.exp(-0.1), abs=0.01)
+        assert speed_of(baseline, {11: [1.0]}) is None
+
+    def test_no_interval_is_narrower_than_the_references_own_noise(self) -> None:
+        again = Interval(0.9, 1.0, 1 / 0.9)
+        least = math.log(1 / 0.9) / math.sqrt(2)
+        lucky = not_surer(Interval(1.99, 2.0, 2.01), again)
+        assert (math.log(lucky.high / 2), math.log(lucky.low / 2)) == pytest.approx((least, -least))
+        wide = Interval(1.5, 2.0, 2.6)
+        assert not_surer(wide, again) == wide
+        assert not_surer(wide, None) == wide
+        assert not_surer(wide, Interval(0, 1, math.inf)) == wide
+        record = make_record()
+        noisy = tuple(
+            replace(s, total_s=tuple(t * (1 + 0.2 * (s.restart // 2 % 2)) for t in s.total_s))
+            if s.engine == AGAIN
+            else s
+            for s in record.singles
+        )
+        before, after = (summarise(r).row("onnx-int8-cpu") for r in (record, replace(record, singles=noisy)))
+        assert before
+        assert before.latency
+        assert after
+        assert after.latency
+        assert after.latency.speed.high / after.latency.speed.low > before.latency.speed.high / before.latency.speed.low
+
+    def test_one_restart_tells_nothing_apart(self) -> None:
+        speed = speed_of({0: [1.0, 1.1, 1.2] * 9}, {0: [0.1, 0.11, 0.12] * 9})
+        assert speed
+        assert (speed.low, speed.estimate, speed.high) == (0, pytest.approx(10), math.inf)
+
+    @pytest.mark.parametrize(("restarts", "most"), [(4, 1.4), (6, 1.2), (10, 1.06)])
+    def test_the_interval_keeps_its_confidence_whatever_the_places_in_the_start_cost(
+        self, restarts: int, most: float
+    ) -> None:
+        """Simulated: processes differ by 3 %, and by 5 % more for their place; 99 % less what 300 trials leave open."""
+        rng = np.random.default_rng(restarts)
+        held, reach = 0, []
+        for _ in range(300):
+            before = {g: np.exp(rng.normal(0, 0.1, 12)) for g in range(restarts)}
+            own = {g: rng.normal(0, 0.03) + 0.05 * (-1) ** g for g in before}
+            after = {g: taken * np.exp(own[g] + rng.normal(0, 0.03, 12)) for g, taken in before.items()}
+            speed = speed_of({g: list(s) for g, s in before.items()}, {g: list(s) for g, s in after.items()})
+            assert speed
+            held += speed.low <= 1 <= speed.high
+            reach.append(speed.high / speed.estimate)
+        assert held / 300 > 0.97
+        assert np.median(reach) < most
+
+    def test_a_cell_of_the_grid_has_an_interval(self) -> None:
+        record = make_record()
+
+        def cells(name: str, *seconds: float) -> list[Grid]:
+            return [Grid(name, g, 8, 32, (s,)) for g, s in enumerate(seconds)]
+
+        noise = (1.0, 1.01, 0.99, 1.0, 1.02, 0.98)
+        int8, fp32 = "onnx-int8-cpu", "onnx-fp32-cpu"
+        grids = [*cells(REFERENCE, *noise), *cells(int8, *(n / 2 for n in noise)), *cells(fp32, *noise[::-1])]
+        found = {cell.engine: cell for cell in summarise(replace(record, grids=tuple(grids))).grid}
+        assert found[int8].speed
+        assert found[int8].speed.estimate == pytest.approx(2)
+        assert {name: cell.verdict for name, cell in found.items()} == {
+            REFERENCE: "cannot tell", int8: "faster", fp32: "cannot tell"
+        }  # fmt: skip
+        lonely = summarise(replace(record, grids=tuple(cells(int8, *noise)))).grid
+        assert [(cell.speed, cell.verdict) for cell in lonely] == [(None, "cannot tell")]
+
+    def test_each_range_of_lengths_is_compared_on_its_own_calls(self) -> None:
+        """The candidate is twice as fast on short texts and half as fast on long ones."""
+        record, rng = make_record(), np.random.default_rng(0)
+        base = replace(record.singles[0], tokens=(10, 10, 90, 90))
+        singles = []
+        for restart in range(4):
+            times = np.exp(rng.normal(0, 0.01, 4))
+            before = replace(base, engine=REFERENCE, restart=restart, total_s=tuple(times.tolist()))
+            after = tuple((times * [0.5, 0.5, 2, 2]).tolist())
+            singles += [before, replace(before, engine="onnx-int8-cpu", total_s=after)]
+        found = speeds_by_length(
+            replace(record, singles=tuple(singles)), "onnx-int8-cpu", [(1, 50), (51, 99), (100, 200)]
+        )
+        assert [speed and round(speed.estimate, 6) for speed in found] == [2, 0.5, None]
+
+    def test_memory_that_grows_is_told_from_memory_that_jumps(self) -> None:
+        record = make_record()
+
+        def growth(rss: Sequence[int]) -> Any:
+            soak = Soak(REFERENCE, (9,) * len(rss), tuple(rss))
+            row = summarise(replace(record, soaks=(soak,))).row(REFERENCE)
+            assert row
+            return row.growth_bytes
+
+        leak = growth([10**8 + 4096 * i for i in range(200)])
+        assert (leak.low, leak.estimate, leak.high) == pytest.approx((4096,) * 3)
+        jump = growth([10**8 + 10**6 * (i > 150) for i in range(200)])
+        assert jump.low == jump.estimate == 0
+        assert growth([]) is None
+
+    def test_users_lengths_decide_the_expected_percentile(self) -> None:
+        tokens = list(range(10, 160))
+        seconds = [n / 1000 for n in tokens]
+        assert expected_percentile(tokens, seconds, [20] * 50, 0.95) == pytest.approx(0.022, abs=0.003)
+        assert expected_percentile(tokens, seconds, [20] * 90 + [100] * 10, 0.95) == pytest.approx(0.1, abs=0.003)
+        assert expected_percentile(tokens, seconds, [5000], 0.95) == pytest.approx(0.159, abs=0.001)
+
+    def test_of_equally_long_texts_all_count_and_few_tell_nothing(self) -> None:
+        seconds = [i / 100 for i in range(1, 201)]
+        random.Random(0).shuffle(seconds)
+        assert expected_percentile([512] * 200, seconds, [512, 512], 0.95) == pytest.approx(1.9, abs=0.011)
+        assert expected_percentile([512] * 20, seconds[:20], [512], 0.95) is None
