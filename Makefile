@@ -3,23 +3,30 @@ VENV ?= .venv
 RUN ?= runs/demo
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint format bench help
 
 demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-in sample
 	$(PY) -m trainer --model sample --dataset sample --max-length 512 --run-dir $(RUN) --overwrite
 	$(PY) -m exporter --quantize --budget-minutes 1 --run-dir $(RUN)
 	$(PY) -m bench --run-dir $(RUN)
 
-test: $(VENV)/installed  ## the default test suite: offline, minutes
+test: $(VENV)/installed  ## run the default test suite, offline
 	$(PY) -m pytest
 
-lint: $(VENV)/installed  ## style, format and types
+lint: $(VENV)/installed  ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(VENV)/installed  ## pytest-benchmark timings of every backend on the sample
+format: $(VENV)/installed  ## format the code and sort imports
+	$(VENV)/bin/ruff check --select I --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/installed  ## time every engine on the sample with pytest-benchmark
 	$(PY) -m pytest -m bench
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from exporter.engines.spec import Device
 from trainer.config import TrainConfig
 from trainer.errors import UserError
 from trainer.flags import check_at_least, flag_of, out_of_range
 
 LEAST_PAIRS = 3
-"""Pairs of restarts from which on a pair is one repetition: two would give Student's t one degree of freedom."""
-
-Device = Literal["cpu", "cuda"]
+"""Pairs of restarts from which on speeds are compared pair by pair: two would give Student's t one degree of freedom."""
 
 
 @dataclass(frozen=True)
@@ -71,4 +69,4 @@ class BenchConfig:
                 raise out_of_range(field, value, "above 0")
         for field, needs in (("text_column", "texts"), ("any_machine", "against")):
             if getattr(self, field) and not getattr(self, needs):
-                raise UserError(f"`{flag_of(field)}` says nothing alone", f"add `{flag_of(needs)}`")
+                raise UserError(f"`{flag_of(field)}` needs `{flag_of(needs)}`", f"add `{flag_of(needs)}`")

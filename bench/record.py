@@ -3,90 +3,122 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
-from bench.engines.table import ADAPTER, AGAIN, EngineSpec
+from bench.engines.table import reference_of
 from bench.judge.accuracy import score
 from bench.measure.environment import packages_bytes
+from bench.measure.restart import SECOND
 from bench.measure.samples import Samples
-from bench.measure.workload import Setting, reference_of
-from bench.results import Accuracy, BenchRecord, EngineInfo
+from bench.measure.workload import Workload
+from bench.results import Accuracy, BenchRecord, EngineInfo, Machine, Memory, Skipped
+from exporter.bundle.probabilities import FloatArray
+from exporter.engines.spec import EngineSpec
 from trainer.records import file_sha256
-from trainer.sources import locate_base
 
 
-def make_record(setting: Setting, taken: Samples, specs: Sequence[EngineSpec], *, is_complete: bool) -> BenchRecord:
+def make_record(
+    workload: Workload,
+    samples: Samples,
+    engines: Sequence[EngineSpec],
+    *,
+    machine: Machine | None,
+    prepared: Mapping[str, Path],
+    skipped: Sequence[Skipped],
+    is_complete: bool,
+) -> BenchRecord:
     """Put together what there is: scores are on the texts that every engine has answered."""
-    reference = reference_of(specs).name
-    answered = sorted(set.intersection(*(set(taken.logits.get(spec.name, ())) for spec in specs)))
+    reference = reference_of(engines).name
+    logits = {spec.name: samples.logits(spec.name) for spec in engines}
+    answered = sorted(set.intersection(*map(set, logits.values())))
     return BenchRecord(
-        config=setting.config,
+        config=workload.config,
         is_complete=is_complete,
-        export_sha256=file_sha256(setting.run.export_record),
-        evaluation_sha256=file_sha256(setting.run.evaluation),
-        chosen=setting.export.chosen,
-        accept_undecided=setting.export.config.accept_undecided,
-        labels=tuple(setting.examples.labels[i] for i in answered),
-        label_names=setting.train.label_names,
+        export_sha256=file_sha256(workload.run.export_record),
+        evaluation_sha256=file_sha256(workload.run.evaluation),
+        chosen=workload.export.chosen,
+        accept_undecided=workload.export.config.accept_undecided,
+        labels=tuple(workload.examples.labels[i] for i in answered),
+        label_names=workload.train.label_names,
         reference=reference,
-        again=reference + AGAIN,
-        environment=setting.environment,
-        machine=taken.machine,
-        engines=tuple(_info(spec, setting) for spec in specs),
-        skipped=tuple(taken.skipped),
-        accuracies=tuple(_scores(setting, taken, specs, answered)),
-        singles=tuple(taken.singles),
-        batching_trials=tuple(taken.batching_trials),
-        bulks=tuple(taken.bulks),
-        grids=tuple(taken.grids),
-        cold_starts=tuple(taken.cold_starts),
-        memories=tuple(taken.memories[spec.name] for spec in specs if spec.name in taken.memories),
-        soaks=tuple(taken.soaks),
-        own_tokens=setting.own_tokens,
-        duration_s=time.monotonic() - setting.started,
+        again=reference + SECOND,
+        environment=workload.environment,
+        machine=machine,
+        engines=tuple(_info(spec, workload, prepared[spec.name]) for spec in engines),
+        skipped=tuple(dict.fromkeys((*skipped, *samples.skipped))),
+        accuracies=_scores(workload, logits, engines, answered) if answered else (),
+        singles=samples.singles,
+        batching_trials=samples.batching_trials,
+        bulks=samples.bulks,
+        grids=samples.grids,
+        cold_starts=samples.cold_starts,
+        memories=tuple(_largest([m for m in samples.memories if m.engine == spec.name]) for spec in engines),
+        soaks=samples.soaks,
+        own_tokens=workload.own_tokens,
+        duration_s=time.monotonic() - workload.started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _scores(setting: Setting, taken: Samples, specs: Sequence[EngineSpec], answered: Sequence[int]) -> list[Accuracy]:
-    if not answered:
-        return []
-    reference = reference_of(specs).name
-    logits = {spec.name: np.stack([taken.logits[spec.name][i] for i in answered]) for spec in specs}
-    labels = [setting.examples.labels[i] for i in answered]
-    tokens = [setting.tokens[i] for i in answered]
-    right = [int(i) for i in logits[reference].argmax(-1)]
-    return [
+def _scores(
+    workload: Workload,
+    logits: Mapping[str, Mapping[int, FloatArray]],
+    engines: Sequence[EngineSpec],
+    answered: Sequence[int],
+) -> tuple[Accuracy, ...]:
+    reference = reference_of(engines).name
+    labels = [workload.examples.labels[i] for i in answered]
+    tokens = [workload.tokens[i] for i in answered]
+    rows = {name: np.stack([of_text[i] for i in answered]) for name, of_text in logits.items()}
+    predicted = [int(label) for label in rows[reference].argmax(-1)]
+    compared = max(1, sum(not spec.is_peer and spec.name != reference for spec in engines))
+    return tuple(
         score(
             name,
-            rows,
+            rows[name],
             labels,
-            setting.train.label_names,
+            workload.train.label_names,
             tokens,
-            reference=None if name == reference else right,
-            tried=max(1, sum(not spec.peer and spec.name != reference for spec in specs)),
+            reference=None if name == reference else predicted,
+            tried=compared,
         )
-        for name, rows in logits.items()
-    ]
+        for name in rows
+    )
 
 
-def _info(spec: EngineSpec, setting: Setting) -> EngineInfo:
-    """Describe an engine; the adapter needs its base on disk, too."""
-    size = None
-    if spec.artifact == ADAPTER:
-        base = locate_base(setting.train.base.name, setting.train.base.revision).folder
-        size = sum(path.stat().st_size for path in [*setting.run.adapter.iterdir(), *base.glob("*.safetensors")])
-    elif not spec.prepares:
-        size = next(a.size_bytes for a in setting.export.artifacts if a.name == spec.artifact)
+def _info(spec: EngineSpec, workload: Workload, prepared: Path) -> EngineInfo:
     return EngineInfo(
         name=spec.name,
-        artifact=spec.artifact,
+        artifact=spec.artifact or "none",
         device=spec.device,
         precision=spec.precision,
-        size_bytes=size,
+        size_bytes=_size(spec, workload, prepared),
         packages_bytes=packages_bytes(spec.packages),
-        is_peer=spec.peer is not None,
+        is_peer=spec.is_peer,
+        can_ship=spec.can_ship,
+    )
+
+
+def _size(spec: EngineSpec, workload: Workload, prepared: Path) -> int:
+    """Return the size of all that has to be on disk to serve with an engine, but for the installed packages."""
+    if spec.artifact and not spec.prepare:
+        return next(a.size_bytes for a in workload.export.artifacts if a.name == spec.artifact)
+    return sum(path.stat().st_size for path in (*spec.files(workload.run), *prepared.rglob("*")) if path.is_file())
+
+
+def _largest(memories: Sequence[Memory]) -> Memory:
+    """Return the largest sizes of all restarts."""
+
+    def largest(sizes: Sequence[int | None]) -> int | None:
+        return max((size for size in sizes if size is not None), default=None)
+
+    return Memory(
+        memories[0].engine,
+        largest([memory.loaded_bytes for memory in memories]),
+        largest([memory.peak_bytes for memory in memories]),
+        largest([memory.gpu_bytes for memory in memories]),
     )

@@ -1,17 +1,19 @@
 """What a benchmark measured: flat rows, each complete in itself, with every raw sample. Statistics are derived.
 
-A restart is the time between two restarts of all processes: what a process draws at its start, such as where its
-memory lies, is drawn anew in each. Restarts come in pairs, 0 and 1, 2 and 3: the second starts the processes in the
-opposite order.
+All processes are started anew several times: what a process draws at its start, such as where its memory lies, is
+drawn anew in each restart. Restarts come in pairs, 0 and 1, 2 and 3: the second starts the processes in the opposite
+order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config import BenchConfig
 from exporter.int8.budget import AccuracyChange
+from trainer.records import Upgrade, Values, renamed, without
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class EngineInfo:
     packages_bytes: int
     """Of the installed packages that it needs, with theirs."""
     is_peer: bool = False
-    """Whether it is another tool's, to be compared and not to be shipped."""
+    """Whether it is another tool's, measured for comparison."""
+    can_ship: bool = False
+    """Whether it is one of the ways to deploy what the exporter made."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,9 @@ class Memory:
 
     engine: str
     loaded_bytes: int | None
-    """Resident after loading; None where that cannot be told."""
+    """Resident after loading; None where that is not known."""
     peak_bytes: int | None
-    """Most ever resident; None where that cannot be told."""
+    """Most ever resident; None where that is not known."""
     gpu_bytes: int | None
     """Most ever held on the GPU, by PyTorch's count or by the driver's at the end; None where neither tells."""
 
@@ -180,7 +184,7 @@ class Soak:
     tokens: tuple[int, ...]
     """Of each call's text."""
     rss_bytes: tuple[int, ...]
-    """After each call; empty where that cannot be told."""
+    """After each call; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ class Machine:
     it does once a text."""
     flops_per_token_squared: float
     """And those of attention, for one token and every token that it looks at."""
-    product_weights: int
+    product_weights: int = 0
     """Weights in those products."""
 
 
@@ -222,11 +226,39 @@ class Environment:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
+def _from_1(values: Values) -> Values:
+    """Drop what was measured: without restarts, and without a word on which texts, it compares with nothing."""
+    parts = ("backends", "accuracies", "singles", "bulks", "grids", "cold_starts", "memories", "own_tokens")
+    nothing: Values = {part: [] for part in parts}
+    environment = {"instruction_sets": []} | values["environment"]
+    known = {"is_complete": True, "accept_undecided": False, "reference": "", "again": None, "machine": None}
+    config = without(values["config"], "batch_sizes", "warmup")
+    return without(values, "timings") | nothing | known | {"environment": environment, "config": config}
+
+
+def _from_2(values: Values) -> Values:
+    """Memory is watched apart from the timed calls, and the grid is measured in every restart."""
+    singles = [without(single, "rss_bytes") for single in values["singles"]]
+    return values | {"singles": singles, "grids": [{"generation": 0} | cell for cell in values["grids"]]}
+
+
+def _from_3(values: Values) -> Values:
+    """Reviews are called texts, backends engines and generations restarts; an engine says whether it can be shipped."""
+    names = {"reviews": "texts", "backend": "engine", "backends": "engines", "generation": "restart"}
+    values = renamed(values, names)
+    ours = ("pytorch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8")
+    engines = [
+        engine | {"can_ship": engine["artifact"] in ours and not engine.get("is_peer")} for engine in values["engines"]
+    ]
+    return values | {"engines": engines}
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchRecord:
     """What a benchmark did and measured."""
 
     SCHEMA: ClassVar[int] = 4
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3}
     MADE_BY: ClassVar[str] = "python -m bench"
 
     config: BenchConfig
@@ -234,7 +266,7 @@ class BenchRecord:
     """False while it runs, and for good where it was interrupted."""
     export_sha256: str
     """Of the `export.json` that was measured."""
-    evaluation_sha256: str
+    evaluation_sha256: str = ""
     """Of the file of evaluation texts."""
     chosen: str
     """The artifact that the exporter chose."""
@@ -253,12 +285,12 @@ class BenchRecord:
     skipped: tuple[Skipped, ...]
     accuracies: tuple[Accuracy, ...]
     singles: tuple[Single, ...]
-    batching_trials: tuple[BatchingTrial, ...]
+    batching_trials: tuple[BatchingTrial, ...] = ()
     bulks: tuple[Bulk, ...]
     grids: tuple[Grid, ...]
     cold_starts: tuple[ColdStart, ...]
     memories: tuple[Memory, ...]
-    soaks: tuple[Soak, ...]
+    soaks: tuple[Soak, ...] = ()
     own_tokens: tuple[int, ...]
     """Tokens of the texts of `--texts`."""
     duration_s: float

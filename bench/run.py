@@ -2,110 +2,168 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.config import BenchConfig
-from bench.engines.table import EngineSpec, choose_specs, why_unusable
+from bench.engines.table import choose_engines, reference_of
+from bench.judge.summary import Summary
 from bench.measure.cores import pin
-from bench.measure.machine import measure_machine
+from bench.measure.instruments import Instruments
 from bench.measure.progress import Progress
 from bench.measure.restart import EngineFailedError, Restart
 from bench.measure.samples import Samples
-from bench.measure.workload import Setting, reference_of
+from bench.measure.workload import Workload
 from bench.record import make_record
 from bench.report.write import write_reports
-from bench.results import BenchRecord, Machine, Skipped
-from exporter.proof.worker import Worker
-from exporter.records import ONNX_FP32, open_artifact
+from bench.results import Machine, Skipped
+from exporter.bundle.artifact import ONNX_FP32, open_artifact
+from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 
+REAL = Instruments()
 
-def bench(config: BenchConfig) -> BenchRecord:
+
+@dataclass(frozen=True)
+class State:
+    """Which engines are measured, why not the others, and what was measured so far."""
+
+    engines: tuple[EngineSpec, ...]
+    skipped: tuple[Skipped, ...] = ()
+    samples: Samples = field(default_factory=Samples)
+
+
+def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
     """Measure the export in `config.run_dir` and leave the record and its reports there.
 
-    All engines take turns, so that they finish together: what is measured is on disk after every restart, and that
-    much is kept whatever ends the benchmark early. When an engine fails its restart is measured again: without it,
-    which is told with its reason, if it failed in the first restart or for the second time.
+    All engines take turns, so that they finish together: what is measured is on disk after every restart, and that much
+    is kept whatever ends the benchmark early.
+
+    Args:
+        config: what is asked for.
+        instruments: what to measure with.
+
+    Returns:
+        What was measured, as the reports show it.
 
     Raises:
         UserError: there is no export, no engine can be used, or the reference failed after others were compared with
             it.
     """
-    setting, taken = Setting.set_up(config), Samples()
-    specs = _usable(setting, taken)
-    restart, failed_once = 0, set[str]()
-    with Progress() as progress:
-        taken.machine = _machine(setting, progress)
-        while restart < config.restarts:
+    workload = Workload.read(config)
+    state = _usable(workload, instruments)
+    with Progress() as progress, TemporaryDirectory() as scratch:
+        prepared = {spec.name: Path(scratch) / spec.name for spec in state.engines}
+        state = _prepare(workload, state, prepared, instruments, progress)
+        machine = _measure_machine(workload, instruments, progress)
+        report = partial(_report, workload, machine, prepared)
+        number, failed_once = 0, set[str]()
+        while number < config.restarts:
             try:
-                Restart(setting, taken, specs, restart, progress).measure()
+                trials = state.samples.batching_trials
+                restart = Restart(workload, state.engines, number, trials, prepared, instruments, progress).measure()
             except EngineFailedError as failed:
-                taken.forget_restart(restart)
-                if restart and failed.name not in failed_once:
-                    failed_once.add(failed.name)
-                    progress.step(f"{failed.message}: once more")
-                    continue
-                _drop(taken, specs, failed, restart)
+                progress.step(failed.message)
+                if number == 0 or failed.name in failed_once:
+                    state = _without(state, failed)
+                failed_once.add(failed.name)
                 continue
             except BaseException:
-                if taken.singles or taken.bulks:
-                    write_reports(setting.run, make_record(setting, taken, specs, is_complete=False))
+                if state.samples.bulks:
+                    report(state, is_complete=False)
                 raise
-            restart += 1
-            record = make_record(setting, taken, specs, is_complete=restart == config.restarts)
-            write_reports(setting.run, record)
-            progress.done(restart / config.restarts)
-    return record
+            state, number = replace(state, samples=state.samples.plus(restart)), number + 1
+            summary = report(state, is_complete=number == config.restarts)
+            progress.done(number / config.restarts)
+    return summary
 
 
-def _usable(setting: Setting, taken: Samples) -> list[EngineSpec]:
-    """Return the engines to try, and note why not the others."""
-    config, found = setting.config, []
-    for spec in choose_specs(config.engines, peers=config.peers):
-        reason = why_unusable(spec, setting.run, setting.export, setting.environment.gpu)
+def _report(
+    workload: Workload, machine: Machine | None, prepared: Mapping[str, Path], state: State, *, is_complete: bool
+) -> Summary:
+    record = make_record(
+        workload,
+        state.samples,
+        state.engines,
+        machine=machine,
+        prepared=prepared,
+        skipped=state.skipped,
+        is_complete=is_complete,
+    )
+    return write_reports(workload.run, record)
+
+
+def _usable(workload: Workload, instruments: Instruments) -> State:
+    """Find the engines to try, and why not the others."""
+    config, gpu = workload.config, workload.environment.gpu
+    artifacts = [artifact.name for artifact in workload.export.artifacts]
+    usable, skipped = [], []
+    for spec in choose_engines(config.engines, peers=config.peers, engines=instruments.engines):
+        reason = spec.why_unusable(workload.run, artifacts, gpu)
         if reason is None:
-            found.append(spec)
-        elif spec.device == "cpu" or setting.environment.gpu or config.engines:
-            taken.skipped.append(Skipped(spec.name, reason))
-    if setting.environment.gpu is None and not config.engines:
-        taken.skipped.append(Skipped("all engines on CUDA", "no CUDA device"))
-    if not found:
-        raise _none_usable(taken.skipped)
-    if config.device == "cuda" and setting.environment.gpu is None:
+            usable.append(spec)
+        elif spec.device == "cpu" or gpu or config.engines:
+            skipped.append(Skipped(spec.name, reason))
+    if gpu is None and not config.engines:
+        skipped.append(Skipped("all engines on CUDA", "no CUDA device"))
+    state = _checked(State(tuple(usable), tuple(skipped)))
+    if config.device == "cuda" and gpu is None:
         raise UserError(
             "`--device cuda`, and there is no CUDA device", "measure where it will run, or leave out `--device`"
         )
-    return found
+    return state
 
 
-def _drop(taken: Samples, specs: list[EngineSpec], failed: EngineFailedError, restart: int) -> None:
-    """Go on without an engine; without the reference only as long as nothing was compared with it.
+def _prepare(
+    workload: Workload, state: State, prepared: Mapping[str, Path], instruments: Instruments, progress: Progress
+) -> State:
+    """Make once what some engines load, each in a process of its own; one that cannot is skipped with its reason."""
+    for spec in state.engines:
+        if spec.prepare is None:
+            continue
+        progress.step(f"preparing {spec.name}")
+        prepared[spec.name].mkdir()
+        make = partial(spec.prepare, workload.run, prepared[spec.name])
+        try:
+            instruments.start(spec.name, make, workload.environment.threads).close()
+        except UserError as error:
+            state = _without(state, EngineFailedError(spec.name, error))
+    return state
+
+
+def _without(state: State, failed: EngineFailedError) -> State:
+    """Go on without an engine that failed in the first restart or for the second time.
 
     Raises:
-        EngineFailedError: it is the reference of what was measured before.
-        UserError: it was the only one.
+        UserError: it was the only one, or the reference of what was measured before.
     """
-    if restart and failed.name == reference_of(specs).name:
+    if state.samples.bulks and failed.name == reference_of(state.engines).name:
         raise failed
-    taken.skipped.append(Skipped(failed.name, failed.message))
-    specs[:] = [spec for spec in specs if spec.name != failed.name]
-    if not specs:
-        raise _none_usable(taken.skipped)
-    taken.forget_engine(failed.name)
+    others = tuple(spec for spec in state.engines if spec.name != failed.name)
+    skipped = (*state.skipped, Skipped(failed.name, failed.message))
+    return _checked(State(others, skipped, state.samples.without(failed.name)))
 
 
-def _none_usable(skipped: list[Skipped]) -> UserError:
-    return UserError("not one engine can be used here", "; ".join(f"`{s.engine}`: {s.reason}" for s in skipped))
+def _checked(state: State) -> State:
+    if not state.engines:
+        reasons = "; ".join(f"`{s.engine}`: {s.reason}" for s in state.skipped)
+        raise UserError("no engine can be used here", reasons)
+    return state
 
 
-def _machine(setting: Setting, progress: Progress) -> Machine | None:
-    if ONNX_FP32 not in {artifact.name for artifact in setting.export.artifacts}:
+def _measure_machine(workload: Workload, instruments: Instruments, progress: Progress) -> Machine | None:
+    if ONNX_FP32 not in {artifact.name for artifact in workload.export.artifacts}:
         return None
-    folder = setting.run.export / ONNX_FP32
+    folder, threads = workload.run.export / ONNX_FP32, workload.environment.threads
     model = folder / open_artifact(folder).model_file
-    progress.step("measuring what this machine can do at most")
-    with closing(
-        Worker("the machine", partial(pin, setting.environment.threads), setting.environment.threads)
-    ) as worker:
-        return worker.call(measure_machine, model, setting.environment.threads)
+    progress.step("measuring the limits of this machine")
+    with closing(instruments.start("the machine", _nothing, threads, partial(pin, threads))) as worker:
+        return worker.call(instruments.measure_machine, model, threads)
+
+
+def _nothing() -> None:
+    """Load nothing: a process that only computes."""

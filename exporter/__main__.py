@@ -6,52 +6,39 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from exporter.bundle.artifact import ONNX_INT8
 from exporter.config import ExportConfig, Quantize, Target
-from exporter.records import ONNX_INT8
 from exporter.report import summary
-from trainer.config import Truncation
+from trainer.adopt.config import add_flags, take_config
 from trainer.errors import UserError, run_command
-from trainer.flags import HelpFormatter, parse, take_defaults
-from trainer.run import RunDir
+from trainer.flags import HelpFormatter, parse_values, take_defaults
 
 
-def main() -> None:
-    """Read the flags, export, and print what was made and how it was proved."""
-    config = parse(make_parser(), ExportConfig)
+def main(**how: Any) -> None:
+    """Read the flags, export, and print what was made and how it was checked.
+
+    Args:
+        how: what `export` takes beside the configuration.
+    """
+    values = parse_values(make_parser())
+    adoption, config = take_config(values), ExportConfig(**values)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if config.adapter:
-        adopt_from(config, config.adapter)
+    if adoption:
+        from trainer.adopt.adopt import adopt
+
+        adopt(adoption)
     from exporter.export import export  # takes seconds to import, and --help should not wait for it
 
-    record = export(config)
+    record = export(config, **how)
     print(summary(record))
     if config.require_int8 and record.chosen != ONNX_INT8:
-        raise NoInt8Error("no int8 artifact was chosen", "the export is complete all the same; see the reason above")
-
-
-def adopt_from(config: ExportConfig, folder: Path) -> None:
-    """Make a run of the adapter or checkpoint in `folder`, as `config` asks."""
-    from trainer.adopt import adopt
-
-    adopt(
-        RunDir(config.run_dir),
-        folder,
-        model=config.model,
-        dataset=config.dataset,
-        eval_dataset=config.eval_dataset,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        label_names=config.label_names,
-        max_eval_samples=config.max_eval_samples,
-        max_length=config.max_length,
-        truncation=config.truncation,
-    )
+        raise NoInt8Error("no int8 artifact was chosen", "the export itself is complete; see the reason above")
 
 
 class NoInt8Error(UserError):
-    """`--require-int8` was given, and fp32 is what should be shipped."""
+    """`--require-int8` was given, and no int8 artifact was chosen."""
 
     exit_code = 3
 
@@ -60,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are those of ExportConfig."""
     parser = argparse.ArgumentParser(
         prog="python -m exporter",
-        description="Merge a trained adapter, export it to ONNX, quantize it, and prove it the same classifier.",
+        description="Merge a trained adapter, export it to ONNX, quantize it, and prove each step.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to export")
@@ -69,32 +56,28 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="auto",
         choices=get_args(Quantize),
-        help="try int8 recipes, all or one family, and choose the fastest within the budget",
+        help="try int8 recipes, all or one family, and choose the fastest within the accuracy budget",
     )
-    parser.add_argument("--max-drop", type=float, metavar="X", help="accuracy that int8 may cost, percentage points")
+    parser.add_argument("--max-drop", type=float, metavar="X", help="accuracy that int8 may lose, in percentage points")
     parser.add_argument(
-        "--accept-undecided", action="store_true", help="ship int8 even if the texts are too few to tell"
+        "--accept-undecided",
+        action="store_true",
+        help="choose int8 even if there are too few texts to be sure of its accuracy",
     )
-    parser.add_argument("--require-int8", action="store_true", help="status 3 if no int8 artifact is chosen")
-    parser.add_argument("--budget-minutes", type=float, metavar="X", help="time after which no further recipe is tried")
+    parser.add_argument("--require-int8", action="store_true", help="exit with status 3 if no int8 artifact is chosen")
+    parser.add_argument(
+        "--budget-minutes", type=float, metavar="X", help="minutes after which no further recipe is tried"
+    )
     parser.add_argument(
         "--target",
         choices=get_args(Target),
-        help="`portable` keeps int8 right on x86 CPUs without VNNI, too; `cuda` makes fp16 for GPUs",
+        help="`portable` is int8 that is also right on x86 CPUs without VNNI; `cuda` is fp16 for GPUs",
     )
-    parser.add_argument("--no-fuse", action="store_true", help="leave the fp32 graph as it was converted")
-    parser.add_argument("--verify-samples", type=int, metavar="N", help="most evaluation texts to compare on")
-    other = parser.add_argument_group("an adapter from elsewhere")
-    other.add_argument("--adapter", type=Path, metavar="FOLDER", help="a peft adapter or a merged checkpoint to export")
-    other.add_argument("--model", help="its base model, where it is not the one that the adapter names")
-    other.add_argument("--dataset", help="labelled texts it was not trained on: a file or a Hub id")
-    other.add_argument("--eval-dataset", help="the same; then --dataset may be its training texts")
-    other.add_argument("--text-column", help="column with the texts (found by its usual names)")
-    other.add_argument("--label-column", help="column with the labels (found by its usual names)")
-    other.add_argument("--label-names", nargs="+", metavar="NAME", help="names of its classes, in its order")
-    other.add_argument("--max-eval-samples", type=int, metavar="N", help="most texts to measure on; 0 takes all")
-    other.add_argument("--max-length", type=int, metavar="N", help="most tokens of a text (its model's, up to 512)")
-    other.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text to keep")
+    parser.add_argument("--no-fuse", action="store_true", help="do not fuse the fp32 graph")
+    parser.add_argument(
+        "--verify-samples", type=int, metavar="N", help="maximum number of evaluation texts for the proof"
+    )
+    add_flags(parser)
     return take_defaults(parser, ExportConfig)
 
 

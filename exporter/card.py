@@ -6,13 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.bundle.artifact import Artifact
 from exporter.int8.select import points
 from exporter.int8.target import instruction_sets
-from exporter.records import Artifact, Candidate, Comparison
+from exporter.records import Candidate, Comparison
 from trainer.run import TrainRecord
 from trainer.sources import Source
-
-CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,14 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "",
         f"Against what was trained, on {link.texts} of these texts and {link.pieces} pieces of "
         f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
-        f"{link.flips_harmful} answers turned wrong, {link.flips_helpful} right.",
+        f"{link.flips_harmful} answers became wrong, {link.flips_helpful} right.",
     ]
     if rung := facts.int8:
         c, speed = rung.change, rung.speed
         lines += [
             "",
             f"Quantized by `{rung.recipe}`: accuracy {points(c.change)} points [{points(c.lower)}, {points(c.upper)}] "
-            f"against fp32 ({c.harmful} answers turned wrong, {c.helpful} right; an interval that holds with 95 % for "
+            f"against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that holds with 95 % for "
             f"all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}] its speed, one "
             f"text a call (median and quartiles). Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} "
             "answers change.",

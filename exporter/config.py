@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.config import TrainConfig, Truncation
+from trainer.config import TrainConfig
 from trainer.errors import UserError
 from trainer.flags import check_at_least, flag_of, out_of_range
 
@@ -19,7 +19,7 @@ class ExportConfig:
     """What was asked of an export. `python -m exporter --help` explains each field.
 
     Raises:
-        UserError: a value is out of its range, or belongs to something that is not asked for.
+        UserError: a value is out of its range, or needs another one.
     """
 
     run_dir: Path = TrainConfig.run_dir
@@ -31,19 +31,9 @@ class ExportConfig:
     target: Target = "native"
     no_fuse: bool = False
     verify_samples: int = 256
-    adapter: Path | None = None
-    model: str | None = None
-    dataset: str | None = None
-    eval_dataset: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
-    label_names: tuple[str, ...] | None = None
-    max_eval_samples: int = 0
-    max_length: int | None = None
-    truncation: Truncation = "head"
 
     def __post_init__(self) -> None:
-        check_at_least(self, {"verify_samples": 1, "budget_minutes": 0, "max_eval_samples": 0, "max_length": 4})
+        check_at_least(self, {"verify_samples": 1, "budget_minutes": 0})
         if not 0 < self.max_drop <= 100:
             raise out_of_range("max_drop", self.max_drop, "above 0, in percentage points")
         if self.quantize and self.target == "cuda":
@@ -52,33 +42,11 @@ class ExportConfig:
                 "leave out `--quantize`; `--target cuda` makes fp16",
             )
         if self.quantize is None:
-            self._refuse(ABOUT_INT8, "is about int8", "add `--quantize`")
+            for field in NEED_QUANTIZE:
+                if getattr(self, field) != getattr(type(self), field):
+                    raise UserError(f"`{flag_of(field)}` needs `--quantize`", "add `--quantize`")
             if self.target == "portable":
-                raise UserError("`--target portable` is about int8", "add `--quantize`")
-        if self.adapter is None:
-            self._refuse(ABOUT_ADAPTER, "is about an adapter from elsewhere", "add `--adapter`")
-        elif self.dataset is None:
-            raise UserError(
-                "an adapter from elsewhere cannot be proved without texts",
-                "add `--dataset` with labelled texts that it was not trained on",
-            )
-
-    def _refuse(self, fields: tuple[str, ...], why: str, hint: str) -> None:
-        """Refuse fields that were given for something that is not asked for."""
-        for field in fields:
-            if getattr(self, field) != getattr(type(self), field):
-                raise UserError(f"`{flag_of(field)}` {why}", hint)
+                raise UserError("`--target portable` needs `--quantize`", "add `--quantize`")
 
 
-ABOUT_INT8 = ("max_drop", "accept_undecided", "require_int8", "budget_minutes")
-ABOUT_ADAPTER = (
-    "model",
-    "dataset",
-    "eval_dataset",
-    "text_column",
-    "label_column",
-    "label_names",
-    "max_eval_samples",
-    "max_length",
-    "truncation",
-)
+NEED_QUANTIZE = ("max_drop", "accept_undecided", "require_int8", "budget_minutes")

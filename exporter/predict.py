@@ -51,12 +51,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("text", nargs="*", help="the texts to classify")
     parser.add_argument("--file", type=Path, help="a CSV, TSV, JSON Lines or Parquet file with the texts")
-    parser.add_argument("--text-column", help="column with the texts (found by its usual names)")
+    parser.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the answers to this .csv or .jsonl file")
-    parser.add_argument("--artifact", type=Path, metavar="DIR", help="the artifact's folder (the run's chosen one)")
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to take it from (runs/default)")
     parser.add_argument(
-        "--no-golden", action="store_true", help="load it even if it answers otherwise here than where it was exported"
+        "--artifact", type=Path, metavar="DIR", help="the artifact's folder (by default the run's chosen one)"
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to take it from (by default runs/default)")
+    parser.add_argument(
+        "--no-golden",
+        action="store_true",
+        help="load it even if it answers differently here than where it was exported",
     )
     return parser
 
@@ -91,7 +95,7 @@ def _texts(given: list[str], file: Path | None, text_column: str | None) -> list
     if given and file:
         raise UserError("both a text and `--file` were given", "give one of them")
     if text_column and not file:
-        raise UserError("`--text-column` goes with `--file`", "leave it out, or name the file")
+        raise UserError("`--text-column` needs `--file`", "add `--file`, or leave out `--text-column`")
     if file:
         return read_texts(file, text_column)
     if given:

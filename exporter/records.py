@@ -1,84 +1,50 @@
-"""Artifacts, the folders that can be served, and the record of the export that made them."""
+"""ExportRecord: what an export made, how it was proved, what each recipe measured, and what to ship."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
+from exporter.bundle.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.int8.budget import AccuracyChange, Judgement
 from exporter.proof.timing import Spread
-from trainer.config import Truncation
 from trainer.errors import UserError
-from trainer.records import file_sha256, read_record, write_record
-from trainer.run import RunDir, TrainRecord
+from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without
+from trainer.run import RunDir
 
-Precision = Literal["fp32", "fp16", "int8"]
 Family = Literal["dynamic", "static", "weight-only"]
-
-MANIFEST = "artifact.json"
-NEEDED = ("tokenizer.json", "config.json")
-EXPLAINS = (MANIFEST, CHECKSUMS, "golden.json", "README.md")
-"""What an artifact holds beside what it takes to answer."""
-MERGED = "pytorch-fp32"
-ONNX_FP32 = "onnx-fp32"
-ONNX_FP16 = "onnx-fp16"
-ONNX_INT8 = "onnx-int8"
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One classifier that can be served: all that its folder holds and all that running it takes.
-
-    Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
-    """
-
-    SCHEMA: ClassVar[int] = 2
-    MADE_BY: ClassVar[str] = "python -m exporter"
-
-    name: str
-    """The folder's name, and the artifact's in every table."""
-    model_file: str
-    precision: Precision
-    label_names: tuple[str, ...]
-    """In the order of the logits."""
-    max_length: int
-    truncation: Truncation
-    pad_token_id: int
-    size_bytes: int
-    """Of the model, the tokenizer and the configuration: all that it takes to answer."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a form of the classifier may be from the one it was made from. A bound of None is not checked."""
+    """How far a step of the export may be from the one it was made from. A bound of None is not checked."""
 
     max_abs_logit: float | None = None
     mean_abs_probability: float | None = None
     sure_flips_share: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far one form of the classifier is from the form that it was made from, on the same texts."""
+    """How far one step of the export is from the step that it was made from, on the same texts."""
 
     candidate: str
     reference: str
     texts: int
     """Whole evaluation texts, on which answers are compared."""
-    pieces: int
+    pieces: int = 0
     """Pieces of them, cut to the lengths of a grid, on which numbers are compared as well."""
     max_abs_logit: float
     mean_abs_logit: float
     max_abs_probability: float
     mean_abs_probability: float
-    mean_divergence: float
+    mean_divergence: float = 0.0
     """Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats."""
-    worst_batch_size: int
+    worst_batch_size: int = 0
     """Of the call with the largest difference of a logit."""
-    worst_length: int
+    worst_length: int = 0
     """In tokens, padding included."""
     flips_harmful: int
     """Right before, wrong after."""
@@ -86,11 +52,11 @@ class Comparison:
     """Wrong before, right after."""
     flips_other: int
     """Wrong before and after, in different ways."""
-    sure: int
+    sure: int = 0
     """Texts whose reference answer had a probability of 60 % or more."""
-    flips_sure: int
+    flips_sure: int = 0
     """Those of the flips where the reference was sure."""
-    tolerance: Tolerance
+    tolerance: Tolerance = Tolerance()
 
 
 @dataclass(frozen=True)
@@ -133,86 +99,86 @@ class FailedRecipe:
     reason: str
 
 
-@dataclass(frozen=True)
+def _from_1(values: Values) -> Values:
+    """`--quantize` became a choice, and noise in logits is not compared any more."""
+    asked = "auto" if values["config"]["quantize"] else None
+    comparisons = [without(c, "logit_noise") for c in values["comparisons"]]
+    for comparison in comparisons:
+        comparison["tolerance"] = without(comparison.get("tolerance", {}), "logit_noise")
+    return values | {"config": values["config"] | {"quantize": asked}, "comparisons": comparisons}
+
+
+def _from_2(values: Values) -> Values:
+    """Checksums moved out of the artifacts."""
+    return values | {"artifacts": [without(artifact, "sha256") for artifact in values["artifacts"]]}
+
+
+def _from_3(values: Values) -> Values:
+    """Reviews are called texts, pieces are counted apart, and adoption left the configuration."""
+    values = renamed(values, {"texts": "all_texts"})
+    values = renamed(values, {"reviews": "texts", "reviews_to_decide": "texts_to_decide"})
+    comparisons = [_with_pieces(comparison) for comparison in values["comparisons"]]
+    return values | {"comparisons": comparisons, "config": without(values["config"], *_ADOPTION)}
+
+
+def _with_pieces(comparison: Values) -> Values:
+    pieces = comparison.get("all_texts", comparison["texts"]) - comparison["texts"]
+    return without(comparison, "all_texts") | {"pieces": pieces}
+
+
+_ADOPTION = (
+    "adapter",
+    "model",
+    "dataset",
+    "eval_dataset",
+    "text_column",
+    "label_column",
+    "label_names",
+    "max_eval_samples",
+    "max_length",
+    "truncation",
+)
+"""Fields of `ExportConfig` up to schema 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportRecord:
     """What an export made and what it measured."""
 
     SCHEMA: ClassVar[int] = 4
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3}
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
     config: ExportConfig
     run_sha256: str
     """Of the `run.json` that the artifacts were made from."""
-    instruction_sets: tuple[str, ...]
+    instruction_sets: tuple[str, ...] = ()
     """Those of this CPU that decide what int8 is worth."""
-    fused: dict[str, int]
+    fused: dict[str, int] = field(default_factory=dict)
     """How many layers of the fp32 graph became one operator, by its name."""
-    fp16_fused: dict[str, int]
+    fp16_fused: dict[str, int] = field(default_factory=dict)
     """The same for half precision; empty where there is none."""
-    texts: int
+    texts: int = 0
     """Evaluation texts that accuracies were measured on."""
-    accuracy: float
-    """Of `onnx-fp32`."""
+    accuracy: float | None = None
+    """Of `onnx-fp32`; None in records that are too old to tell."""
     artifacts: tuple[Artifact, ...]
     chosen: str
     """The name of the artifact to ship."""
-    reason: str
+    reason: str = ""
     """Why this one."""
     comparisons: tuple[Comparison, ...]
-    candidates: tuple[Candidate, ...]
-    failed: tuple[FailedRecipe, ...]
-    skipped: tuple[str, ...]
+    candidates: tuple[Candidate, ...] = ()
+    failed: tuple[FailedRecipe, ...] = ()
+    skipped: tuple[str, ...] = ()
     """Recipes that were not tried: out of time, or what they need is not installed."""
-    int8_recipe: str | None
+    int8_recipe: str | None = None
     """The recipe of the artifact `onnx-int8`."""
-    variations: tuple[Variation, ...]
+    variations: tuple[Variation, ...] = ()
     """Of the chosen artifact."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]
-
-
-def seal(folder: Path, *, model_file: str, precision: Precision, train: TrainRecord) -> Artifact:
-    """Make `folder` an artifact: write its `artifact.json`, and the checksums of all that it holds.
-
-    Raises:
-        UserError: it lacks the model or the tokenizer.
-    """
-    for needed in (model_file, *NEEDED):
-        if not (folder / needed).is_file():
-            raise UserError(f"`{folder.name}` came out without `{needed}`", "report this as a bug")
-    parts = (path for path in folder.iterdir() if path.name not in EXPLAINS)
-    artifact = Artifact(
-        name=folder.name,
-        model_file=model_file,
-        precision=precision,
-        label_names=train.label_names,
-        max_length=train.max_length,
-        truncation=train.truncation,
-        pad_token_id=train.pad_token_id,
-        size_bytes=sum(path.stat().st_size for path in parts),
-    )
-    write_record(folder / MANIFEST, artifact)
-    write_checksums(folder)
-    return artifact
-
-
-def open_artifact(folder: Path) -> Artifact:
-    """Read an artifact's manifest and check its files against it.
-
-    Raises:
-        UserError: `folder` is no artifact, or a file in it is missing or changed.
-    """
-    if not (folder / MANIFEST).is_file():
-        raise UserError(
-            f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made"
-        )
-    listed = check_checksums(folder)
-    artifact = read_record(folder / MANIFEST, Artifact)
-    for name in (artifact.model_file, MANIFEST, *NEEDED):
-        if name not in listed:
-            raise IntegrityError(f"`{folder / CHECKSUMS}` has no checksum for `{name}`", "do not trust this folder")
-    return artifact
 
 
 def load_export(run: RunDir) -> ExportRecord:

@@ -63,7 +63,7 @@ def choice(record: ExportRecord) -> str:
     """Render which artifact to ship, why, and how steady its answers are."""
     lines = [f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts:,} evaluation texts"]
     classes = len(record.artifacts[0].label_names)
-    if record.accuracy < 1 / classes:
+    if record.accuracy is not None and record.accuracy < 1 / classes:
         lines[0] += f": worse than guessing among {classes}; are its classes in another order?"
     lines.append(f"chosen: {record.chosen}, {record.reason}")
     for v in record.variations:

@@ -1,4 +1,4 @@
-"""A benchmark's record made by hand, as a small server would give it: for tests of what is said and shown of one."""
+"""A benchmark's record made by hand, as a small server would give it, and its summary: for tests of what is shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from bench.config import BenchConfig
 from bench.judge.stats import mcnemar_exact
+from bench.judge.summarise import summarise
+from bench.judge.summary import Summary
 from bench.results import (
     Accuracy,
     BatchingTrial,
@@ -33,7 +35,7 @@ from bench.results import (
 from exporter.int8.budget import accuracy_change, count_changes
 
 REFERENCE, AGAIN = "pytorch-fp32-cpu", "pytorch-fp32-cpu (again)"
-GENERATIONS, CALLS, SOAK_CALLS, REVIEWS = 10, 67, 200, 2000
+RESTARTS, CALLS, SOAK_CALLS, TEXTS = 10, 67, 200, 2000
 LABELS = ("negative", "positive")
 BUCKETS = ((1, 128), (129, 256), (257, 512))
 MISSING_CELL = ("adapter-fp32-cpu", 32, 512)
@@ -43,11 +45,11 @@ LEVEL_CELL = ("onnx-fp32-cpu", 32, 128)
 LEAK = "transformers-pipeline"
 """The engine whose memory grows with each call."""
 
-FORMS = (
-    EngineInfo(REFERENCE, "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000),
+ENGINES = (
+    EngineInfo(REFERENCE, "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000, can_ship=True),
     EngineInfo("adapter-fp32-cpu", "adapter-fp32", "cpu", "fp32", 271_600_000, 838_000_000),
-    EngineInfo("onnx-fp32-cpu", "onnx-fp32", "cpu", "fp32", 268_700_000, 71_400_000),
-    EngineInfo("onnx-int8-cpu", "onnx-int8", "cpu", "int8", 67_900_000, 71_400_000),
+    EngineInfo("onnx-fp32-cpu", "onnx-fp32", "cpu", "fp32", 268_700_000, 71_400_000, can_ship=True),
+    EngineInfo("onnx-int8-cpu", "onnx-int8", "cpu", "int8", 67_900_000, 71_400_000, can_ship=True),
     EngineInfo("transformers-pipeline", "pytorch-fp32", "cpu", "fp32", 268_900_000, 812_000_000, is_peer=True),
     EngineInfo("openvino-fp32", "onnx-fp32", "cpu", "fp32", 269_300_000, 0, is_peer=True),
 )
@@ -79,11 +81,11 @@ FLIPS = {"onnx-int8-cpu": (5, 9), "openvino-fp32": (1, 0)}
 def make_record(seed: int = 0) -> BenchRecord:
     """Return the record; the same seed draws the same noise."""
     rng = np.random.default_rng(seed)
-    names = [info.name for info in FORMS]
-    truth = rng.integers(0, 2, REVIEWS)
-    lengths = rng.integers(20, 513, REVIEWS)
+    names = [info.name for info in ENGINES]
+    truth = rng.integers(0, 2, TEXTS)
+    lengths = rng.integers(20, 513, TEXTS)
     singles, bulks = [], []
-    for restart in range(GENERATIONS):
+    for restart in range(RESTARTS):
         tokens = rng.permutation(_even_tokens(CALLS))
         drift = np.exp(np.cumsum(rng.normal(0, 0.006, CALLS)))
         for name in [*names, AGAIN]:
@@ -103,23 +105,29 @@ def make_record(seed: int = 0) -> BenchRecord:
         again=AGAIN,
         environment=ENVIRONMENT,
         machine=Machine((Limit("fp32", 650e9), Limit("int8", 1.6e12)), 17.6e9, 85e6, 36_864.0, 42_500_000),
-        engines=FORMS,
+        engines=ENGINES,
         skipped=(
             Skipped("pytorch-fp32-cuda", "no CUDA device"),
             Skipped("onnx-fp32-cuda", "onnxruntime-gpu is not installed"),
         ),
         accuracies=_accuracies(rng, truth, lengths),
         singles=tuple(singles),
-        batching_trials=tuple(_trial(rng, info, batching) for info in FORMS for batching in BATCHINGS[info.is_peer]),
+        batching_trials=tuple(_trial(rng, info, batching) for info in ENGINES for batching in BATCHINGS[info.is_peer]),
         bulks=tuple(bulks),
         grids=_grids(rng, names),
-        cold_starts=tuple(_cold_start(rng, info) for info in FORMS for _ in range(GENERATIONS)),
-        memories=tuple(_memory(rng, info) for info in FORMS),
+        cold_starts=tuple(_cold_start(rng, info) for info in ENGINES for _ in range(RESTARTS)),
+        memories=tuple(_memory(rng, info) for info in ENGINES),
         soaks=tuple(_soak(rng, name) for name in names),
         own_tokens=(),
         duration_s=2712.0,
         finished_at="2025-11-20T14:03:22+00:00",
     )
+
+
+@lru_cache
+def make_summary() -> Summary:
+    """Return the record's summary, derived once for all tests."""
+    return summarise(make_record())
 
 
 def _even_tokens(calls: int) -> npt.NDArray[np.int64]:
@@ -140,7 +148,7 @@ def _single(
     run *= np.where(rng.random(CALLS) < 0.02, 1.5, 1.0)
     tokenise = (0.12 + 0.0011 * tokens) / 1e3 * np.exp(rng.normal(0, 0.05, CALLS))
     total = run + tokenise + 6e-5
-    is_peer = any(info.name == name and info.is_peer for info in FORMS)
+    is_peer = any(info.name == name and info.is_peer for info in ENGINES)
     return Single(
         engine=name,
         restart=restart,
@@ -154,7 +162,7 @@ def _single(
 
 
 def _bulk(rng: np.random.Generator, name: str, restart: int, own: float) -> Bulk:
-    parts, texts = 10, REVIEWS // 10
+    parts, texts = 10, TEXTS // 10
     seconds = texts * _model_ms(name, np.array(240)) / 1.35e3 * own * np.exp(rng.normal(0, 0.01, parts))
     return Bulk(
         name,
@@ -180,9 +188,9 @@ def _trial(rng: np.random.Generator, info: EngineInfo, batching: str) -> Batchin
 def _accuracies(
     rng: np.random.Generator, truth: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> tuple[Accuracy, ...]:
-    is_right = rng.permutation(REVIEWS) < 0.875 * REVIEWS
+    is_right = rng.permutation(TEXTS) < 0.875 * TEXTS
     before = np.where(is_right, truth, 1 - truth)
-    return tuple(_accuracy(rng, info.name, truth, before, lengths) for info in FORMS)
+    return tuple(_accuracy(rng, info.name, truth, before, lengths) for info in ENGINES)
 
 
 def _accuracy(
@@ -195,23 +203,23 @@ def _accuracy(
     harmful, helpful = FLIPS.get(name, (0, 0))
     after = before.copy()
     for was_right, count in ((True, harmful), (False, helpful)):
-        turned = rng.choice(np.flatnonzero((before == truth) == was_right), count, replace=False)
-        after[turned] = 1 - after[turned]
+        changed = rng.choice(np.flatnonzero((before == truth) == was_right), count, replace=False)
+        after[changed] = 1 - after[changed]
     counted = count_changes(before.tolist(), after.tolist(), truth.tolist())
     right = after == truth
     in_bucket = [(least, most, (lengths >= least) & (lengths <= most)) for least, most in BUCKETS]
     classes = tuple(_class_scores(label, index, truth, after) for index, label in enumerate(LABELS))
     return Accuracy(
         engine=name,
-        texts=REVIEWS,
+        texts=TEXTS,
         accuracy=float(right.mean()),
-        f1_weighted=sum(c.f1 * c.texts for c in classes) / REVIEWS,
+        f1_weighted=sum(c.f1 * c.texts for c in classes) / TEXTS,
         loss=0.3127 + 0.0011 * harmful,
         calibration_error=0.0214 + 0.0002 * harmful,
         brier=0.1893 + 0.0003 * harmful,
         classes=classes,
         lengths=tuple(LengthScores(low, high, int(m.sum()), float(right[m].mean())) for low, high, m in in_bucket),
-        change=None if name == REFERENCE else accuracy_change(*counted, REVIEWS),
+        change=None if name == REFERENCE else accuracy_change(*counted, TEXTS),
         mcnemar_p=None if name == REFERENCE else mcnemar_exact(*counted),
         predicted=tuple(after.tolist()),
     )
@@ -227,13 +235,14 @@ def _class_scores(label: str, index: int, truth: npt.NDArray[np.int64], given: n
 
 def _grids(rng: np.random.Generator, names: list[str]) -> tuple[Grid, ...]:
     cells = []
-    for restart in range(GENERATIONS):
+    for restart in range(RESTARTS):
         for name, batch, length in product(names, (1, 8, 32), (32, 128, 512)):
             # ONNX Runtime falls behind where many long texts are padded into one batch; at 32 x 128 it draws level.
             slow = 1.35 if name == "onnx-fp32-cpu" and batch * length > 4000 else 1.0
             median = float(_model_ms(name, np.array(length))) / 1e3 * batch**0.95 * slow
             if (name, batch, length) != MISSING_CELL:
-                cells.append(Grid(name, restart, batch, length, (median * float(np.exp(rng.normal(0, 0.02))),)))
+                seconds = median * float(np.exp(rng.normal(0, 0.02)))
+                cells.append(Grid(engine=name, restart=restart, batch=batch, length=length, samples_s=(seconds,)))
     return tuple(cells)
 
 

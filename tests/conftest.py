@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # toys gain nothing by a second thread, and wait for it where cores are shared
 
 import pytest
+from local_worker import LocalWorker
 from toys import WORDS, make_texts, make_tokenizer, write_csv
 
-from exporter.proof.worker import Form, timed_call
 from trainer.config import TrainConfig
-from trainer.encoding import Encoded
-from trainer.errors import UserError, run_command
+from trainer.errors import run_command
 from trainer.run import RunDir
 
 
@@ -89,40 +88,8 @@ def exported(trained: RunDir, tmp_path_factory: pytest.TempPathFactory) -> RunDi
 
     run = RunDir(tmp_path_factory.mktemp("runs") / "exported")
     shutil.copytree(trained.path, run.path)
-    export(ExportConfig(run_dir=run.path, quantize="dynamic", accept_undecided=True, verify_samples=16))
+    export(ExportConfig(run_dir=run.path, quantize="dynamic", accept_undecided=True, verify_samples=16), LocalWorker)
     return run
-
-
-class InProcess:
-    """Stands in for a `Worker`: the form is loaded into this process, where torch is imported already."""
-
-    def __init__(self, name: str, load: Callable[[], Form], threads: int) -> None:  # noqa: ARG002
-        self._name, self._form = name, load()
-
-    def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> Any:
-        return self._form.logits(texts, batch_tokens=batch_tokens)
-
-    def run(self, batch: Sequence[Encoded], length: int | None = None) -> Any:
-        try:
-            return self._form.run(batch, length)
-        except Exception as error:  # as a worker tells it
-            raise UserError(f"`{self._name}` failed: {error}", "") from None
-
-    def time(self, texts: Sequence[str]) -> float:
-        return timed_call(self._form, texts)
-
-    def is_alive(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export without processes: for tests that are about something else."""
-    for module in ("exporter.stage", "exporter.int8.ladder"):
-        monkeypatch.setattr(f"{module}.Worker", InProcess)
 
 
 @pytest.fixture

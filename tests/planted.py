@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from bench.measure.cores import pin
 from exporter.bundle.probabilities import FloatArray
-from exporter.proof.reference import TorchClassifier
+from exporter.engines.engine import ModelEngine
+from exporter.proof.reference import TorchModel
 from trainer.encoding import Encoded, Encoder
 from trainer.sources import SAMPLE_MODEL
 
 
-class Planted(TorchClassifier):
+class Planted(TorchModel):
     """The built-in checkpoint with a random head, and a pause of no use after each call."""
 
     slow = 0.0
@@ -26,14 +26,13 @@ class Planted(TorchClassifier):
         return logits
 
 
-def load_planted(slow: float) -> Planted:
+def load_planted(slow: float) -> ModelEngine[Planted]:
     import torch
     from transformers import AutoModelForSequenceClassification, set_seed
 
-    pin(1)
     torch.set_num_threads(1)
     set_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(SAMPLE_MODEL, num_labels=2)
-    form = Planted(model, Encoder.load(SAMPLE_MODEL, 256, "head", 0))
-    form.slow = slow
-    return form
+    planted = Planted(model, Encoder.load(SAMPLE_MODEL, 256, "head", 0))
+    planted.slow = slow
+    return ModelEngine(planted)

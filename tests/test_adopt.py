@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from local_worker import LocalWorker
 from safetensors.torch import load_file, save_file
 from toys import TOPICS, make_texts, write_csv
 
 import exporter.__main__
-from exporter.proof.reference import TorchClassifier
+import trainer.adopt.__main__
+from exporter.proof.reference import load_trained
 from exporter.records import load_export
 from exporter.runtime import Classifier
 from trainer.data import read_examples
-from trainer.errors import UserError
 from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 
 NAMES = tuple(TOPICS)
 
-pytestmark = pytest.mark.usefixtures("in_process")
+EXPORTER = partial(exporter.__main__.main, start=LocalWorker)
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def adopt(command: Command, tmp_path: Path, texts: Path) -> Callable[..., tuple[
 
     def run(folder: Path, *flags: object, dataset: Path = texts) -> tuple[int, str, str]:
         every = ["--adapter", folder, "--dataset", dataset, "--run-dir", tmp_path / "run", "--verify-samples", 8]
-        return command(exporter.__main__.main, *every, *flags)
+        return command(EXPORTER, *every, *flags)
 
     return run
 
@@ -76,7 +78,7 @@ def test_a_peft_folder_is_exported_and_answers_as_it_did(
     run = RunDir(tmp_path / "run")
     record, texts = load_export(run), [text for text, _ in make_texts(20, seed=4)]
     answers = Classifier.load(run.export / "onnx-fp32").logits(texts)
-    np.testing.assert_allclose(answers, TorchClassifier.load_adapter(trained).logits(texts), atol=1e-4)
+    np.testing.assert_allclose(answers, load_trained(trained).logits(texts), atol=1e-4)
     assert record.accuracy > 0.8
     assert f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts} evaluation texts\n" in out
     card = (run.export / "onnx-fp32" / "README.md").read_text()
@@ -128,18 +130,18 @@ def two_topics(folder: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], tuple[object, ...], str]] = {
-    "no names": (lambda _: None, (), "nothing tells which of the classifier's classes is which label"),
-    "no head": (no_head, ("--label-names", *NAMES), "nor its base brings `classifier."),
+    "no names": (lambda _: None, (), "the order of the classifier's labels is not known"),
+    "no head": (no_head, ("--label-names", *NAMES), "nor its base has `classifier."),
     "other head": (
         two_topics,
         ("--label-names", *NAMES[:2]),
-        "of the adapter has the shape [4], and 2 labels take [2]",
+        "of the adapter has the shape [4], and 2 labels need [2]",
     ),
-    "unseen class": (two_topics, ("--label-names", *NAMES), "shows no text of the class `music`"),
+    "unseen class": (two_topics, ("--label-names", *NAMES), "has no text with the label `music`"),
     "other names": (
         lambda _: None,
         ("--label-names", *"abcd"),
-        "has the label `food`, and the classifier's classes are a",
+        "has the label `food`, and the classifier's labels are a",
     ),
     "prompt": (lambda folder: edit(folder / "adapter_config.json", peft_type="PROMPT_TUNING"), (), "cannot be merged"),
     "unknown": (
@@ -252,25 +254,27 @@ def test_a_trained_run_is_never_replaced(
     trained = copy_of(trained)
     (trained.path / "adopted.partial").mkdir()
     flags = ["--adapter", adapter, "--dataset", texts, "--label-names", *NAMES, "--run-dir", trained.path]
-    status, _, err = command(exporter.__main__.main, *flags)
+    status, _, err = command(EXPORTER, *flags)
     assert status == 2
     assert "already holds a trained run" in err
     assert trained.load().training is not None
 
 
 def test_the_same_adapter_again_is_the_same_run_and_another_one_replaces_it(
-    adapter: Path, merged: Path, adopt: Command, tmp_path: Path
+    adapter: Path, merged: Path, command: Command, texts: Path, tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path / "run")
-    assert adopt(adapter, "--label-names", *NAMES)[0] == 0
+    flags = ("--dataset", texts, "--label-names", *NAMES, "--run-dir", run.path)
+    assert command(trainer.adopt.__main__.main, adapter, *flags)[0] == 0
     first = run.record.read_bytes()
+    run.export_record.write_text("of the first")
     (run.path / "adopted.partial").mkdir()  # as an interruption in the middle of the exchange leaves it
     run.record.rename(run.path / "adopted.partial" / "run.json")
-    assert adopt(adapter, "--label-names", *NAMES)[0] == 0
+    assert command(trainer.adopt.__main__.main, adapter, *flags)[0] == 0
     assert run.record.read_bytes() == first
-    assert adopt(merged)[0] == 0
+    assert command(trainer.adopt.__main__.main, merged, *flags)[0] == 0
     assert not run.has_adapter()
-    assert {path.name for path in run.path.iterdir()} == {"run.json", "adapter", "data", "export.json", "export"}
+    assert {path.name for path in run.path.iterdir()} == {"run.json", "adapter", "data", "export.json"}
 
 
 def test_a_folder_with_other_files_is_left_alone(adapter: Path, adopt: Command, tmp_path: Path) -> None:
@@ -278,23 +282,29 @@ def test_a_folder_with_other_files_is_left_alone(adapter: Path, adopt: Command, 
     (tmp_path / "run" / "data" / "mine.txt").write_text("precious")
     status, _, err = adopt(adapter, "--label-names", *NAMES)
     assert status == 2
-    assert "holds something else than an exported adapter" in err
+    assert "holds no adopted run" in err
     assert (tmp_path / "run" / "data" / "mine.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"adapter": Path("x")}, "cannot be proved without texts"),
-        ({"dataset": "x.csv"}, "`--dataset` is about an adapter from elsewhere"),
-        ({"quantize": "auto", "target": "cuda"}, "int8 is for CPUs"),
-        ({"target": "portable"}, "`--target portable` is about int8"),
-        ({"max_drop": 1.0}, "`--max-drop` is about int8"),
-    ],
-)
-def test_flags_that_say_nothing_alone_are_refused(values: dict[str, Any], message: str) -> None:
-    from exporter.config import ExportConfig
+def test_the_command_makes_a_run_and_names_the_next_one(
+    adapter: Path, command: Command, texts: Path, tmp_path: Path
+) -> None:
+    flags = ["--dataset", texts, "--label-names", *NAMES, "--run-dir", tmp_path / "run"]
+    status, out, err = command(trainer.adopt.__main__.main, adapter, *flags)
+    assert (status, err) == (0, "")
+    record = RunDir(tmp_path / "run").load(calibration=True)
+    assert (record.training, record.label_names) == (None, NAMES)
+    assert "labels food, money, music, sport, 96 evaluation texts, up to 64 tokens\n" in out
+    assert out.endswith(f"\nnext: python -m exporter --quantize --run-dir {tmp_path / 'run'}\n")
 
-    with pytest.raises(UserError) as error:
-        ExportConfig(**values)
-    assert message in error.value.message
+
+def test_the_exporter_adopts_only_with_an_adapter(adapter: Path, command: Command, tmp_path: Path) -> None:
+    for flags, message in (
+        (["--dataset", "x.csv"], "`--dataset` needs `--adapter`"),
+        (["--max-length", 9], "`--max-length` needs `--adapter`"),
+        (["--adapter", adapter], "an adapter from elsewhere needs texts to be checked on"),
+    ):
+        status, out, err = command(EXPORTER, *flags, "--run-dir", tmp_path / "run")
+        assert (status, out) == (2, "")
+        assert f"error: {message}\n\nhint: add `--" in err
+    assert not (tmp_path / "run").exists()

@@ -8,82 +8,75 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from bench_records import AGAIN, REFERENCE
+import toy_engine
+from bench_records import REFERENCE
+from local_worker import LocalWorker
+from toy_engine import Majority, failing, in_the_grid
 from toys import INTERRUPTED, start, write_csv
 
 import bench.__main__
-import bench.engines.table
-import bench.measure.cores
-import bench.measure.restart
-import bench.run
 from bench.config import BenchConfig
-from bench.judge.summary import summarise
-from bench.judge.verdict import recommend
-from bench.measure import calls as measure
-from bench.measure.calls import timed
+from bench.engines.table import ENGINES
+from bench.judge.summarise import summarise
+from bench.measure.instruments import Instruments
 from bench.report.tables import markdown
 from bench.results import BenchRecord, Skipped
 from bench.run import bench as run_bench
+from exporter.bundle.probabilities import FloatArray
 from exporter.checksums import IntegrityError
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine
+from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
-from trainer.records import read_record
+from trainer.records import file_sha256, read_record
 from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
+AGAIN = f"{REFERENCE} (again)"
 QUICK = ["--restarts", "1", "--calls", "3", "--grid-calls", "0", "--soak-calls", "0"]
 
 
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benchmark without processes, where torch is imported already: for tests that are about something else."""
+BY_NAME = {spec.name: spec for spec in ENGINES}
+LOCAL = Instruments(
+    start=LocalWorker,
+    cold_start=lambda *_: {"total_s": 1.0, "import_s": 0.5, "load_s": 0.25, "first_s": 0.125},
+    measure_machine=lambda *_: None,
+)
+"""Without processes, where torch is imported already: for tests that are about something else."""
+BENCH = partial(bench.__main__.main, instruments=LOCAL)
 
-    class Worker:
-        def __init__(self, _: str, load: Callable[[], Any], threads: int) -> None:  # noqa: ARG002
-            self.engine = load()
 
-        def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-            return function(self.engine, *arguments)
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(bench.measure.restart, "Worker", Worker)
-    monkeypatch.setattr(bench.engines.table, "pin", lambda _: None)
-    monkeypatch.setattr(bench.run, "_machine", lambda *_: None)
+def with_engines(*specs: EngineSpec) -> Instruments:
+    return replace(LOCAL, engines=[*({**BY_NAME, **{spec.name: spec for spec in specs}}.values())])
 
 
 def check_reports(run: RunDir, record: BenchRecord, out: str) -> None:
     """Hold the files and the console to what the record says."""
     summary = summarise(record)
-    recommendation = recommend(record, summary)
-    assert run.bench_report.read_text() == markdown(record, summary, recommendation)
+    assert run.bench_report.read_text() == markdown(summary)
     page = run.bench_report.with_suffix(".html")
     assert "</html>" in page.read_text()
-    assert out.endswith(f"{recommendation.sentence}\n\nreport: {page}\n")
-    assert "per million texts" in recommendation.sentence
+    assert out.endswith(f"{summary.recommendation.sentence}\n\nreport: {page}\n")
+    assert "per million texts" in summary.recommendation.sentence
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_the_whole_benchmark(
-    exported: RunDir,
-    copy_of: Callable[[RunDir], RunDir],
-    command: Command,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench.measure.restart, "COLD_STARTS", 1)
     run = copy_of(exported)
     own = write_csv(tmp_path / "mine.csv", [("soup and bread", "food"), ("a goal again", "sport")])
     flags = ["--restarts", 2, "--calls", 5, "--soak-calls", 30, "--texts", own, "--price-per-hour", 0.4]
     threads = ["--threads", torch.get_num_threads()]  # of this process: others' sums depend on it
-    status, out, _ = command(bench.__main__.main, "--run-dir", run.path, *flags, *threads)
+    status, out, _ = command(BENCH, "--run-dir", run.path, *flags, *threads)
     assert status == 0
     record = read_record(run.bench_record, BenchRecord)
     assert record.is_complete
@@ -93,11 +86,11 @@ def test_the_whole_benchmark(
     both = [*names, AGAIN]
     assert {(s.engine, len(s.total_s), len(s.run_s)) for s in record.singles} == {(n, 5, 5) for n in both}
     assert sorted((b.engine, sum(b.texts)) for b in record.bulks) == sorted([(n, 16) for n in both] * 2)
-    tried = {(n, how) for n in names for how in measure.TOKEN_BATCHES}
+    tried = {(n, batching.name) for n in names for batching in ModelEngine.batchings}
     assert {(t.engine, t.batching) for t in record.batching_trials} == tried
     cells = {(n, restart, b, 24) for n in names for restart in (0, 1) for b in (1, 8)}
     assert {(g.engine, g.restart, g.batch, g.length) for g in record.grids} == cells
-    assert sorted(c.engine for c in record.cold_starts) == sorted(names)
+    assert sorted(c.engine for c in record.cold_starts) == sorted(names * 2)
     assert all((m.peak_bytes or 0) >= (m.loaded_bytes or 0) > 1e6 for m in record.memories)
     assert [(s.engine, len(s.tokens), len(s.rss_bytes)) for s in record.soaks] == [
         (s.engine, 30, 30) for s in record.soaks
@@ -114,7 +107,6 @@ def test_the_whole_benchmark(
     check_reports(run, record, out)
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_fewer_engines_and_texts_on_request_and_all_over_again(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command
 ) -> None:
@@ -129,55 +121,48 @@ def test_fewer_engines_and_texts_on_request_and_all_over_again(
         max_eval_samples=7,
         threads=1,
     )
-    record = run_bench(config)
+    run_bench(config, LOCAL)
+    record = read_record(run.bench_record, BenchRecord)
     assert [scores.texts for scores in record.accuracies] == [7]
     assert [(s.engine, s.restart) for s in record.singles if s.engine == record.reference] == [
         ("onnx-int8-cpu", 0), ("onnx-int8-cpu", 1)
     ]  # fmt: skip
     assert (record.skipped, record.grids, record.soaks, record.environment.threads) == ((), (), (), 1)
     flags = ["--run-dir", run.path, "--engines", "onnx-int8-cpu", *QUICK, "--threads", 1]
-    status, out, _ = command(bench.__main__.main, *flags, "--against", run.bench_record)
+    status, out, _ = command(BENCH, *flags, "--against", run.bench_record)
     assert status == 0
-    assert f"against {run.bench_record}:\nspeed over the reference, as a multiple of what it was:\nonnx-int8-cpu" in out
-    status, _, err = command(bench.__main__.main, *flags[:-1], 2, "--against", run.bench_record)
+    assert f"compared with {run.bench_record}:\nspeed over the reference, now divided by then:\nonnx-int8-cpu" in out
+    status, _, err = command(BENCH, *flags[:-1], 2, "--against", run.bench_record)
     assert status == 2
     assert "was measured on another machine: threads 1, here 2" in err
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_what_is_timed_has_to_answer_as_what_was_scored(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench.measure.restart, "SAME_ANSWER", -1.0)
-    config = BenchConfig(copy_of(exported).path, engines=("onnx-fp32-cpu",), restarts=1, calls=2, grid_calls=0)
-    with pytest.raises(UserError, match="not one engine") as error:
-        run_bench(config)
-    assert "answers otherwise when it is timed than when it is scored" in error.value.hint
+def test_what_is_timed_has_to_answer_as_what_was_scored(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    class Fickle(Majority):
+        def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
+            return super().logits(texts) * (-1 if batching == ONE_BY_ONE and len(texts) == 1 else 1)
+
+    (majority,) = toy_engine.ENGINES
+    fickle = replace(majority, load=lambda *_: Fickle(np.float32([[3, 0, 0, 0]])))
+    config = BenchConfig(copy_of(exported).path, engines=("majority",), restarts=1, calls=2, grid_calls=0)
+    with pytest.raises(UserError, match="no engine can be used") as error:
+        run_bench(config, with_engines(fickle))
+    assert "answers differently when timed than when scored" in error.value.hint
 
 
-def fail_when_timed(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """Let an engine fail once it is timed, though it has loaded."""
-    call = bench.measure.restart.Guarded.call
-
-    def fails(self: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-        if function is timed and self._name == engine:
-            raise bench.measure.restart.EngineFailedError(self._name, UserError("out of memory", ""))
-        return call(self, function, *arguments)
-
-    monkeypatch.setattr(bench.measure.restart.Guarded, "call", fails)
+TWO: dict[str, Any] = {
+    "engines": ("onnx-int8-cpu", "onnx-fp32-cpu"), "calls": 2, "grid_lengths": (1, 1000), "soak_calls": 2
+}  # fmt: skip
 
 
-TWO = {"engines": ("onnx-int8-cpu", "onnx-fp32-cpu"), "calls": 2, "grid_lengths": (1, 1000), "soak_calls": 2}
-
-
-@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(("fails", "stays"), [("onnx-int8-cpu", "onnx-fp32-cpu"), ("onnx-fp32-cpu", "onnx-int8-cpu")])
 def test_an_engine_that_fails_on_the_way_is_dropped_and_the_others_go_on(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch, fails: str, stays: str
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], fails: str, stays: str
 ) -> None:
     """Even the reference, before anything is compared with it."""
-    fail_when_timed(monkeypatch, fails)
-    record = run_bench(BenchConfig(copy_of(exported).path, restarts=1, **TWO))
+    run = copy_of(exported)
+    run_bench(BenchConfig(run.path, restarts=1, **TWO), with_engines(failing(BY_NAME[fails], range(99))))
+    record = read_record(run.bench_record, BenchRecord)
     assert [info.name for info in record.engines] == [stays]
     assert record.skipped == (Skipped(fails, "out of memory"),)
     assert {s.engine for s in record.singles} == {stays, f"{stays} (again)"}
@@ -187,49 +172,67 @@ def test_an_engine_that_fails_on_the_way_is_dropped_and_the_others_go_on(
     assert {bulk.batching for bulk in record.bulks} == {record.bulks[0].batching}  # both processes batch alike
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_an_engine_that_fails_once_is_asked_once_more(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin, begun = bench.measure.restart.Restart.measure, []
-
-    def fails_first(self: Any) -> None:
-        begun.append(self._number)
-        begin(self)
-        if begun == [0, 1]:  # what it has measured by now is not to count twice
-            raise bench.measure.restart.EngineFailedError("onnx-int8-cpu", UserError("out of memory", ""))
-
-    monkeypatch.setattr(bench.measure.restart.Restart, "measure", fails_first)
-    record = run_bench(BenchConfig(copy_of(exported).path, restarts=2, **TWO))
-    assert begun == [0, 1, 1]
-    assert record.skipped == ()
-    assert sorted((s.engine, s.restart) for s in record.singles if s.engine == "onnx-int8-cpu") == [
-        ("onnx-int8-cpu", 0), ("onnx-int8-cpu", 1)
-    ]  # fmt: skip
-
-
-@pytest.mark.usefixtures("in_this_process")
-def test_without_its_reference_a_benchmark_ends_and_what_was_compared_with_it_is_kept(
-    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
+def test_an_engine_that_fails_once_is_asked_once_more_and_nothing_counts_twice(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
 ) -> None:
     run = copy_of(exported)
-    done = bench.run.Progress.done
+    once = failing(BY_NAME["onnx-int8-cpu"], [1], in_the_grid)  # the second process, after most of it was measured
+    run_bench(BenchConfig(run.path, restarts=2, **TWO), with_engines(once))
+    record = read_record(run.bench_record, BenchRecord)
+    assert record.skipped == ()
+    both = [("onnx-int8-cpu", 0), ("onnx-int8-cpu", 1)]
+    for rows in (record.singles, record.bulks):
+        assert sorted((r.engine, r.restart) for r in rows if r.engine == "onnx-int8-cpu") == both
+    assert {m.engine for m in record.memories} == {"onnx-int8-cpu", "onnx-fp32-cpu"}
 
-    def fails_from_now_on(self: Any, share: float) -> None:
-        fail_when_timed(monkeypatch, "onnx-fp32-cpu")
-        done(self, share)
 
-    monkeypatch.setattr(bench.run.Progress, "done", fails_from_now_on)
+def test_without_its_reference_a_benchmark_ends_and_what_was_compared_with_it_is_kept(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    run = copy_of(exported)
+    later = failing(BY_NAME["onnx-fp32-cpu"], range(2, 99))  # it has two processes in each restart
     with pytest.raises(UserError, match="out of memory"):
-        run_bench(BenchConfig(run.path, restarts=2, **TWO))
+        run_bench(BenchConfig(run.path, restarts=2, **TWO), with_engines(later))
     kept = read_record(run.bench_record, BenchRecord)
     assert not kept.is_complete
     assert {s.restart for s in kept.singles} == {0}
 
 
+def test_a_new_engine_is_one_file_and_a_line_in_a_table(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(exported)
+    config = BenchConfig(run.path, engines=("onnx-fp32-cpu", "majority"), restarts=1, calls=2, soak_calls=0)
+    summary = run_bench(config, with_engines(*toy_engine.ENGINES))
+    row = summary.row("majority")
+    assert row
+    assert row.accuracy
+    assert row.accuracy.accuracy == pytest.approx(0.25, abs=0.1)
+    assert "majority" in run.bench_report.read_text()
+    assert "majority" in run.bench_report.with_suffix(".html").read_text()
+
+
+def test_an_engine_that_cannot_be_prepared_is_a_row_with_its_reason(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    """A baseline whose training data is not the run's any more could have seen the evaluation texts."""
+    run = copy_of(exported)
+    data = Path(run.load().dataset.name)
+    run.record.write_text(run.record.read_text().replace(str(data), str(data.with_name("gone.csv"))))
+    export = run.export_record.read_text()
+    run.export_record.write_text(export.replace(load_export_sha(export), file_sha256(run.record)))
+    config = BenchConfig(run.path, engines=("onnx-fp32-cpu", "tfidf-logistic-regression"), restarts=1, calls=2)
+    summary = run_bench(config, LOCAL)
+    assert [row.info.name for row in summary.rows] == ["onnx-fp32-cpu"]
+    assert [s.engine for s in summary.skipped] == ["tfidf-logistic-regression"]
+    assert "gone.csv" in summary.skipped[0].reason
+
+
+def load_export_sha(export: str) -> str:
+    return str(json.loads(export)["run_sha256"])
+
+
 def test_not_one_usable_engine_is_an_error(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
     run = copy_of(exported)
-    with pytest.raises(UserError, match="not one engine"):
+    with pytest.raises(UserError, match="no engine can be used"):
         run_bench(BenchConfig(run.path, engines=("onnx-fp16-cuda",)))
     assert not run.bench_record.exists()
 
@@ -275,7 +278,7 @@ def test_a_damaged_export_is_refused_or_skipped_with_its_reason(
     assert message in err
 
 
-@pytest.mark.parametrize(("moment", "is_kept"), [("measuring what", False), ("restart 2", True)])
+@pytest.mark.parametrize(("moment", "is_kept"), [("measuring the limits", False), ("restart 2", True)])
 def test_an_interrupted_benchmark_keeps_what_was_measured_and_leaves_no_process(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], moment: str, *, is_kept: bool
 ) -> None:

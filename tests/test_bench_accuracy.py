@@ -16,7 +16,7 @@ def test_changes_by_hand() -> None:
 class TestScores:
     LOGITS = np.log(np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]]))
 
-    def test_they_are_those_of_scikit_learn(self) -> None:
+    def test_they_agree_with_scikit_learn(self) -> None:
         scores = score("x", self.LOGITS, [0, 1, 2, 2], "abc", [5, 6, 7, 8], reference=None)
         assert (scores.texts, scores.predicted) == (4, (0, 1, 0, 2))
         assert scores.accuracy == pytest.approx(3 / 4)
@@ -27,7 +27,7 @@ class TestScores:
         ]  # fmt: skip
         assert (scores.change, scores.mcnemar_p) == (None, None)
 
-    def test_a_confident_mistake_costs_what_it_should(self) -> None:
+    def test_a_confident_mistake_has_its_full_loss(self) -> None:
         scores = score("x", np.float32([[0, 40], [0, 1]]), [0, 1], "ab", [1, 2], reference=None)
         assert scores.loss == pytest.approx((40 + np.log(1 + np.exp(-1))) / 2)
 

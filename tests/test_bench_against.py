@@ -6,18 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_records import make_record
+from bench_records import make_record, make_summary
 
 from bench.config import BenchConfig
-from bench.judge.against import compare, load_earlier, refuse_worse, render
+from bench.judge.against import compare, load_earlier, refuse_worse
+from bench.judge.summarise import summarise
+from bench.report.tables import comparison
 from bench.results import Skipped
 from trainer.errors import UserError
 from trainer.records import write_record
 
 
 class TestOverTime:
-    def test_the_same_record_is_no_worse(self) -> None:
-        differences = compare(make_record(), make_record(1))
+    def test_the_same_benchmark_again_is_no_worse(self) -> None:
+        differences = compare(make_summary(), summarise(make_record(1)))
         assert not any(d.is_slower or d.is_less_accurate for d in differences)
         refuse_worse(differences, Path("old.json"))
 
@@ -35,7 +37,8 @@ class TestOverTime:
             else a
             for a in before.accuracies
         )
-        differences = {d.engine: d for d in compare(before, replace(before, singles=slow, accuracies=wrong))}
+        now = summarise(replace(before, singles=slow, accuracies=wrong))
+        differences = {d.engine: d for d in compare(make_summary(), now)}
         assert [name for name, d in differences.items() if d.is_slower] == ["onnx-int8-cpu"]
         assert [name for name, d in differences.items() if d.is_less_accurate] == ["onnx-fp32-cpu"]
         int8 = differences["onnx-int8-cpu"]
@@ -52,48 +55,48 @@ class TestOverTime:
             replace(b, seconds=tuple(1.3 * t for t in b.seconds)) if b.engine == "onnx-int8-cpu" else b
             for b in before.bulks
         )
-        differences = compare(before, replace(before, bulks=slow))
+        differences = compare(make_summary(), summarise(replace(before, bulks=slow)))
         assert [d.engine for d in differences if d.is_slower] == ["onnx-int8-cpu"]
-        assert "one by one 1.00× [" in render(differences)
-        assert "bulk 0.77× [" in render(differences)
+        assert "one by one 1.00× [" in comparison(differences)
+        assert "bulk 0.77× [" in comparison(differences)
 
-    def test_another_machine_is_refused_unless_told_to(self, tmp_path: Path) -> None:
+    def test_another_machine_is_refused_by_default(self, tmp_path: Path) -> None:
         record = make_record()
         write_record(tmp_path / "bench.json", record)
         path, here = tmp_path / "bench.json", replace(record.environment, cpu="Another CPU")
         with pytest.raises(UserError, match="another machine: cpu Intel"):
             load_earlier(path, BenchConfig(), here)
         anywhere = BenchConfig(against=path, any_machine=True)
-        assert load_earlier(path, anywhere, here) == record
-        assert load_earlier(path, BenchConfig(), record.environment) == record
+        assert load_earlier(path, anywhere, here) == make_summary()
+        assert load_earlier(path, BenchConfig(), record.environment) == make_summary()
 
     def test_what_cannot_be_compared_is_refused_before_anything_is_measured(self, tmp_path: Path) -> None:
         record, path = make_record(), tmp_path / "bench.json"
         write_record(path, record)
         gone = replace(record, reference="onnx-fp32-cpu")  # PyTorch could not be used then
         write_record(path, gone)
-        assert load_earlier(path, BenchConfig(), record.environment) == gone
+        assert load_earlier(path, BenchConfig(), record.environment).reference == "onnx-fp32-cpu"
         write_record(path, record)
-        with pytest.raises(UserError, match="compares with `pytorch-fp32-cpu`, this one with `onnx-fp32-cpu`"):
+        with pytest.raises(UserError, match="reference is `pytorch-fp32-cpu`, and this one's `onnx-fp32-cpu`"):
             load_earlier(path, BenchConfig(engines=("onnx-int8-cpu", "onnx-fp32-cpu")), record.environment)
         write_record(path, replace(record, is_complete=False))
         with pytest.raises(UserError, match="did not finish"):
             load_earlier(path, BenchConfig(), record.environment)
 
     def test_other_references_or_texts_are_not_compared(self) -> None:
-        record = make_record()
-        with pytest.raises(UserError, match="compares with"):
-            compare(record, replace(record, reference="onnx-fp32-cpu"))
-        assert all(d.accuracy is None for d in compare(record, replace(record, labels=record.labels[1:])))
-        assert all(d.accuracy is None for d in compare(record, replace(record, evaluation_sha256="other")))
+        summary = make_summary()
+        with pytest.raises(UserError, match="the earlier benchmark's reference is"):
+            compare(summary, replace(summary, reference="onnx-fp32-cpu"))
+        assert all(d.accuracy is None for d in compare(summary, replace(summary, labels=summary.labels[1:])))
+        assert all(d.accuracy is None for d in compare(summary, replace(summary, evaluation_sha256="other")))
 
     def test_what_cannot_be_measured_any_more_is_worse_and_what_was_not_asked_for_is_not(self) -> None:
-        record = make_record()
-        fewer = replace(record, engines=tuple(info for info in record.engines if info.name != "onnx-int8-cpu"))
-        assert not any(d.is_worse for d in compare(record, fewer))
-        broken = replace(fewer, skipped=(*record.skipped, Skipped("onnx-int8-cpu", "it died")))
-        differences = compare(record, broken)
+        summary = make_summary()
+        fewer = replace(summary, rows=tuple(row for row in summary.rows if row.info.name != "onnx-int8-cpu"))
+        assert not any(d.is_worse for d in compare(summary, fewer))
+        broken = replace(fewer, skipped=(*summary.skipped, Skipped("onnx-int8-cpu", "it died")))
+        differences = compare(summary, broken)
         assert [d.engine for d in differences if d.is_gone] == ["onnx-int8-cpu"]
-        assert f"{'onnx-int8-cpu':<28} NOT MEASURED NOW" in render(differences)
+        assert f"{'onnx-int8-cpu':<28} NOT MEASURED NOW" in comparison(differences)
         with pytest.raises(UserError, match="worse than"):
             refuse_worse(differences, Path("old.json"))

@@ -3,106 +3,94 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_worker import LocalWorker
 
-from bench.measure import calls as measure
-from bench.measure.calls import best_batchings, deal, rounds, spread_out, start_order, timed, try_batchings, warm_up
+from bench.measure.calls import MAX_WARMUP, Call, batch_time, best_batchings, rounds, timed, try_batchings, warm_up
+from bench.measure.draws import deal, spread_out, start_order
 from exporter.bundle.probabilities import softmax
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, Engine, ModelEngine
 from trainer.encoding import Encoded, Encoder
 
 
-class FakeForm:
+class FakeModel:
     """Answers class 1, in a time that the test decides by moving the clock."""
 
-    def __init__(self, encoder: Encoder, clock: list[float]) -> None:
-        self.encoder, self.clock = encoder, clock
-
-    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> np.ndarray:
-        self.clock[0] += 10 if batch_tokens == 1 else 1
-        return np.float32([[0, 1]] * len(texts))
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder, self.now = encoder, 0.0
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:
-        self.clock[0] += 0.25 * sum(len(e) for e in batch) if length is None else length
+        self.now += 0.25 * sum(len(e) for e in batch) if length is None else length
         return np.float32([[0, 1]] * len(batch))
 
 
-class Here:
-    """Stands in for a worker, in this process."""
+class Opaque:
+    """Answers class 1; nobody looks inside. Batches of two texts are the fastest."""
 
-    def __init__(self, form: Any) -> None:
-        self.form = form
+    model = None
+    batchings = (ONE_BY_ONE, Batching(texts=2), Batching(texts=3))
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(self.form, *arguments)
+    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> np.ndarray:
+        time.sleep(0.002 if batching == Batching(texts=2) else 0.02)
+        return np.float32([[0, 1]] * len(texts))
+
+
+def here(name: str, engine: Engine) -> LocalWorker:
+    return LocalWorker(name, lambda: engine, 1)
 
 
 class TestMeasuring:
     @pytest.fixture
-    def form(self, checkpoint: Path) -> FakeForm:
-        return FakeForm(Encoder.load(checkpoint, 24, "head", 0), [0.0])
+    def model(self, checkpoint: Path) -> FakeModel:
+        return FakeModel(Encoder.load(checkpoint, 24, "head", 0))
 
-    def test_a_call_is_split_into_tokenising_running_and_the_rest(self, form: FakeForm) -> None:
+    def test_a_call_is_split_into_tokenising_running_and_the_rest(self, model: FakeModel) -> None:
         def clock() -> float:
-            form.clock[0] += 0.5
-            return form.clock[0]
+            model.now += 0.5
+            return model.now
 
-        call = timed(form, "soup bread", clock)
+        call = timed(ModelEngine(model), "soup bread", clock)
         assert (call.tokenise_s, call.run_s, call.total_s) == (0.5, 0.25 * 4 + 0.5, 2.5)
         assert call.probabilities == pytest.approx(softmax(np.float32([[0, 1]]))[0])
 
-    def test_a_peer_is_timed_as_a_whole(self) -> None:
-        class Pipeline:
-            def score(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
-                assert (list(texts), batch_size) == (["soup"], 1)
-                return np.float32([[0, 1]])
-
-        call = timed(Pipeline(), "soup")
+    def test_an_opaque_engine_is_timed_as_a_whole(self) -> None:
+        call = timed(Opaque(), "soup")
         assert (call.tokenise_s, call.run_s) == (None, None)
-        assert call.total_s > 0
+        assert call.total_s >= 0.02
 
-    def test_the_grid_times_the_model_alone_at_exactly_that_length(self, form: FakeForm) -> None:
-        assert measure.batch_time(form, "soup bread", 3, 17, lambda: form.clock[0]) == 17
+    def test_the_grid_times_the_model_alone_at_exactly_that_length(self, model: FakeModel) -> None:
+        assert batch_time(ModelEngine(model), "soup bread", 3, 17, lambda: model.now) == 17
 
-    def test_warming_up_ends_when_the_times_of_all_are_steady(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(measure, "SETTLE_S", 0)
-
+    def test_warming_up_ends_when_the_times_of_all_are_steady(self) -> None:
         class Cooling:
             def __init__(self, steady_after: int) -> None:
                 self.calls, self.steady_after = 0, steady_after
 
-            def call(self, *_: object) -> measure.Call:
+            def call(self, *_: object) -> Call:
                 self.calls += 1
                 seconds = 1.1 ** max(0, self.steady_after - self.calls)
-                return measure.Call(seconds, None, None, ())
+                return Call(seconds, None, None, ())
 
         def calls(*steady_after: int) -> int:
             return warm_up({str(n): Cooling(n) for n in steady_after}, "x", random.Random(0))
 
         assert calls(0, 0) == 10
         assert calls(0, 12) == 20
-        assert calls(60, 0) == measure.MOST_WARMUP
+        assert calls(60, 0) == MAX_WARMUP
 
-    def test_the_fastest_batching_is_chosen_and_all_trials_are_kept(
-        self, form: FakeForm, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def scored(form: FakeForm, texts: Sequence[str], setting: int) -> measure.Part:
-            before = form.clock[0]
-            logits = form.logits(texts, batch_tokens=setting)
-            return measure.Part(form.clock[0] - before + setting / 1e5, logits)
-
-        monkeypatch.setattr(measure, "scored", scored)
-        trials = try_batchings({"x": Here(form)}, ["soup"] * 3, random.Random(0))
+    def test_the_fastest_batching_is_chosen_and_all_trials_are_kept(self) -> None:
+        trials = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0))
         assert sorted((t.batching, t.texts, len(t.seconds)) for t in trials) == [
-            ("2,048 tokens", 3, 3), ("8,192 tokens", 3, 3), ("one by one", 3, 3)
+            ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 3), ("one by one", 3, 3)
         ]  # fmt: skip
-        assert best_batchings(trials) == {"x": "2,048 tokens"}
+        assert best_batchings(trials) == {"x": "batches of 2 texts"}
 
     def test_every_second_restart_starts_in_the_opposite_order(self) -> None:
         orders = [start_order("abcd", restart, 0) for restart in range(10)]
@@ -133,15 +121,14 @@ class TestMeasuring:
             ranks = [sorted(sizes).index(value) for value in [*whole, *found]]
             assert all(abs(a - b) <= 1 for a, b in zip(ranks[:3], ranks[3:], strict=True))
 
-    def test_all_are_asked_the_same_in_interleaved_rounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(measure, "SETTLE_S", 0)
+    def test_all_are_asked_the_same_in_interleaved_rounds(self) -> None:
         asked: list[tuple[str, int]] = []
 
         def ask(name: str, task: int) -> int:
             asked.append((name, task))
             return 10 * task
 
-        workers = {name: Here(name) for name in "abc"}
+        workers = {name: here(name, name) for name in "abc"}
         answers = rounds(workers, [(i,) for i in range(8)], ask, random.Random(0))
         assert answers == {name: [10 * i for i in range(8)] for name in "abc"}
         in_turns = [asked[i : i + 3] for i in range(0, len(asked), 3)]

@@ -1,61 +1,118 @@
-"""The engines that can be measured, and why one cannot."""
+"""The engines that can be measured: which there are, why one cannot be used, and what it takes to add one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bench.engines.table import PEERS, SPECS, choose_specs, load_engine, why_unusable
+from bench.engines.table import ENGINES, choose_engines, reference_of
 from exporter.bundle.probabilities import softmax
-from exporter.records import load_export
+from exporter.engines.engine import ONE_BY_ONE, Batching
+from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
 
+BY_NAME = {spec.name: spec for spec in ENGINES}
+ARTIFACTS = ("pytorch-fp32", "onnx-fp32", "onnx-int8")
+PEERS = [spec.name for spec in ENGINES if spec.is_peer and not spec.why_unusable(RunDir(Path()), ARTIFACTS, None)]
 
-class TestEngines:
-    def test_unknown_names_are_refused(self) -> None:
-        with pytest.raises(UserError, match="no engine `nope`"):
-            choose_specs(["nope"])
-        assert choose_specs(None) == list(SPECS)
-        assert choose_specs(None, peers=True) == [*SPECS, *PEERS]
 
-    def test_reasons(self, exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
-        specs = {spec.name: spec for spec in (*SPECS, *PEERS)}
-        export = load_export(exported)
-        assert why_unusable(specs["onnx-int8-cpu"], exported, export, None) is None
-        assert why_unusable(specs["pytorch-bf16-cuda"], exported, export, None) == "no CUDA device"
-        assert why_unusable(specs["pytorch-bf16-cuda"], exported, export, "H100") is None
-        assert "onnxruntime-gpu" in (why_unusable(specs["onnx-fp32-cuda"], exported, export, "H100") or "")
-        assert "--target cuda" in (why_unusable(specs["onnx-fp16-cuda"], exported, export, "H100") or "")
-        without = replace(export, artifacts=export.artifacts[:2])
-        assert "--quantize" in (why_unusable(specs["onnx-int8-cpu"], exported, without, None) or "")
-        run = copy_of(exported)
-        (run.adapter / "adapter_config.json").unlink()
-        assert "merged checkpoint" in (why_unusable(specs["adapter-fp32-cpu"], run, export, None) or "")
+def test_unknown_names_are_refused_and_peers_are_measured_on_request() -> None:
+    with pytest.raises(UserError, match="no engine `nope`"):
+        choose_engines(["nope"])
+    assert not any(spec.is_peer for spec in choose_engines(None))
+    assert choose_engines(None, peers=True) == list(ENGINES)
+    assert choose_engines(["onnx-int8-cpu"] * 2) == [BY_NAME["onnx-int8-cpu"]]
 
-    def test_cuda_in_onnxruntime_is_refused_where_it_would_fall_back(self, exported: RunDir) -> None:
-        import onnxruntime
 
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            pytest.skip("this onnxruntime has CUDA")
-        (spec,) = choose_specs(["onnx-fp32-cuda"])
-        with pytest.raises(UserError, match="no `CUDAExecutionProvider`"):
-            load_engine(spec, exported, 1)
+def test_only_what_the_exporter_made_can_be_shipped() -> None:
+    assert {spec.artifact for spec in ENGINES if spec.can_ship} == {*ARTIFACTS, "onnx-fp16"}
+    assert not any(spec.can_ship and spec.is_peer for spec in ENGINES)
 
-    @pytest.mark.parametrize("name", [spec.name for spec in PEERS if spec.peer != "OpenVino"])
-    def test_peers_answer_about_as_our_adapter_does(self, exported: RunDir, name: str) -> None:
-        from trainer.data import read_examples
 
-        (spec,) = choose_specs([name])
-        texts = read_examples(exported.evaluation, exported.load().label_names)
-        peer = load_engine(spec, exported, torch.get_num_threads())  # of this process: others' sums depend on it
-        alone, together = peer.score(texts.texts[:5], 1), peer.score(texts.texts[:5], 4)
-        np.testing.assert_allclose(peer.score(texts.texts[:1], 1), alone[:1], atol=1e-4)
-        assert softmax(alone).sum(-1) == pytest.approx(1, abs=1e-5)
-        np.testing.assert_allclose(softmax(together), softmax(alone), atol=0.05)
-        right = np.mean(peer.score(texts.texts, 8).argmax(-1) == texts.labels)
-        assert right > 0.6  # chance is 0.25
+def test_the_reference_is_pytorch_on_the_cpu_or_else_another_of_ours_in_fp32() -> None:
+    names = ["onnx-int8-cpu", "transformers-pipeline", "onnx-fp32-cpu", "pytorch-fp32-cpu"]
+    assert reference_of(choose_engines(names)).name == "pytorch-fp32-cpu"
+    assert reference_of(choose_engines(names[:3])).name == "onnx-fp32-cpu"
+    assert reference_of(choose_engines(names[:2])).name == "onnx-int8-cpu"
+
+
+def test_reasons(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    def why(name: str, gpu: str | None = None, artifacts: tuple[str, ...] = ARTIFACTS, run: RunDir = exported) -> str:
+        return BY_NAME[name].why_unusable(run, artifacts, gpu) or ""
+
+    assert why("onnx-int8-cpu") == ""
+    assert why("pytorch-bf16-cuda") == "no CUDA device"
+    assert why("pytorch-bf16-cuda", "H100") == ""
+    assert "onnxruntime-gpu" in why("onnx-fp32-cuda", "H100")
+    assert "`python -m exporter --target cuda` makes it" in why("onnx-fp16-cuda", "H100")
+    assert "`python -m exporter --quantize` makes it" in why("onnx-int8-cpu", artifacts=ARTIFACTS[:2])
+    absent = replace(BY_NAME["onnx-int8-cpu"], imports=("onnxruntime", "no_such_package"))
+    assert absent.why_unusable(exported, ARTIFACTS, None) == "the package `no_such_package` is not installed"
+    run = copy_of(exported)
+    (run.adapter / "adapter_config.json").unlink()
+    assert "merged checkpoint" in why("adapter-fp32-cpu", run=run)
+
+
+def test_cuda_in_onnxruntime_is_refused_where_it_would_fall_back(exported: RunDir, tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(UserError, match="no `CUDAExecutionProvider`"):
+        BY_NAME["onnx-fp32-cuda"].load(exported, 1, tmp_path)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_answer_about_as_our_adapter_does(exported: RunDir, name: str, tmp_path: Path) -> None:
+    spec = BY_NAME[name]
+    examples = read_examples(exported.evaluation, exported.load().label_names)
+    if spec.prepare:
+        spec.prepare(exported, tmp_path)
+    peer = spec.load(exported, torch.get_num_threads(), tmp_path)  # of this process: others' sums depend on it
+    alone, together = peer.logits(examples.texts[:5], ONE_BY_ONE), peer.logits(examples.texts[:5], Batching(texts=4))
+    np.testing.assert_allclose(peer.logits(examples.texts[:1], ONE_BY_ONE), alone[:1], atol=1e-4)
+    assert softmax(alone).sum(-1) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(softmax(together), softmax(alone), atol=0.05)
+    right = np.mean(peer.logits(examples.texts, Batching(texts=8)).argmax(-1) == examples.labels)
+    assert right > 0.6  # chance is 0.25
+
+
+class TestWordCounts:
+    SPEC = BY_NAME["tfidf-logistic-regression"]
+
+    def test_it_is_fitted_on_the_runs_own_training_texts_and_answers_as_scikit_learn_does(
+        self, trained: RunDir, tmp_path: Path
+    ) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        from trainer.run import reload_splits
+
+        assert self.SPEC.prepare
+        self.SPEC.prepare(trained, tmp_path)
+        splits = reload_splits(trained.load())
+        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+        model = LogisticRegression(C=10, max_iter=1000).fit(
+            words.fit_transform(splits.train.texts), splits.train.labels
+        )
+        expected = model.predict_proba(words.transform(splits.evaluation.texts))
+        found = softmax(self.SPEC.load(trained, 1, tmp_path).logits(splits.evaluation.texts))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_a_run_whose_data_has_changed_is_refused(
+        self, trained: RunDir, copy_of: Callable[[RunDir], RunDir], tmp_path: Path
+    ) -> None:
+        run = copy_of(trained)
+        source = Path(run.load().dataset.name)
+        grown = tmp_path / "grown.csv"
+        grown.write_text(source.read_text() + "soup and bread again,food\n")
+        run.record.write_text(run.record.read_text().replace(str(source), str(grown)))
+        assert self.SPEC.prepare
+        with pytest.raises(UserError, match="has changed since"):
+            self.SPEC.prepare(run, tmp_path)

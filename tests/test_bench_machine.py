@@ -10,26 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench.__main__
-import bench.engines.table
-import bench.measure.cores
-import bench.measure.restart
-import bench.run
-from bench.measure import calls as measure
 from bench.measure.cold import cold_start
 from bench.measure.cores import choose_cores
 from bench.measure.environment import packages_bytes
 from bench.measure.machine import measure_machine, product_shapes
+from bench.measure.memory import driver_bytes, gpu_bytes
 from trainer.run import RunDir
 
 
-def test_limits_are_those_of_the_graphs_own_products(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.measure.machine.LEAST_S", 0.001)
+def test_limits_are_those_of_the_graphs_own_products(exported: RunDir) -> None:
     model = exported.export / "onnx-fp32" / "model.onnx"
     shapes = product_shapes(model)
     # In each layer query, key and value in one matrix, the output and two of the feed-forward; two of the head.
     assert sorted(shapes) == sorted([(32, 96), (32, 32), (32, 64), (64, 32)] * 2 + [(32, 32), (32, 4)])
-    machine = measure_machine(None, model, torch.get_num_threads())
+    machine = measure_machine(None, model, torch.get_num_threads(), repeat_s=0.001)
     assert machine
     assert machine.product_weights == sum(a * b for a, b in shapes)
     assert machine.flops_per_token == sum(2 * a * b for a, b in shapes)
@@ -40,17 +34,14 @@ def test_limits_are_those_of_the_graphs_own_products(exported: RunDir, monkeypat
 
 
 class TestCores:
-    def test_threads_get_a_physical_core_each_before_two_share_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_threads_get_a_physical_core_each_before_two_share_one(self, tmp_path: Path) -> None:
         for core, siblings in {0: "0-1", 1: "0-1", 2: "2,3", 3: "2,3"}.items():
             (tmp_path / f"cpu{core}" / "topology").mkdir(parents=True)
             (tmp_path / f"cpu{core}" / "topology" / "thread_siblings_list").write_text(siblings + "\n")
-        monkeypatch.setattr(bench.measure.cores, "TOPOLOGY", tmp_path)
-        assert choose_cores({0, 1, 2, 3}, 2) == {0, 2}
-        assert choose_cores({0, 1, 2, 3}, 3) == {0, 1, 2}
-        assert choose_cores({1, 2, 3, 9}, 2) == {2, 9}  # of core 9 nothing is known
-        assert choose_cores({5}, 4) == {5}
+        assert choose_cores({0, 1, 2, 3}, 2, tmp_path) == {0, 2}
+        assert choose_cores({0, 1, 2, 3}, 3, tmp_path) == {0, 1, 2}
+        assert choose_cores({1, 2, 3, 9}, 2, tmp_path) == {2, 9}  # of core 9 nothing is known
+        assert choose_cores({5}, 4, tmp_path) == {5}
 
     @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say where a process may run")
     def test_a_process_stays_on_as_many_cores_as_it_has_threads(self) -> None:
@@ -65,13 +56,15 @@ def test_the_size_of_packages_counts_what_they_require() -> None:
     assert packages_bytes(("no-such-package",)) == 0
 
 
-def test_a_cold_start_is_a_new_process_in_parts(exported: RunDir) -> None:
-    found = cold_start("onnx-fp32-cpu", exported.path, 1, "soup")
+def test_a_cold_start_is_a_new_process_in_parts(exported: RunDir, tmp_path: Path) -> None:
+    found = cold_start("onnx-fp32-cpu", exported.path, 1, tmp_path, "soup")
     assert found
     assert set(found) == {"total_s", "import_s", "load_s", "first_s"}
     assert found["total_s"] > found["import_s"] + found["load_s"] + found["first_s"] > found["first_s"] > 0
-    assert cold_start("onnx-fp32-cpu", exported.path, 1, "soup " * 50_000)  # longer than a command's argument may be
-    assert cold_start("onnx-fp32-cpu", exported.path / "gone", 1, "soup") is None
+    assert cold_start(
+        "onnx-fp32-cpu", exported.path, 1, tmp_path, "soup " * 50_000
+    )  # longer than a command's argument may be
+    assert cold_start("onnx-fp32-cpu", exported.path / "gone", 1, tmp_path, "soup") is None
 
 
 def test_memory_on_a_gpu_is_the_drivers_where_pytorch_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +72,7 @@ def test_memory_on_a_gpu_is_the_drivers_where_pytorch_has_none(tmp_path: Path, m
     driver.write_text(f"#!/bin/sh\necho '1, 700'\necho '{os.getpid()}, 312'\necho '9, [N/A]'\n")
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert measure.gpu_bytes() == 312 * 2**20
-    assert measure._driver_bytes(9) is None
+    assert gpu_bytes() == 312 * 2**20
+    assert driver_bytes(9) is None
     monkeypatch.setenv("PATH", "")
-    assert measure.gpu_bytes() is None
+    assert gpu_bytes() is None

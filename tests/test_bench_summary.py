@@ -10,29 +10,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import AGAIN, REFERENCE, make_record
+from bench_records import AGAIN, REFERENCE, make_record, make_summary
 
-from bench.judge.stats import Interval, verdict
-from bench.judge.summary import expected_percentile, not_surer, speed_of, speeds_by_length, summarise
+from bench.judge.interval import Interval
+from bench.judge.latency import expected_percentile
+from bench.judge.speed import speed_of, widen
+from bench.judge.stats import verdict
+from bench.judge.summarise import summarise
 from bench.results import BenchRecord, Grid, Limit, Machine, Soak
 
 
 class TestSummary:
     def test_the_reference_is_compared_with_itself_and_a_second_process_gives_the_noise(self) -> None:
-        summary = summarise(make_record())
-        first = summary.rows[0]
-        assert first.info.name == REFERENCE
+        summary = make_summary()
+        first, noise = summary.rows[0], summary.single_noise
+        assert (first.info.name, first.is_reference) == (REFERENCE, True)
         assert first.latency
-        assert (first.latency.speed.low, first.latency.speed.high, first.latency.verdict) == (1, 1, "cannot tell")
-        assert summary.again_single
-        assert verdict(summary.again_single, summary.single_floor) == "cannot tell"
-        assert summary.single_floor >= max(0.02, summary.again_single.estimate - 1)
+        speed = first.latency.speed
+        assert (speed.low, speed.high, speed.verdict) == (1, 1, "cannot tell")
+        assert noise.again
+        assert verdict(noise.again, noise.floor) == "cannot tell"
+        assert noise.floor >= max(0.02, noise.again.estimate - 1)
+        assert summary.second_process
+        assert summary.second_process.name == AGAIN
 
     def test_parts_add_up_and_percentiles_need_their_samples(self) -> None:
-        row = summarise(make_record()).row("onnx-int8-cpu")
+        row = make_summary().row("onnx-int8-cpu")
         assert row
         assert row.latency
-        assert row.latency.calls == 670
+        assert len(row.latency.total_s.samples) == 670
         parts = (row.latency.tokenise_s, row.latency.run_s, row.latency.rest_s)
         assert sum(p for p in parts if p is not None) == pytest.approx(row.latency.total_s.median, rel=0.2)
         assert [(tail.name, tail.value_s is None) for tail in row.latency.tails] == [
@@ -64,7 +70,7 @@ class TestSummary:
         row = summary.row("onnx-int8-cpu")
         assert row
         assert row.latency
-        assert row.latency.calls == 5 * 67
+        assert len(row.latency.total_s.samples) == 5 * 67
         assert math.isfinite(row.latency.speed.high)
         assert row.throughput is None
         without = [s for s in record.singles if s.engine != REFERENCE]
@@ -74,7 +80,7 @@ class TestSummary:
         """The candidate is as fast, but 10 % slower or faster in turns, as it starts before or behind the other."""
         rng = np.random.default_rng(0)
         baseline = {g: np.exp(rng.normal(0, 0.01, 40)) for g in range(10)}
-        placed = {g: taken * np.exp(rng.normal(0, 0.01, 40) + 0.1 * (-1) ** g) for g, taken in baseline.items()}
+        placed = {g: seconds * np.exp(rng.normal(0, 0.01, 40) + 0.1 * (-1) ** g) for g, seconds in baseline.items()}
         pairs = speed_of(baseline, placed)
         assert pairs
         assert 0.97 < pairs.low < 1 < pairs.high < 1.03
@@ -86,13 +92,14 @@ class TestSummary:
     def test_no_interval_is_narrower_than_the_references_own_noise(self) -> None:
         again = Interval(0.9, 1.0, 1 / 0.9)
         least = math.log(1 / 0.9) / math.sqrt(2)
-        lucky = not_surer(Interval(1.99, 2.0, 2.01), again)
+        lucky = widen(Interval(1.99, 2.0, 2.01), again)
         assert (math.log(lucky.high / 2), math.log(lucky.low / 2)) == pytest.approx((least, -least))
         wide = Interval(1.5, 2.0, 2.6)
-        assert not_surer(wide, again) == wide
-        assert not_surer(wide, None) == wide
-        assert not_surer(wide, Interval(0, 1, math.inf)) == wide
+        assert widen(wide, again) == wide
+        assert widen(wide, None) == wide
+        assert widen(wide, Interval(0, 1, math.inf)) == wide
         record = make_record()
+        record = replace(record, grids=(), soaks=(), bulks=())
         noisy = tuple(
             replace(s, total_s=tuple(t * (1 + 0.2 * (s.restart // 2 % 2)) for t in s.total_s))
             if s.engine == AGAIN
@@ -106,7 +113,7 @@ class TestSummary:
         assert after.latency
         assert after.latency.speed.high / after.latency.speed.low > before.latency.speed.high / before.latency.speed.low
 
-    def test_one_restart_tells_nothing_apart(self) -> None:
+    def test_one_restart_shows_no_difference(self) -> None:
         speed = speed_of({0: [1.0, 1.1, 1.2] * 9}, {0: [0.1, 0.11, 0.12] * 9})
         assert speed
         assert (speed.low, speed.estimate, speed.high) == (0, pytest.approx(10), math.inf)
@@ -117,53 +124,65 @@ class TestSummary:
     ) -> None:
         """Simulated: processes differ by 3 %, and by 5 % more for their place; 99 % less what 300 trials leave open."""
         rng = np.random.default_rng(restarts)
-        held, reach = 0, []
+        covered, reach = 0, []
         for _ in range(300):
             before = {g: np.exp(rng.normal(0, 0.1, 12)) for g in range(restarts)}
             own = {g: rng.normal(0, 0.03) + 0.05 * (-1) ** g for g in before}
-            after = {g: taken * np.exp(own[g] + rng.normal(0, 0.03, 12)) for g, taken in before.items()}
+            after = {g: seconds * np.exp(own[g] + rng.normal(0, 0.03, 12)) for g, seconds in before.items()}
             speed = speed_of({g: list(s) for g, s in before.items()}, {g: list(s) for g, s in after.items()})
             assert speed
-            held += speed.low <= 1 <= speed.high
+            covered += speed.low <= 1 <= speed.high
             reach.append(speed.high / speed.estimate)
-        assert held / 300 > 0.97
+        assert covered / 300 > 0.97
         assert np.median(reach) < most
 
     def test_a_cell_of_the_grid_has_an_interval(self) -> None:
         record = make_record()
 
         def cells(name: str, *seconds: float) -> list[Grid]:
-            return [Grid(name, g, 8, 32, (s,)) for g, s in enumerate(seconds)]
+            return [Grid(engine=name, restart=g, batch=8, length=32, samples_s=(s,)) for g, s in enumerate(seconds)]
 
         noise = (1.0, 1.01, 0.99, 1.0, 1.02, 0.98)
         int8, fp32 = "onnx-int8-cpu", "onnx-fp32-cpu"
         grids = [*cells(REFERENCE, *noise), *cells(int8, *(n / 2 for n in noise)), *cells(fp32, *noise[::-1])]
-        found = {cell.engine: cell for cell in summarise(replace(record, grids=tuple(grids))).grid}
-        assert found[int8].speed
-        assert found[int8].speed.estimate == pytest.approx(2)
-        assert {name: cell.verdict for name, cell in found.items()} == {
+        speeds = {cell.engine: cell.speed for cell in summarise(replace(record, grids=tuple(grids))).grid}
+        assert speeds[int8]
+        assert speeds[int8].estimate == pytest.approx(2)
+        assert {name: speed and speed.verdict for name, speed in speeds.items()} == {
             REFERENCE: "cannot tell", int8: "faster", fp32: "cannot tell"
         }  # fmt: skip
-        lonely = summarise(replace(record, grids=tuple(cells(int8, *noise)))).grid
-        assert [(cell.speed, cell.verdict) for cell in lonely] == [(None, "cannot tell")]
+        alone = summarise(replace(record, grids=tuple(cells(int8, *noise)))).grid
+        assert [cell.speed for cell in alone] == [None]
 
     def test_each_range_of_lengths_is_compared_on_its_own_calls(self) -> None:
-        """The candidate is twice as fast on short texts and half as fast on long ones."""
+        """The candidate is twice as fast on short texts, half as fast on long ones, and alone on some."""
         record, rng = make_record(), np.random.default_rng(0)
-        base = replace(record.singles[0], tokens=(10, 10, 90, 90))
+        base = replace(record.singles[0], tokens=(10,) * 10 + (90,) * 10, tokenise_s=(), run_s=())
         singles = []
         for restart in range(4):
-            times = np.exp(rng.normal(0, 0.01, 4))
-            before = replace(base, engine=REFERENCE, restart=restart, total_s=tuple(times.tolist()))
-            after = tuple((times * [0.5, 0.5, 2, 2]).tolist())
+            seconds = np.exp(rng.normal(0, 0.01, 20))
+            before = replace(base, restart=restart, total_s=tuple(seconds.tolist()))
+            after = tuple((seconds * ([0.5] * 10 + [2] * 10)).tolist())
             singles += [before, replace(before, engine="onnx-int8-cpu", total_s=after)]
-        found = speeds_by_length(
-            replace(record, singles=tuple(singles)), "onnx-int8-cpu", [(1, 50), (51, 99), (100, 200)]
-        )
-        assert [speed and round(speed.estimate, 6) for speed in found] == [2, 0.5, None]
+        short = replace(base, engine="onnx-fp32-cpu", tokens=(10,) * 10, total_s=(0.1,) * 10)
+        shorts = [replace(short, restart=4), replace(short, restart=4, engine=REFERENCE)]
+        long_without_reference = replace(short, restart=5, tokens=(90,) * 10)
+        singles += [*shorts, long_without_reference]
+        summary = summarise(replace(record, singles=tuple(singles), again=None, grids=(), bulks=(), soaks=()))
+        assert summary.length_ranges == ((10, 10), (90, 90))
+        rows = {row.info.name: row.latency.by_length for row in summary.rows if row.latency}
+        speeds = {
+            name: [(at.least, at.tokens, at.speed and round(at.speed.estimate, 6)) for at in ranges]
+            for name, ranges in rows.items()
+        }
+        assert speeds == {
+            REFERENCE: [(10, 10, None), (90, 90, None)],
+            "onnx-int8-cpu": [(10, 10, 2), (90, 90, 0.5)],
+            "onnx-fp32-cpu": [(10, 10, 1), (90, 90, None)],
+        }
 
-    def test_memory_that_grows_is_told_from_memory_that_jumps(self) -> None:
-        record = make_record()
+    def test_memory_that_grows_is_distinguished_from_memory_that_jumps(self) -> None:
+        record = replace(make_record(), singles=(), bulks=(), grids=())
 
         def growth(rss: Sequence[int]) -> Any:
             soak = Soak(REFERENCE, (9,) * len(rss), tuple(rss))

@@ -6,44 +6,59 @@ import csv
 import io
 from dataclasses import replace
 
-import pytest
-from bench_records import make_record
+from bench_records import make_summary
 
-from bench.judge.summary import Summary, summarise
-from bench.judge.verdict import recommend
-from bench.report.tables import comma_separated, markdown
+from bench.report.tables import comma_separated, console, markdown, notes
 
 
 class TestReports:
-    @pytest.fixture
-    def summary(self) -> Summary:
-        return summarise(make_record())
-
-    def test_markdown_says_what_the_record_holds(self, summary: Summary) -> None:
-        record = make_record()
-        text = markdown(record, summary, recommend(record, summary))
+    def test_markdown_says_what_the_summary_holds(self) -> None:
+        summary = make_summary()
+        text = markdown(summary)
         assert text.startswith("Ship `onnx-int8-cpu`")
         for row in summary.rows:
             (line,) = [line for line in text.splitlines() if line.startswith(f"| {row.info.name}")]
             assert row.accuracy
             assert f"{row.accuracy.accuracy:.2%}" in line
-        assert "- `pytorch-fp32-cuda`: no CUDA device" in text
-        assert "all started anew 10 times" in text
+        assert "- `pytorch-fp32-cuda` was not measured: no CUDA device" in text
+        assert "All processes were restarted 10 times" in text
         table = [line for line in text.splitlines() if line.startswith("|")]
         assert len({len(line) for line in table}) == 1
 
-    def test_a_partial_record_says_so(self, summary: Summary) -> None:
-        record = replace(make_record(), is_complete=False)
-        assert markdown(record, summary, recommend(record, summary)).startswith("**Partial")
+    def test_a_partial_benchmark_says_so(self) -> None:
+        assert markdown(replace(make_summary(), is_complete=False)).startswith("**Partial")
 
-    def test_csv_has_plain_numbers(self, summary: Summary) -> None:
+    def test_the_console_has_every_engine_and_ends_with_what_to_ship(self) -> None:
+        summary = make_summary()
+        table = console(summary)
+        assert table.row_count == len(summary.rows)
+        text = notes(summary)
+        assert text.endswith(summary.recommendation.sentence)
+        assert "not measured: pytorch-fp32-cuda, no CUDA device" in text
+        assert all(f"not {line}" in text for line in summary.recommendation.rejected)
+
+    def test_csv_has_plain_numbers(self) -> None:
+        summary = make_summary()
         rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
         assert [row["engine"] for row in rows] == [row.info.name for row in summary.rows]
         int8 = next(row for row in rows if row["engine"] == "onnx-int8-cpu")
-        found = summary.row("onnx-int8-cpu")
-        assert found
-        assert found.latency
-        assert float(int8["latency_s"]) == found.latency.total_s.median
+        latency = next(row.latency for row in summary.rows if row.info.name == "onnx-int8-cpu")
+        assert latency
+        assert float(int8["latency_s"]) == latency.total_s.median
         assert float(int8["speed_low"]) < float(int8["speed"]) < float(int8["speed_high"])
         assert float(int8["p99_s"]) > float(int8["p90_s"])
-        assert int8["p99.9_s"] == ""
+        empty = {"p99.9_s", "own_p95_s", "cost_per_million"}  # too few calls, no `--texts`, no price
+        assert {column for column, value in int8.items() if value == ""} == empty
+
+    def test_csv_is_empty_where_nothing_was_measured(self) -> None:
+        summary = make_summary()
+        bare = tuple(
+            replace(
+                row, accuracy=None, latency=None, throughput=None, batchings=(), start=None, memory=None,
+                growth_bytes=None,
+            )
+            for row in summary.rows
+        )  # fmt: skip
+        (first, *_) = csv.DictReader(io.StringIO(comma_separated(replace(summary, rows=bare))))
+        known = {column for column, value in first.items() if value}
+        assert known == {"engine", "is_peer", "size_bytes", "packages_bytes"}

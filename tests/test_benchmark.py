@@ -8,16 +8,18 @@ Deselected by default: `make bench`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.engines.table import SPECS, EngineSpec, load_engine, why_unusable
+from bench.engines.table import choose_engines
 from bench.measure.environment import gpu_name
 from exporter.config import ExportConfig
+from exporter.engines.cores import usable_cores
+from exporter.engines.spec import EngineSpec
 from exporter.export import export
 from exporter.records import load_export
-from exporter.runtime import usable_cores
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.run import RunDir
@@ -36,15 +38,19 @@ def sample_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.mark.parametrize("length", [32, 128, 256])
 @pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_latency(benchmark: Any, sample_run: RunDir, spec: EngineSpec, batch_size: int, length: int) -> None:
-    if reason := why_unusable(spec, sample_run, load_export(sample_run), gpu_name()):
+@pytest.mark.parametrize("spec", choose_engines(None), ids=lambda spec: spec.name)
+def test_latency(
+    benchmark: Any, sample_run: RunDir, spec: EngineSpec, batch_size: int, length: int, tmp_path: Path
+) -> None:
+    artifacts = [artifact.name for artifact in load_export(sample_run).artifacts]
+    if reason := spec.why_unusable(sample_run, artifacts, gpu_name()):
         pytest.skip(reason)
-    engine = load_engine(spec, sample_run, usable_cores())
+    model = spec.load(sample_run, usable_cores(), tmp_path).model
+    assert model
     (text, *_) = read_examples(sample_run.evaluation, sample_run.load().label_names).texts
-    encoder = engine.encoder
+    encoder = model.encoder
     own = length - (encoder.max_length - encoder.room)
     batch = [encoder.resize(encoder.encode([text])[0], own)] * batch_size
     benchmark.extra_info.update(engine=spec.name, batch=batch_size, length=length)
-    logits = benchmark.pedantic(engine.run, (batch, length), rounds=30, warmup_rounds=3)
+    logits = benchmark.pedantic(model.run, (batch, length), rounds=30, warmup_rounds=3)
     assert logits.shape == (batch_size, 2)

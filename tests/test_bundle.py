@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import exporter.predict
-from exporter.bundle.golden import GOLDEN, TEXTS, Golden
-from exporter.card import CARD
+from exporter.bundle.artifact import CARD, GOLDEN, MANIFEST, open_artifact
+from exporter.bundle.golden import TEXTS, Golden
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
-from exporter.records import MANIFEST, load_export, open_artifact
+from exporter.engines.engine import Batching
+from exporter.records import load_export
 from exporter.runtime import Classifier
 from trainer.data import read_examples
 from trainer.errors import UserError
@@ -127,7 +128,7 @@ def test_predict_loads_it_all_the_same_when_told_to(bundle: Path, command: objec
     write_checksums(bundle)
     status, _, err = command(exporter.predict.main, "--artifact", bundle, "soup")  # type: ignore[operator]
     assert status == 2
-    assert "answers otherwise here than where it was exported" in err
+    assert "answers differently here than where it was exported" in err
     assert command(exporter.predict.main, "--artifact", bundle, "--no-golden", "soup")[0] == 0  # type: ignore[operator]
 
 
@@ -168,7 +169,7 @@ def test_the_card_tells_what_was_measured_in_the_hubs_format(exported: RunDir, n
     (result,) = card.data.eval_results
     assert result.metric_type == "accuracy"
     examples = read_examples(exported.evaluation, record.artifacts[0].label_names)
-    answers = Classifier.load(folder).logits(examples.texts, batch_tokens=4096).argmax(-1)
+    answers = Classifier.load(folder).logits(examples.texts, Batching(tokens=4096)).argmax(-1)
     assert result.metric_value == pytest.approx(np.mean(answers == np.array(examples.labels)), abs=1e-4)
     text = card.content
     assert all(f"`{label}`" in text for label in ("food", "money", "music", "sport"))

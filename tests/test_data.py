@@ -8,6 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import write_csv
 
-from trainer.data import Examples, load_splits, read_examples, read_table, read_texts, write_examples
+from trainer.data import Examples, load_splits, read_examples, read_texts, write_examples
 from trainer.errors import UserError
-from trainer.sources import HubUnreachableError
+from trainer.sources import HubUnreachableError, Source
+from trainer.tables import read_table
 
 ROWS = [(f"text {i}, with a comma\nand a line", ["bad", "good"][i % 2]) for i in range(20)]
 
@@ -66,7 +68,7 @@ def test_a_text_longer_than_the_csv_default_limit_is_read(tmp_path: Path) -> Non
     assert read_texts(write_csv(tmp_path / "a.csv", [(long, "x")])) == [long]
 
 
-@pytest.mark.parametrize("header", [("Text", "Sentiment"), ("sentence", "class"), ("content", "category")])
+@pytest.mark.parametrize("header", [("Text", "Sentiment"), ("review", "class"), ("content", "category")])
 def test_usual_column_names_are_found(tmp_path: Path, header: tuple[str, str]) -> None:
     assert load_splits(str(write(tmp_path, "csv", ROWS, header)), None).label_names == ("bad", "good")
 
@@ -115,7 +117,7 @@ def test_a_parquet_file_of_the_datasets_library_brings_its_class_names(tmp_path:
     seed=st.integers(0, 5),
     separate=st.booleans(),
 )
-def test_no_text_stands_in_both_parts(
+def test_no_text_is_in_both_parts(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[int], seed: int, *, separate: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("straddle")
@@ -210,10 +212,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     [
         ([("a", "x"), (" ", "y"), ("", "x")], "2 of 3 rows with a text that is empty, the first is row 2"),
         ([("a", "x"), ("b", "")], "1 of 2 rows with a label that is empty"),
-        ([(f"t{i}", "x") for i in range(9)], "one class only: `x`"),
-        ([*[(f"t{i}", "x") for i in range(9)], ("b", "y")], "1 different texts of the class `y`"),
+        ([(f"t{i}", "x") for i in range(9)], "only one label: `x`"),
+        ([*[(f"t{i}", "x") for i in range(9)], ("b", "y")], "1 different texts with the label `y`"),
         ([("\ud800", "x"), ("b", "y")], "text 1 of .* is not valid Unicode"),
-        ([("same", "xy"[i % 2]) for i in range(9)], "0 different texts of the class `y`"),
+        ([("same", "xy"[i % 2]) for i in range(9)], "0 different texts with the label `y`"),
     ],
 )
 def test_bad_rows_are_refused(tmp_path: Path, rows: list[tuple[object, ...]], message: str) -> None:
@@ -250,6 +252,18 @@ def test_parquet_without_pyarrow_says_what_to_do(tmp_path: Path, monkeypatch: py
         read_texts(path)
 
 
+def put_on_the_hub(monkeypatch: pytest.MonkeyPatch, splits: Any) -> None:
+    """Let the libraries answer as if the Hub had these splits, at the newest commit or the one asked for."""
+    import datasets
+    import huggingface_hub
+
+    def info(*_: object, revision: str | None = None, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(sha=revision or "abc123")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: splits)
+
+
 @pytest.fixture
 def on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a dataset with class names on a Hub that answers."""
@@ -262,8 +276,7 @@ def on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.Dataset.from_dict(rows, features=features)
 
     splits = datasets.DatasetDict(train=split("a", 30), test=split("b", 10), unsupervised=split("c", 5))
-    monkeypatch.setattr("trainer.sources._dataset_commit", lambda _: "abc123")
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: splits)
+    put_on_the_hub(monkeypatch, splits)
 
 
 @pytest.mark.usefixtures("on_the_hub")
@@ -271,18 +284,27 @@ def test_a_hub_dataset_brings_its_split_its_class_names_and_its_commit() -> None
     splits = load_splits("acme/texts", None)
     assert splits.label_names == ("neg", "pos")
     assert (len(splits.train), len(splits.evaluation)) == (30, 10)
-    assert (splits.source.name, splits.source.revision) == ("acme/texts", "abc123")
+    assert splits.source == Source("acme/texts", "abc123", None)
     assert len(load_splits("acme/texts", "unsupervised").evaluation) == 5
+
+
+@pytest.mark.usefixtures("on_the_hub")
+def test_a_source_is_loaded_again_at_its_own_commit(tmp_path: Path) -> None:
+    old = Source("acme/texts", "older", None)
+    assert load_splits(old, None).source == old
+    path = write_csv(tmp_path / "held_out.csv", [(f"t{i}", ["neg", "pos"][i % 2]) for i in range(9)])
+    splits = load_splits(old, Source(str(path), None, None))
+    assert splits.eval_source == Source(str(path), None, None)
+    assert len(splits.evaluation) == 9
 
 
 def test_an_evaluation_set_that_was_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    odd = datasets.DatasetDict(evaluation=datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]}))
-    monkeypatch.setattr("trainer.sources._dataset_commit", lambda _: "abc123")
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: odd)
-    with pytest.raises(UserError, match="`acme/odd` has no split to evaluate on"):
-        load_splits("sample", "acme/odd")
+    rows = datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]})
+    put_on_the_hub(monkeypatch, datasets.DatasetDict(evaluation=rows))
+    with pytest.raises(UserError, match="`acme/other` has no split to evaluate on"):
+        load_splits("sample", "acme/other")
 
 
 def test_without_the_hub_the_default_is_replaced_and_a_name_is_not() -> None:

@@ -21,7 +21,7 @@ def raising(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (UserError("broken", "mend it"), 2),
+        (UserError("broken", "fix it"), 2),
         (VerificationError("different", "look"), 3),
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device"), 2),

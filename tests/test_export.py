@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -11,37 +12,36 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from local_worker import LocalWorker, Spoiling
 from safetensors.torch import load_file, save_file
 from toys import INTERRUPTED, start
 from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
-import exporter.export
-import exporter.int8.ladder
-from exporter.bundle.golden import GOLDEN
-from exporter.card import CARD
+from exporter.bundle.artifact import CARD, GOLDEN, MANIFEST, open_artifact
 from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.export import export
-from exporter.int8.recipes import Ingredients
-from exporter.proof.reference import TorchClassifier
+from exporter.int8.recipes import RECIPES, Ingredients
+from exporter.proof.reference import load_merged, load_trained
 from exporter.proof.verify import VerificationError
-from exporter.records import MANIFEST, ExportRecord, load_export, open_artifact
+from exporter.records import ExportRecord, load_export
 from exporter.runtime import Classifier
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record
-from trainer.run import RunDir, TrainRecord
+from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 Copy = Callable[[RunDir], RunDir]
 
+EXPORTER = partial(exporter.__main__.main, start=LocalWorker)
 TOKENIZER = {"special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}
 SEALED = TOKENIZER | {MANIFEST, CHECKSUMS, "config.json"}
 ARTIFACTS = {
@@ -68,10 +68,9 @@ def test_it_leaves_exactly_the_artifacts_it_records(exported: RunDir) -> None:
     assert not (exported.path / "export.partial").exists()
 
 
-@pytest.mark.usefixtures("in_process")
 def test_without_quantize_there_is_no_int8(trained: RunDir, copy_of: Copy) -> None:
     run = copy_of(trained)
-    record = export(ExportConfig(run_dir=run.path, verify_samples=8))
+    record = export(ExportConfig(run_dir=run.path, verify_samples=8), LocalWorker)
     assert listing(run.export) == {name: files for name, files in ARTIFACTS.items() if name != "onnx-int8"}
     assert record.chosen == "onnx-fp32"
 
@@ -100,13 +99,13 @@ def test_merging_follows_its_formula(exported: RunDir, checkpoint: Path) -> None
     torch.testing.assert_close(merged["pre_classifier.bias"], adapter["base_model.model.pre_classifier.bias"])
 
 
-@pytest.mark.parametrize("batch_tokens", [None, 1, 60])
-def test_all_forms_answer_alike(exported: RunDir, batch_tokens: int | None) -> None:
+@pytest.mark.parametrize("batching", [ALL_AT_ONCE, ONE_BY_ONE, Batching(tokens=60)])
+def test_all_artifacts_answer_alike(exported: RunDir, batching: Batching) -> None:
     texts = read_examples(exported.evaluation, load_export(exported).artifacts[0].label_names).texts
-    adapter = TorchClassifier.load_adapter(exported).logits(texts, batch_tokens=batch_tokens)
-    merged = TorchClassifier.load(exported.export / "pytorch-fp32").logits(texts, batch_tokens=batch_tokens)
-    fp32 = Classifier.load(exported.export / "onnx-fp32").logits(texts, batch_tokens=batch_tokens)
-    int8 = Classifier.load(exported.export / "onnx-int8").logits(texts, batch_tokens=batch_tokens)
+    adapter = load_trained(exported).logits(texts, batching)
+    merged = load_merged(exported.export / "pytorch-fp32").logits(texts, batching)
+    fp32 = Classifier.load(exported.export / "onnx-fp32").logits(texts, batching)
+    int8 = Classifier.load(exported.export / "onnx-int8").logits(texts, batching)
     assert np.ptp(adapter) > 1  # a model that says the same of everything would prove nothing
     np.testing.assert_allclose(merged, adapter, atol=1e-4)
     np.testing.assert_allclose(fp32, adapter, atol=1e-4)
@@ -133,10 +132,9 @@ def test_every_form_is_compared_with_the_one_before_and_with_the_adapter(exporte
     assert {c.texts for c in record.comparisons} == {16}
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_later_export_replaces_an_earlier_one(exported: RunDir, copy_of: Copy) -> None:
     run = copy_of(exported)
-    export(ExportConfig(run_dir=run.path, verify_samples=4))
+    export(ExportConfig(run_dir=run.path, verify_samples=4), LocalWorker)
     assert set(listing(run.export)) == {"pytorch-fp32", "onnx-fp32"}
 
 
@@ -195,75 +193,70 @@ def spoil_activation(model: onnx.ModelProto) -> None:
     scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(1.1), scale.name))
 
 
-SABOTAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
-    "weight": ("merge", partial(spoil_weights, name="distilbert.transformer.layer.0.ffn.lin1.weight"), "pytorch-fp32"),
-    "head": ("merge", partial(spoil_weights, name="classifier.weight"), "pytorch-fp32"),
-    "labels": ("merge", swap_labels, "pytorch-fp32"),
-    "labels of the graph": ("convert", swap_labels, "onnx-unfused"),
-    "mask": ("convert", lambda folder: change_graph(folder / "model.onnx", mask_nothing), "onnx-unfused"),
-    "axes": ("convert", lambda folder: change_graph(folder / "model.onnx", freeze_length), "onnx-unfused"),
-    "fused mask": ("fuse", lambda path: change_graph(path, mask_nothing), "onnx-fp32"),
-    "scale": ("quantize", lambda path: change_graph(path, spoil_scale), "dynamic-channel-int8"),
-    "activation": ("quantize", lambda path: change_graph(path, spoil_activation), "static-minmax"),
+SPOILED: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "weight": (
+        "pytorch-fp32",
+        partial(spoil_weights, name="distilbert.transformer.layer.0.ffn.lin1.weight"),
+    ),
+    "head": ("pytorch-fp32", partial(spoil_weights, name="classifier.weight")),
+    "labels": ("pytorch-fp32", swap_labels),
+    "labels of the graph": ("onnx-unfused", swap_labels),
+    "mask": ("onnx-unfused", lambda folder: change_graph(folder / "model.onnx", mask_nothing)),
+    "axes": ("onnx-unfused", lambda folder: change_graph(folder / "model.onnx", freeze_length)),
+    "fused mask": ("onnx-fp32", lambda folder: change_graph(folder / "model.onnx", mask_nothing)),
 }
+"""What breaks a step of the export, so that the export goes on without noticing."""
 
 
-def sabotage(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Break one stage of the export, so that it goes on without noticing."""
-    stage, spoil, link = SABOTAGE[what]
-    if stage == "quantize":
-        recipe = next(recipe for recipe in exporter.int8.ladder.RECIPES if recipe.name == link)
-
-        def make(model: Path, output: Path, ingredients: Ingredients) -> None:
-            recipe.make(model, output, ingredients)
-            spoil(output)
-
-        monkeypatch.setattr(exporter.int8.ladder, "RECIPES", (replace(recipe, make=make),))
-        return
-    original = getattr(exporter.export, stage)
-    written = {"merge": 2, "convert": 1, "fuse": 1}[stage]
-
-    def broken(*arguments: Any, **options: Any) -> Any:
-        result = original(*arguments, **options)
-        spoil(arguments[written])
-        return result
-
-    monkeypatch.setattr(exporter.export, stage, broken)
-
-
-@pytest.mark.parametrize("what", SABOTAGE)
-@pytest.mark.usefixtures("in_process")
-def test_a_broken_stage_fails_the_command_and_names_its_link(
-    trained: RunDir, copy_of: Copy, command: Command, monkeypatch: pytest.MonkeyPatch, what: str
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_broken_step_fails_the_command_and_is_named(
+    trained: RunDir, copy_of: Copy, command: Command, what: str
 ) -> None:
     run = copy_of(trained)
-    sabotage(what, monkeypatch)
-    status, out, err = command(exporter.__main__.main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)
+    step, spoil = SPOILED[what]
+    main = partial(exporter.__main__.main, start=Spoiling(step, spoil))
+    status, out, err = command(main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)
     assert (status, out) == (3, "")
-    assert f"error: `{SABOTAGE[what][2]}` " in err
+    assert f"error: `{step}` " in err
     assert not run.export.exists()
     assert not run.export_record.exists()
 
 
-@pytest.mark.usefixtures("in_process")
-def test_an_adapter_that_was_not_merged_is_noticed(
-    trained: RunDir, copy_of: Copy, checkpoint: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "spoil"), [("dynamic-channel-int8", spoil_scale), ("static-minmax", spoil_activation)]
+)
+def test_a_recipe_that_spoils_a_number_fails_the_command_and_is_named(
+    trained: RunDir, copy_of: Copy, command: Command, name: str, spoil: Callable[[onnx.ModelProto], None]
 ) -> None:
-    def leave_out(run: RunDir, record: TrainRecord, folder: Path) -> None:
-        merge(run, record, folder)
+    run = copy_of(trained)
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+
+    def make(model: Path, output: Path, ingredients: Ingredients) -> None:
+        recipe.make(model, output, ingredients)
+        change_graph(output, spoil)
+
+    main = partial(exporter.__main__.main, start=LocalWorker, recipes=(replace(recipe, make=make),))
+    status, out, err = command(main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)
+    assert (status, out) == (3, "")
+    assert f"error: `{name}` " in err
+    assert not run.export.exists()
+
+
+def test_an_adapter_that_was_not_merged_is_noticed(
+    trained: RunDir, copy_of: Copy, checkpoint: Path, command: Command
+) -> None:
+    def unmerge(folder: Path) -> None:
         weights, base = load_file(folder / "model.safetensors"), load_file(checkpoint / "model.safetensors")
         unmerged = {name: base.get(name.removeprefix("distilbert."), w) for name, w in weights.items()}
         assert any((unmerged[name] != weights[name]).any() for name in weights)
         save_file(unmerged, folder / "model.safetensors", metadata={"format": "pt"})
 
-    merge = exporter.export.merge
-    monkeypatch.setattr(exporter.export, "merge", leave_out)
-    status, _, err = command(exporter.__main__.main, "--run-dir", copy_of(trained).path, "--verify-samples", 8)
+    main = partial(exporter.__main__.main, start=Spoiling("pytorch-fp32", unmerge))
+    status, _, err = command(main, "--run-dir", copy_of(trained).path, "--verify-samples", 8)
     assert status == 3
     assert "`pytorch-fp32` is not the same classifier as `adapter`" in err
 
 
-@pytest.mark.usefixtures("in_process")
 def test_an_adapter_that_changes_nothing_is_noticed(trained: RunDir, copy_of: Copy, command: Command) -> None:
     run = copy_of(trained)
     path = run.adapter / "adapter_model.safetensors"
@@ -272,46 +265,36 @@ def test_an_adapter_that_changes_nothing_is_noticed(trained: RunDir, copy_of: Co
     values = json.loads(run.record.read_text())
     values["adapter_sha256"][path.name] = file_sha256(path)
     run.record.write_text(json.dumps(values))
-    status, _, err = command(exporter.__main__.main, "--run-dir", run.path, "--verify-samples", 4)
+    status, _, err = command(EXPORTER, "--run-dir", run.path, "--verify-samples", 4)
     assert status == 3
-    assert "the adapter leaves every weight of its base" in err
+    assert "the adapter changes none of the weights" in err
 
 
-@pytest.mark.usefixtures("in_process")
-def test_a_failed_export_leaves_the_earlier_one(
-    exported: RunDir, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_export_leaves_the_earlier_one(exported: RunDir, copy_of: Copy) -> None:
     run = copy_of(exported)
     before = load_export(run)
-    sabotage("weight", monkeypatch)
     with pytest.raises(VerificationError):
-        export(ExportConfig(run_dir=run.path))
+        export(ExportConfig(run_dir=run.path), start=Spoiling(*SPOILED["weight"]))
     assert load_export(run) == before
     assert open_artifact(run.export / before.chosen)
 
 
-@pytest.mark.usefixtures("in_process")
-def test_a_record_that_cannot_be_written_costs_the_earlier_export_nothing(
-    exported: RunDir, copy_of: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise ValueError("NaN")
-
+def test_a_record_that_cannot_be_written_costs_the_earlier_export_nothing(exported: RunDir, copy_of: Copy) -> None:
     run = copy_of(exported)
     before = load_export(run)
-    monkeypatch.setattr(exporter.export, "write_record", refuse)
-    with pytest.raises(ValueError, match="NaN"):
-        export(ExportConfig(run_dir=run.path, verify_samples=4))
+    config = ExportConfig(run_dir=run.path, verify_samples=4)
+    object.__setattr__(config, "budget_minutes", math.inf)  # which JSON cannot hold
+    with pytest.raises(ValueError, match="JSON"):
+        export(config, LocalWorker)
     assert load_export(run) == before
     assert listing(run.export) == ARTIFACTS
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_portable_export_keeps_weights_to_seven_bits_and_leaves_out_what_cannot(
     trained: RunDir, copy_of: Copy
 ) -> None:
     run = copy_of(trained)
-    record = export(ExportConfig(run_dir=run.path, quantize="static", target="portable", verify_samples=4))
+    record = export(ExportConfig(run_dir=run.path, quantize="static", target="portable", verify_samples=4), LocalWorker)
     assert {c.recipe for c in record.candidates} == {"static-minmax", "static-percentile", "static-entropy"}
     graph = onnx.load(run.export / "onnx-int8" / "model.onnx").graph
     codes = [onnx.numpy_helper.to_array(w) for w in graph.initializer if re.match(r"onnx::MatMul.*_quantized", w.name)]
@@ -334,7 +317,7 @@ def test_an_interrupted_export_leaves_nothing(trained: RunDir, copy_of: Copy) ->
 
 
 def test_exporting_before_training_is_an_error(tmp_path: Path, command: Command) -> None:
-    status, _, err = command(exporter.__main__.main, "--run-dir", tmp_path / "nowhere")
+    status, _, err = command(EXPORTER, "--run-dir", tmp_path / "nowhere")
     assert status == 2
     assert f"error: no trained run in `{tmp_path / 'nowhere'}`" in err
     assert "hint: run `python -m trainer` first" in err
@@ -345,7 +328,10 @@ def test_exporting_before_training_is_an_error(tmp_path: Path, command: Command)
     ("damage", "message"),
     [
         (lambda run: run.record.write_text(run.record.read_text()[:200]), "cut short"),
-        (lambda run: run.record.write_text(re.sub(r'"schema": \d', '"schema": 0', run.record.read_text())), "schema 0"),
+        (
+            lambda run: run.record.write_text(re.sub(r'"schema": \d', '"schema": 99', run.record.read_text())),
+            "schema 99",
+        ),
         (lambda run: (run.adapter / "adapter_model.safetensors").unlink(), "is not the file that"),
         (lambda run: (run.adapter / "adapter_model.safetensors").write_bytes(b"x"), "is not the file that"),
         (lambda run: run.evaluation.write_text("{}"), "is not the file that"),
@@ -358,7 +344,7 @@ def test_a_damaged_run_is_refused(
 ) -> None:
     run = copy_of(trained)
     damage(run)
-    status, _, err = command(exporter.__main__.main, "--run-dir", run.path)
+    status, _, err = command(EXPORTER, "--run-dir", run.path)
     assert status == 2
     assert message in err
 
@@ -372,7 +358,7 @@ def test_a_base_that_changed_since_is_refused(trained: RunDir, copy_of: Copy, ch
     weights = load_file(other / "model.safetensors")
     save_file({name: w + 1 for name, w in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="was changed after the training"):
-        export(ExportConfig(run_dir=run.path))
+        export(ExportConfig(run_dir=run.path), LocalWorker)
 
 
 def test_an_export_of_an_earlier_training_is_stale(exported: RunDir, copy_of: Copy) -> None:
@@ -382,13 +368,12 @@ def test_an_export_of_an_earlier_training_is_stale(exported: RunDir, copy_of: Co
         load_export(run)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_the_summary_shows_the_proof_the_ladder_and_the_choice(
     trained: RunDir, copy_of: Copy, command: Command
 ) -> None:
     run = copy_of(trained)
     flags = ["--quantize", "weight-only", "--run-dir", run.path, "--verify-samples", 8]
-    status, out, _ = command(exporter.__main__.main, *flags)
+    status, out, _ = command(EXPORTER, *flags)
     assert status == 0
     record = read_record(run.export_record, ExportRecord)
     (rung,) = record.candidates
@@ -402,13 +387,12 @@ def test_the_summary_shows_the_proof_the_ladder_and_the_choice(
     assert "python -m bench --run-dir" in out
 
 
-@pytest.mark.usefixtures("in_process")
 def test_int8_that_is_required_and_not_chosen_is_status_3_with_a_whole_export(
     trained: RunDir, copy_of: Copy, command: Command
 ) -> None:
     run = copy_of(trained)
     flags = ["--quantize", "weight-only", "--require-int8", "--run-dir", run.path, "--verify-samples", 8]
-    status, out, err = command(exporter.__main__.main, *flags)
+    status, out, err = command(EXPORTER, *flags)
     assert status == 3
     assert "error: no int8 artifact was chosen" in err
     assert "chosen: onnx-fp32" in out
@@ -416,7 +400,6 @@ def test_int8_that_is_required_and_not_chosen_is_status_3_with_a_whole_export(
     assert set(listing(run.export)) == set(ARTIFACTS)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_without_a_fusion_the_graph_is_the_converted_one(exported: RunDir, trained: RunDir, copy_of: Copy) -> None:
     def operators(run: RunDir) -> set[str]:
         return {node.op_type for node in onnx.load(run.export / "onnx-fp32" / "model.onnx").graph.node}
@@ -425,18 +408,17 @@ def test_without_a_fusion_the_graph_is_the_converted_one(exported: RunDir, train
     assert record.fused["Attention"] == 2
     assert {"Attention", "BiasGelu"} <= operators(exported)
     run = copy_of(trained)
-    assert export(ExportConfig(run_dir=run.path, no_fuse=True, verify_samples=4)).fused == {}
+    assert export(ExportConfig(run_dir=run.path, no_fuse=True, verify_samples=4), LocalWorker).fused == {}
     assert "Attention" not in operators(run)
     assert "Softmax" in operators(run)
 
 
 @pytest.mark.parametrize("no_fuse", [False, True])
-@pytest.mark.usefixtures("in_process")
 def test_for_gpus_there_is_half_precision_that_answers_alike(
     exported: RunDir, trained: RunDir, copy_of: Copy, *, no_fuse: bool
 ) -> None:
     run = copy_of(trained)
-    record = export(ExportConfig(run_dir=run.path, target="cuda", no_fuse=no_fuse, verify_samples=8))
+    record = export(ExportConfig(run_dir=run.path, target="cuda", no_fuse=no_fuse, verify_samples=8), LocalWorker)
     folder = run.export / "onnx-fp16"
     assert record.chosen == "onnx-fp16"
     assert set(listing(run.export)) == {"pytorch-fp32", "onnx-fp32", "onnx-fp16"}
@@ -455,7 +437,6 @@ def test_int8_is_refused_on_a_gpu(exported: RunDir) -> None:
     assert "--target cuda" in error.value.hint
 
 
-@pytest.mark.usefixtures("in_process")
 def test_a_graph_without_an_attention_layer_to_fuse_is_an_error(
     trained: RunDir, copy_of: Copy, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,7 +445,7 @@ def test_a_graph_without_an_attention_layer_to_fuse_is_an_error(
             return {"Attention": 0, "BiasGelu": 2}
 
     monkeypatch.setattr("onnxruntime.transformers.optimizer.optimize_model", lambda *_, **__: Unfused())
-    status, _, err = command(exporter.__main__.main, "--run-dir", copy_of(trained).path, "--verify-samples", 4)
+    status, _, err = command(EXPORTER, "--run-dir", copy_of(trained).path, "--verify-samples", 4)
     assert status == 2
     assert "fused 0 of the 2 attention layers" in err
     assert "--no-fuse" in err

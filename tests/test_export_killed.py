@@ -12,7 +12,8 @@ from collections.abc import Callable
 import pytest
 from toys import start
 
-from exporter.records import load_export, open_artifact
+from exporter.bundle.artifact import open_artifact
+from exporter.records import load_export
 from trainer.run import RunDir
 
 KILLS = 20

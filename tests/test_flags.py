@@ -12,39 +12,72 @@ import pytest
 import bench.__main__
 import exporter.__main__
 import trainer.__main__
+import trainer.adopt.__main__
 import trainer.pretrain.__main__
 from bench.config import BenchConfig
 from exporter.config import ExportConfig
+from trainer.adopt.config import AdoptConfig, take_config
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.flags import typed
+from trainer.flags import as_typed
 from trainer.pretrain.config import PretrainConfig
 
 COMMANDS = [
     (trainer.__main__.make_parser(), TrainConfig),
     (trainer.pretrain.__main__.make_parser(), PretrainConfig),
-    (exporter.__main__.make_parser(), ExportConfig),
     (bench.__main__.make_parser(), BenchConfig),
 ]
 
 
+def flags(parser: argparse.ArgumentParser) -> set[str]:
+    """The names under which the help lists the flags first."""
+    return {action.option_strings[0] for action in parser._actions if action.option_strings} - {"-h"}
+
+
+def fields_as_flags(config: Any) -> set[str]:
+    return {"--" + field.name.replace("_", "-") for field in fields(config)}
+
+
 @pytest.mark.parametrize(("parser", "config"), COMMANDS)
 def test_no_flags_give_the_default_configuration(parser: argparse.ArgumentParser, config: Any) -> None:
-    needed = {"text": (Path("reviews.txt"),)} if config is PretrainConfig else {}
+    needed = {"text": (Path("texts.txt"),)} if config is PretrainConfig else {}
     assert config(**vars(parser.parse_args([])) | needed) == config(**needed)
 
 
 @pytest.mark.parametrize(("parser", "config"), COMMANDS)
 def test_flags_and_fields_agree(parser: argparse.ArgumentParser, config: Any) -> None:
-    flags = {action.option_strings[0] for action in parser._actions} - {"-h"}
-    assert flags == {"--" + field.name.replace("_", "-") for field in fields(config)}
+    assert flags(parser) == fields_as_flags(config)
+
+
+def test_the_exporter_has_its_own_flags_and_those_of_adoption() -> None:
+    parser = exporter.__main__.make_parser()
+    assert flags(parser) == fields_as_flags(ExportConfig) | fields_as_flags(AdoptConfig)
+    values = vars(parser.parse_args([]))
+    assert take_config(values) is None
+    assert ExportConfig(**values) == ExportConfig()
+
+
+def test_adoption_is_asked_for_alike_in_both_commands() -> None:
+    parser = trainer.adopt.__main__.make_parser()
+    assert flags(parser) == fields_as_flags(AdoptConfig) - {"--adapter"}  # there it is the argument FOLDER
+    rest = ["--dataset", "x.csv", "--run-dir", "runs/x"]
+    adopted = AdoptConfig(**vars(parser.parse_args(["folder", *rest])))
+    values = vars(exporter.__main__.make_parser().parse_args(["--adapter", "folder", *rest]))
+    assert adopted == take_config(values) == AdoptConfig(Path("folder"), dataset="x.csv", run_dir=Path("runs/x"))
+    assert ExportConfig(**values) == ExportConfig(run_dir=Path("runs/x"))
+
+
+@pytest.mark.parametrize("values", [{"dataset": None}, {"max_length": 3}, {"max_eval_samples": -1}])
+def test_adoption_values_that_cannot_be_used_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        AdoptConfig(**{"adapter": Path("folder"), "dataset": "x.csv"} | values)
 
 
 def test_the_run_directory_is_the_same_in_all_commands() -> None:
-    assert TrainConfig().run_dir == ExportConfig().run_dir == BenchConfig().run_dir
+    assert TrainConfig.run_dir == AdoptConfig.run_dir == ExportConfig().run_dir == BenchConfig().run_dir
 
 
-def test_the_recipe_is_the_reference_recipe() -> None:
+def test_the_defaults_are_the_reference_training() -> None:
     config = TrainConfig()
     assert (config.epochs, config.batch_size, config.lora_r, config.max_train_samples) == (3, 16, 8, 10_000)
 
@@ -63,7 +96,7 @@ def test_the_recipe_is_the_reference_recipe() -> None:
     ],
 )
 def test_a_message_writes_a_value_as_a_person_types_it(value: object, expected: str) -> None:
-    assert typed("text", value) == expected
+    assert as_typed("text", value) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,7 +141,7 @@ def test_benchmark_values_out_of_range_are_refused(values: dict[str, Any]) -> No
 )
 def test_flags_about_int8_go_with_quantize(values: dict[str, Any]) -> None:
     ExportConfig(quantize="auto", **values)
-    with pytest.raises(UserError, match="is about int8"):
+    with pytest.raises(UserError, match="needs `--quantize`"):
         ExportConfig(**values)
 
 
@@ -116,6 +149,11 @@ def test_flags_about_int8_go_with_quantize(values: dict[str, Any]) -> None:
 def test_export_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="is out of range"):
         ExportConfig(quantize="auto", **values)
+
+
+def test_int8_is_not_for_gpus() -> None:
+    with pytest.raises(UserError, match="int8 is for CPUs"):
+        ExportConfig(quantize="auto", target="cuda")
 
 
 def test_exporting_without_texts_is_refused() -> None:

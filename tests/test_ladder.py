@@ -2,150 +2,177 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from exporter.int8 import ladder
-from exporter.int8.ladder import Gate, Ladder, Measured, climb, in_batches, measure, recipes, vary
-from exporter.int8.recipes import RECIPES, Recipe
+from exporter.bundle.artifact import Artifact
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
+from exporter.int8.ladder import Gate, Ladder, Measured, climb, measure
+from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
+from exporter.proof.chain import Chain
 from exporter.proof.timing import Spread
+from exporter.proof.variations import in_batches, vary
 from exporter.proof.verify import VerificationError
+from exporter.proof.worker import Worker
 from trainer.data import Examples
+from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 
 
-def recipe(name: str, needs: str | None = None) -> Recipe:
-    return Recipe(name, "dynamic", lambda *_: None, needs=needs)
+class Fake(Worker):
+    """Answers by a rule on the text and the size of its batch, in a stated time."""
+
+    def __init__(self, right: Callable[[str, int], bool] = lambda *_: True, seconds: float = 0.1) -> None:
+        self.right, self.seconds, self.alive = right, seconds, True
+
+    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> np.ndarray:
+        size = 1 if batching == ONE_BY_ONE else len(texts)
+        return np.float32([[0, 1] if self.right(text, size) else [1, 0] for text in texts])
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:  # noqa: ARG002
+        return np.float32([[0, 1]] * len(batch))
+
+    def time(self, texts: Sequence[str]) -> float:  # noqa: ARG002
+        return self.seconds
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def close(self) -> None:
+        pass
+
+
+def write_model(_: Path, output: Path, ingredients: Ingredients) -> None:
+    assert ingredients.deadline > 60
+    output.write_bytes(b"12345")
+
+
+def recipe(name: str, make: Callable[..., None] = write_model, needs: str | None = None) -> Recipe:
+    return Recipe(name, "dynamic", make, needs=needs, keeps_weights=False)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def make(*_: object) -> None:
+        raise error
+
+    return make
+
+
+class Search:
+    """Runs a search whose candidates are their recipes' names, with a clock that says one more minute each time."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self.unfused, self.now, self.fp32 = folder / "unfused", 0.0, Fake()
+        self.unfused.mkdir()
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(checkpoint / name, self.unfused / name)
+        (self.unfused / "config.json").write_text('{"id2label": {"0": "no", "1": "yes"}}')
+        texts = Examples(["soup", "bread", "a goal"], [1, 1, 1])
+        encoder = Encoder.load(checkpoint, 24, "head", 0)
+        chain = Chain(encoder, texts, ("no", "yes"), most=3, start=self.start, threads=1)
+        chain.add("unfused", Fake().run)
+        self.gate = Gate(self.fp32, self.fp32.logits(texts.texts), texts, texts, chain)
+        self.artifact = Artifact("x", "model.onnx", "int8", ("no", "yes"), 24, "head", 0, 0)
+
+    def clock(self) -> float:
+        self.now += 60
+        return self.now
+
+    def start(self, name: str, *_: object) -> Worker:
+        if name == "does not load":
+            raise UserError("cannot load", "")
+        if name == "takes the baseline down":
+            self.fp32.alive = False
+            raise UserError("fp32 died", "")
+        if name == "answers otherwise":
+            return Contrary()
+        return Fake()
+
+    def __call__(self, recipes: Sequence[Recipe], minutes: float = 100) -> Ladder:
+        ingredients = Ingredients([])
+        return climb(recipes, self.unfused, self.artifact, ingredients, self.gate, minutes=minutes, clock=self.clock)
+
+
+class Contrary(Fake):
+    """Answers the other class."""
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:  # noqa: ARG002
+        return np.float32([[1, 0]] * len(batch))
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ladder]:
-    """Runs a search whose candidates are their recipes' names, with a clock that says one more minute each time."""
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] += 60
-        return now[0]
-
-    class Loaded:
-        def __init__(self, name: str, *_: object) -> None:
-            if name == "does not load":
-                raise UserError("cannot load", "")
-
-        def close(self) -> None:
-            pass
-
-    class Row:
-        def __init__(self, recipe: Recipe, *_: object) -> None:
-            self.recipe, self.harmful, self.helpful, self.speed = recipe, 0, 0, Spread(1, 1, 1)
-
-    class Baseline:
-        alive = True
-
-        def is_alive(self) -> bool:
-            return self.alive
-
-    monkeypatch.setattr(ladder, "Worker", Loaded)
-    monkeypatch.setattr(ladder, "measure", Row)
-    monkeypatch.setattr(ladder.time, "monotonic", clock)
-
-    def make(recipe: Recipe, deadline: float) -> Path:
-        assert deadline > 60
-        if recipe.name == "searches too long":
-            raise TimeoutError
-        if recipe.name == "breaks":
-            raise ValueError("the quantizer says no\nin two lines")
-        if recipe.name == "breaks silently":
-            raise AssertionError
-        if recipe.name == "is corrupted":
-            raise VerificationError("other weights", "")
-        folder = tmp_path / recipe.name
-        folder.mkdir()
-        return folder
-
-    def prove(recipe: Recipe, _: Any) -> None:
-        if recipe.name == "takes the baseline down":
-            Baseline.alive = False
-            raise UserError("fp32 died", "")
-        if recipe.name == "answers otherwise":
-            raise VerificationError("not the same classifier", "")
-
-    def run(rungs: Sequence[Recipe], minutes: float = 100) -> Ladder:
-        return climb(rungs, make, prove, Gate(Baseline(), None, None, None, 1), minutes=minutes)  # type: ignore[arg-type]
-
-    return run
+def search(tmp_path: Path, checkpoint: Path) -> Search:
+    return Search(tmp_path, checkpoint)
 
 
-def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Callable[..., Ladder], tmp_path: Path) -> None:
-    names = ["breaks", "breaks silently", "does not load", "answers otherwise", "works"]
-    found = search([recipe(name) for name in names])
+def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Search, tmp_path: Path) -> None:
+    found = search(
+        [
+            recipe("breaks", raising(ValueError("the quantizer says no\nin two lines"))),
+            recipe("breaks silently", raising(AssertionError())),
+            recipe("does not load"),
+            recipe("answers otherwise"),
+            recipe("works"),
+        ]
+    )
     assert [m.recipe.name for m in found.measured] == ["works"]
-    assert [(f.recipe, f.reason) for f in found.failed] == [
-        ("breaks", "ValueError: the quantizer says no"),
-        ("breaks silently", "AssertionError: "),
+    assert [(f.recipe, f.reason.partition(":")[0]) for f in found.failed] == [
+        ("breaks", "ValueError"),
+        ("breaks silently", "AssertionError"),
         ("does not load", "cannot load"),
-        ("answers otherwise", "not the same classifier"),
+        ("answers otherwise", "`answers otherwise` is not the same classifier as `unfused`"),
     ]
-    assert [path.name for path in tmp_path.iterdir()] == ["works"]
+    assert found.failed[0].reason == "ValueError: the quantizer says no"
+    assert (tmp_path / "works" / "golden.json").exists()
+    assert not (tmp_path / "answers otherwise").exists()
 
 
 def test_intervals_widen_with_the_recipes_judged_and_not_with_those_only_planned() -> None:
     measured = Measured(recipe("x"), 1, 3, 1, 0.0, Spread(1, 2, 3), vary("", np.eye(2), np.eye(2)))
     alone, (first, _) = (
-        Ladder([measured]).judged(1000, 0.5)[0],
-        Ladder([measured] * 2, [], ["y: late"]).judged(1000, 0.5),
+        Ladder((measured,)).judged(1000, 0.5)[0],
+        Ladder((measured,) * 2, (), ("y: late",)).judged(1000, 0.5),
     )
     assert (alone.change.tried, first.change.tried) == (1, 2)
     assert first.change.lower < alone.change.lower < alone.change.upper < first.change.upper
 
 
-def test_a_search_that_outlasts_the_time_is_skipped_and_a_dead_baseline_ends_it(search: Callable[..., Ladder]) -> None:
-    found = search([recipe("searches too long"), recipe("works")])
+def test_a_search_that_outlasts_the_time_is_skipped_and_a_dead_baseline_ends_it(search: Search) -> None:
+    found = search([recipe("searches too long", raising(TimeoutError())), recipe("works")])
     assert [m.recipe.name for m in found.measured] == ["works"]
-    assert found.skipped == ["searches too long: `--budget-minutes` were over"]
+    assert found.skipped == ("searches too long: out of time (`--budget-minutes`)",)
     with pytest.raises(UserError, match="fp32 died"):
         search([recipe("takes the baseline down"), recipe("never tried")])
 
 
-def test_corrupted_weights_end_the_search(search: Callable[..., Ladder]) -> None:
+def test_corrupted_weights_end_the_search(search: Search) -> None:
     with pytest.raises(VerificationError, match="other weights"):
-        search([recipe("is corrupted"), recipe("works")])
+        search([recipe("is corrupted", raising(VerificationError("other weights", ""))), recipe("works")])
 
 
-def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Callable[..., Ladder]) -> None:
+def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Search) -> None:
     found = search([recipe(name) for name in "abcd"], minutes=2.5)
     assert [m.recipe.name for m in found.measured] == ["a", "b", "c"]
-    assert found.skipped == ["d: `--budget-minutes` were over"]
+    assert found.skipped == ("d: out of time (`--budget-minutes`)",)
     assert [m.recipe.name for m in search([recipe("e"), recipe("f")], minutes=0).measured] == ["e"]
 
 
-def test_what_needs_a_package_that_is_absent_is_skipped(search: Callable[..., Ladder]) -> None:
+def test_what_needs_a_package_that_is_absent_is_skipped(search: Search) -> None:
     found = search([recipe("smooth", needs="no_such_package"), recipe("plain")])
     assert [m.recipe.name for m in found.measured] == ["plain"]
-    assert found.skipped == ["smooth: `pip install no_such_package` to have it"]
+    assert found.skipped == ("smooth: `pip install no_such_package` to have it",)
 
 
 def test_families_part_the_ladder() -> None:
-    parts = [recipes(family) for family in ("dynamic", "static", "weight-only")]
+    parts = [of_family(RECIPES, family, reduce_range=False) for family in ("dynamic", "static", "weight-only")]
     assert sorted(r.name for part in parts for r in part) == sorted(r.name for r in RECIPES)
-    assert recipes("auto") == list(RECIPES)
-
-
-class Fake:
-    """Answers by a rule on the text and the size of its batch, in a stated time."""
-
-    def __init__(self, right: Callable[[str, int], bool], seconds: float) -> None:
-        self.right, self.seconds = right, seconds
-
-    def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> np.ndarray:  # noqa: ARG002
-        return np.float32([[0, 1] if self.right(text, len(texts)) else [1, 0] for text in texts])
-
-    def time(self, texts: Sequence[str]) -> float:  # noqa: ARG002
-        return self.seconds
+    assert of_family(RECIPES, "auto", reduce_range=False) == list(RECIPES)
+    left_out = set(RECIPES) - set(of_family(RECIPES, "auto", reduce_range=True))
+    assert {r.name for r in left_out} == {"static-smoothquant"}
 
 
 def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
@@ -153,11 +180,11 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     texts = [str(i) for i in range(100)]
     fp32 = Fake(lambda text, _: text != "99", 0.3)
     gate = Examples(texts, [1] * 100)
-    bench = Gate(fp32, fp32.logits(texts), gate, gate.take(range(40)), 1)  # type: ignore[arg-type]
+    bench = Gate(fp32, fp32.logits(texts), gate, gate.take(range(40)), None)  # type: ignore[arg-type]
     (tmp_path / "model.onnx").write_bytes(b"12345")
     candidate = Fake(lambda text, size: text not in ("0", "1") or size == 1, 0.1)
-    measured = measure(recipe("x"), tmp_path, candidate, bench)  # type: ignore[arg-type]
-    (found,) = Ladder([measured]).judged(100, 0.5)
+    measured = measure(recipe("x"), tmp_path, candidate, bench)
+    (found,) = Ladder((measured,)).judged(100, 0.5)
     assert (found.change.harmful, found.change.helpful, found.change.texts) == (2, 1, 100)
     assert found.size_bytes == 5
     assert found.speed.median == pytest.approx(3)
@@ -168,13 +195,13 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -> None:
     class Odd(Fake):
-        def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> np.ndarray:  # noqa: ARG002
+        def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> np.ndarray:  # noqa: ARG002
             return np.full((len(texts), 2), np.nan, dtype=np.float32)
 
     gate = Examples(["0", "1"], [0, 1])
-    bench = Gate(None, np.zeros((2, 2), np.float32), gate, gate, 1)  # type: ignore[arg-type]
-    with pytest.raises(VerificationError, match="`x` answers with something that is no finite number"):
-        measure(recipe("x"), tmp_path, Odd(lambda *_: True, 0.1), bench)  # type: ignore[arg-type]
+    bench = Gate(Fake(), np.zeros((2, 2), np.float32), gate, gate, None)  # type: ignore[arg-type]
+    with pytest.raises(VerificationError, match="`x` returned NaN or infinity"):
+        measure(recipe("x"), tmp_path, Odd(), bench)
 
 
 def test_a_variation_counts_flips_and_finds_the_largest_move() -> None:
@@ -188,5 +215,5 @@ def test_batches_are_of_32() -> None:
     sizes: list[int] = []
     fake = Fake(lambda _, size: not sizes.append(size), 0.0)
     usual = np.zeros((40, 2), dtype=np.float32)
-    in_batches(fake, Examples([str(i) for i in range(40)], [0] * 40), usual)  # type: ignore[arg-type]
+    in_batches(fake, Examples([str(i) for i in range(40)], [0] * 40), usual)
     assert sorted(set(sizes)) == [8, 32]

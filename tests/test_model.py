@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,12 @@ import transformers
 from toys import make_tokenizer
 from transformers import AutoConfig, AutoModel, PretrainedConfig, set_seed
 
+from exporter.convert.graph import fuse
+from exporter.convert.to_onnx import convert
+from trainer import architectures
+from trainer.architectures import ARCHITECTURES, Architecture, architecture_of
 from trainer.errors import UserError
-from trainer.model import build_model, load_tokenizer
+from trainer.model import build_model, load_tokenizer, positions
 from trainer.sources import Base, HubUnreachableError, Source, locate_base
 
 LORA: dict[str, Any] = {
@@ -30,10 +37,12 @@ BINARY = ("negative", "positive")
 
 SIZE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
         "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
-ARCHITECTURES: dict[str, tuple[PretrainedConfig, str]] = {
+TOYS: dict[str, tuple[PretrainedConfig, str]] = {
     # by model type: a small configuration, and what is trained in full on top of LoRA
     "bert": (transformers.BertConfig(**SIZE), "classifier"),
     "roberta": (transformers.RobertaConfig(**SIZE), "classifier"),
+    "camembert": (transformers.CamembertConfig(**SIZE), "classifier"),
+    "xlm-roberta": (transformers.XLMRobertaConfig(**SIZE), "classifier"),
     "electra": (transformers.ElectraConfig(**SIZE, embedding_size=32), "classifier"),
     "deberta": (transformers.DebertaConfig(**SIZE, pos_att_type=["c2p"], relative_attention=True), "classifier pooler"),
     "deberta-v2": (
@@ -63,9 +72,9 @@ def test_distilbert_at_its_true_size_trains_739_586_parameters(tmp_path: Path) -
     assert total == 66_955_010 + 739_586  # peft keeps a frozen copy of the head beside the trained one
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", TOYS)
 def test_every_architecture_trains_its_new_modules_and_its_lora_alone(tmp_path: Path, architecture: str) -> None:
-    config, full = ARCHITECTURES[architecture]
+    config, full = TOYS[architecture]
     base = make_base(tmp_path, config)
     model = build_model(base, BINARY, **LORA)
     trained = {name for name, weights in model.named_parameters() if weights.requires_grad}
@@ -78,6 +87,61 @@ def test_every_architecture_trains_its_new_modules_and_its_lora_alone(tmp_path: 
     body = {n.partition(".")[2].replace(".base_layer", ""): w for n, w in frozen.items() if "original_module" not in n}
     assert len(known.keys() & body.keys()) > 10
     assert all(torch.equal(body[name], weights) for name, weights in known.items() if name in body)
+
+
+def test_every_known_architecture_is_tried_here() -> None:
+    assert TOYS.keys() == ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize("architecture", TOYS)
+def test_the_table_describes_each_architecture(architecture: str) -> None:
+    config = TOYS[architecture][0]
+    model = AutoModel.from_config(config)
+    known = architecture_of(config.model_type)
+    assert known.shape(config.to_dict()) == (2, 32)
+    assert known.takes_token_types == ("token_type_ids" in inspect.signature(model.forward).parameters)
+    ids = torch.full((1, positions(config)), 5)
+    with torch.no_grad():
+        assert model(input_ids=ids).last_hidden_state.shape == (1, positions(config), 32)
+
+
+@pytest.mark.parametrize("architecture", [name for name in TOYS if architecture_of(name).fused_as])
+def test_onnxruntime_fuses_every_layer_that_the_table_says(tmp_path: Path, architecture: str) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_config(TOYS[architecture][0])
+    model.save_pretrained(tmp_path / "model")
+    make_tokenizer(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "onnx")
+    fused = fuse(tmp_path / "onnx" / "model.onnx", tmp_path / "fused.onnx", tmp_path / "model")
+    assert fused["Attention"] + fused.get("MultiHeadAttention", 0) == 2
+
+
+def test_the_page_about_architectures_shows_the_table() -> None:
+    page = (Path(architectures.__file__).parents[1] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| (`\w.*`) \| (\S+) \|$", page, re.MULTILINE)
+    assert rows == [
+        (
+            name,
+            ", ".join(f"`{target}`" for target in known.lora_targets),
+            f"`{known.fused_as}`" if known.fused_as else "–",
+        )
+        for name, known in ARCHITECTURES.items()
+    ]
+    assert all(f"`{field.name}`" in page for field in fields(Architecture))
+
+
+def test_architectures_are_named_in_the_table_alone() -> None:
+    table = Path(architectures.__file__)
+    for package in ("trainer", "exporter", "bench"):
+        for path in (table.parents[1] / package).rglob("*.py"):
+            words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert path == table or not words & ARCHITECTURES.keys(), path
+
+
+def test_an_unknown_architecture_is_described_by_what_most_have_in_common() -> None:
+    unknown = architecture_of("newest")
+    assert (unknown.lora_targets, unknown.fused_as) == ((), None)
+    assert unknown.shape({"num_hidden_layers": 3, "hidden_size": 48}) == (3, 48)
+    assert unknown.shape({"depth": 3}) is None
 
 
 def test_an_unknown_architecture_asks_for_its_targets(tmp_path: Path) -> None:
@@ -122,7 +186,7 @@ def test_a_base_with_another_head_gets_a_new_one(checkpoint: Path, tmp_path: Pat
 def test_texts_longer_than_the_model_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="64 positions"):
         build_model(locate_base(str(checkpoint)), BINARY, **LORA | {"max_length": 65})
-    roberta = make_base(tmp_path, replace_positions(ARCHITECTURES["roberta"][0], 42, pad_token_id=1))
+    roberta = make_base(tmp_path, replace_positions(TOYS["roberta"][0], 42, pad_token_id=1))
     assert build_model(roberta, BINARY, **LORA | {"max_length": 40})
     with pytest.raises(UserError, match="40 positions"):
         build_model(roberta, BINARY, **LORA | {"max_length": 41})
@@ -160,7 +224,7 @@ def test_code_in_a_checkpoint_is_not_run(checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    base = make_base(tmp_path, ARCHITECTURES["bert"][0])
+    base = make_base(tmp_path, TOYS["bert"][0])
     with pytest.raises(UserError, match="no usable tokenizer"):
         load_tokenizer(base.folder)
 

@@ -13,10 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import AGAIN, BATCHINGS, CALLS, GENERATIONS, LEAK, LEVEL_CELL, MISSING_CELL, REFERENCE, make_record
+from bench_records import (
+    AGAIN,
+    BATCHINGS,
+    CALLS,
+    LEAK,
+    LEVEL_CELL,
+    MISSING_CELL,
+    REFERENCE,
+    RESTARTS,
+    make_record,
+    make_summary,
+)
 
-from bench.judge.summary import summarise
-from bench.judge.verdict import Recommendation, recommend
+from bench.judge.summarise import summarise
+from bench.judge.summary import Recommendation
 from bench.report.page.charts import latency_axis
 from bench.report.page.page import render_page
 from bench.results import BenchRecord, Skipped
@@ -28,8 +39,7 @@ EVIL = """</script><img src=x onerror="alert(1)"> & 'quoted'"""
 
 
 def render(record: BenchRecord) -> str:
-    summary = summarise(record)
-    return render_page(record, summary, recommend(record, summary))
+    return render_page(summarise(record))
 
 
 def own_part(page: str) -> str:
@@ -57,31 +67,30 @@ def table_of(page: str, name: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render(make_record())
+    return render_page(make_summary())
 
 
 def test_all_engines_and_reasons_are_shown(page: str) -> None:
-    record = make_record()
-    told = recommend(record, summarise(record))
+    record, recommendation = make_record(), make_summary().recommendation
     shown = re.sub(r"<[^>]+>", "", own_part(page))
     for info in record.engines:
         assert sum(info.name in row[0] for row in table_of(page, "overview")) == 1
-    for line in (told.sentence, *told.rejected):
+    for line in (recommendation.sentence, *recommendation.rejected):
         assert line.replace("`", "") in shown
     for skipped in record.skipped:
         assert [skipped.engine, skipped.reason] in table_of(page, "skipped-table")
     assert AGAIN in shown
-    assert shown.count("comparison, not to be shipped") >= 2
+    assert shown.count("other tool, for comparison") >= 2
 
 
-def test_noise_floor_is_told(page: str) -> None:
-    assert "No gain is claimed below 2.0 % one text at a time or below 2.0 % in bulk, nor where" in page
+def test_noise_floor_is_given(page: str) -> None:
+    assert "counts as noise below 2.0 % one text at a time or below 2.0 % in bulk, or where its interval" in page
 
 
 def test_overview_of_the_chosen(page: str) -> None:
     row = make_record().engines[3]
     cells = next(cells for cells in table_of(page, "overview") if cells[0].startswith(row.name))
-    assert "to ship" in cells[0]
+    assert "recommended" in cells[0]
     assert cells[1] == "87.70"
     assert re.match(r"\+0\.20 .*\[-0\.\d\d, \+0\.\d\d\].*within budget", cells[2])
     assert re.match(r"2\.\d\d× .*\[2\.\d\d, 2\.\d\d\].*faster", cells[3])
@@ -105,7 +114,7 @@ def test_what_was_not_measured_is_a_dash_with_a_reason(page: str) -> None:
     assert "not measured" in overview["openvino-fp32"][11]
 
 
-def test_where_onnx_stops_winning_is_told(page: str) -> None:
+def test_where_onnx_is_slower_is_said(page: str) -> None:
     assert "<code>onnx-fp32-cpu</code> at 8&nbsp;×&nbsp;512, 32&nbsp;×&nbsp;512" in page
     grid = next(cells for cells in table_of(page, "grid-table") if cells[:2] == ["onnx-fp32-cpu", "32"])
     assert grid[2].endswith("faster")
@@ -117,9 +126,9 @@ def test_a_cell_of_the_grid_whose_interval_reaches_1_cannot_tell(page: str) -> N
     grid = {(cells[0], cells[1]): cells[2:] for cells in table_of(page, "grid-table")}
     shown = grid[name, str(batch)][1]
     assert re.search(r"× \[0\.\d\d, 1\.\d\d\]\s+cannot tell$", shown)
-    told = ("faster", "slower", "cannot tell")
-    assert all(cell.endswith(told) for cell in grid["onnx-int8-cpu", "1"])
-    assert not any(cell.endswith(told) for cell in grid[REFERENCE, "1"])
+    verdicts = ("faster", "slower", "cannot tell")
+    assert all(cell.endswith(verdicts) for cell in grid["onnx-int8-cpu", "1"])
+    assert not any(cell.endswith(verdicts) for cell in grid[REFERENCE, "1"])
     lines = {line["text"][0].split("<br>")[0]: line for line in charts_of(page)[f"grid-chart-{batch}"]["data"]}
     place = lines[name]["x"].index(length)
     assert lines[name]["text"][place].endswith("cannot tell")
@@ -141,12 +150,12 @@ def test_by_length_a_verdict_is_what_its_interval_allows() -> None:
     assert all(row["adapter-fp32-cpu"].endswith("cannot tell") for row in rows)
 
 
-def test_a_gain_that_cannot_be_told_is_not_claimed_by_its_median() -> None:
+def test_a_difference_within_the_noise_is_not_claimed_by_its_median() -> None:
     record = make_record()
     few = tuple(g for g in record.grids if g.restart < 2)  # an interval of two is very wide
     page = render(replace(record, grids=few))
     assert all("slower" not in cell for cells in table_of(page, "grid-table") for cell in cells)
-    assert "Nothing that could be shipped is told to be slower" in page
+    assert "no engine is measurably slower than the reference" in page
 
 
 def test_batchings_tried_are_shown_and_the_chosen_one_is_marked(page: str) -> None:
@@ -154,8 +163,8 @@ def test_batchings_tried_are_shown_and_the_chosen_one_is_marked(page: str) -> No
     rows = [[re.sub(r"\s+", " ", cell) for cell in cells] for cells in table_of(page, "batching-table")]
     for info in record.engines:
         tried = [cells for cells in rows if cells[0].split()[0] == info.name]
-        assert [cells[1].removesuffix(" chosen for bulk scoring") for cells in tried] == list(BATCHINGS[info.is_peer])
-        chosen = [cells for cells in tried if cells[1].endswith(" chosen for bulk scoring")]
+        assert [cells[1].removesuffix(" used for bulk scoring") for cells in tried] == list(BATCHINGS[info.is_peer])
+        chosen = [cells for cells in tried if cells[1].endswith(" used for bulk scoring")]
         assert len(chosen) == 1
         assert float(chosen[0][2].split()[0]) == max(float(cells[2].split()[0]) for cells in tried)
     trial = record.batching_trials[0]
@@ -164,30 +173,29 @@ def test_batchings_tried_are_shown_and_the_chosen_one_is_marked(page: str) -> No
     assert first[2:] == [f"{middle} {slowest} to {fastest}", str(trial.texts)]
 
 
-def test_memory_that_grows_is_told_from_memory_that_does_not(page: str) -> None:
+def test_memory_that_grows_is_distinguished_from_memory_that_does_not(page: str) -> None:
     growth = {cells[0].split()[0]: cells[4].split(maxsplit=1) for cells in table_of(page, "memory-table")}
     assert growth[LEAK][0] == "4.1"
     assert growth[REFERENCE] == ["0.0", "[0.0, 0.0]"]
-    assert "Growth: the slope over 200 calls with texts of all lengths, after all else was measured" in page
+    assert "Growth: the slope over 200 calls with texts of all lengths, after all other measurements" in page
 
 
-def test_memory_that_cannot_be_told_is_not_measured() -> None:
+def test_memory_that_is_unknown_is_not_measured() -> None:
     record = make_record()
-    untold = tuple(replace(m, loaded_bytes=None, peak_bytes=None, gpu_bytes=None) for m in record.memories)
-    page = render(replace(record, memories=untold, soaks=tuple(replace(s, rss_bytes=()) for s in record.soaks)))
+    unknown = tuple(replace(m, loaded_bytes=None, peak_bytes=None, gpu_bytes=None) for m in record.memories)
+    page = render(replace(record, memories=unknown, soaks=tuple(replace(s, rss_bytes=()) for s in record.soaks)))
     assert all("not measured" in cell for cells in table_of(page, "memory-table") for cell in cells[1:])
     assert all("not measured" in cells[13] for cells in table_of(page, "overview"))
 
 
-def test_method_tells_of_the_order_of_the_starts(page: str) -> None:
+def test_method_explains_the_order_of_the_starts(page: str) -> None:
     foot = page[page.index('<section id="method"') :]
-    assert "in the opposite order of the one before" in foot
+    assert "Every second restart starts them in the opposite order" in foot
     assert "spread evenly over the lengths of the texts" in foot
 
 
 def test_chart_data_is_what_was_measured(page: str) -> None:
-    record = make_record()
-    summary = summarise(record)
+    record, summary = make_record(), make_summary()
     charts = charts_of(page)
     assert list(charts) == CHARTS
     points = {trace["text"][0]: trace for trace in charts["pareto-chart"]["data"] if "error_y" in trace}
@@ -200,12 +208,12 @@ def test_chart_data_is_what_was_measured(page: str) -> None:
     assert points["onnx-int8-cpu"]["y"] == [100 * row.accuracy.accuracy]
     assert points[REFERENCE]["error_y"]["array"] == [0.0]
     boxes = charts["spread-chart"]["data"]
-    assert [len(box["x"][0]) for box in boxes] == [GENERATIONS * CALLS] * (len(record.engines) + 1)
+    assert [len(box["x"][0]) for box in boxes] == [RESTARTS * CALLS] * (len(record.engines) + 1)
     lines = charts["length-chart"]["data"]
     assert all(line["x"] == sorted(line["x"]) and len(line["x"]) == 8 for line in lines)
 
 
-def test_an_engine_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
+def test_a_engine_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
     charts = charts_of(page)
     marks = {
         trace["text"][0].split("<br>")[0]: (trace["marker"]["color"], trace["marker"]["symbol"].removesuffix("-open"))
@@ -234,7 +242,7 @@ def test_page_loads_nothing(page: str) -> None:
 
 @pytest.mark.parametrize(("complete", "banners"), [(True, 0), (False, 1)])
 def test_partial_benchmark_says_so(complete: bool, banners: int) -> None:
-    assert render(replace(make_record(), is_complete=complete)).count("This benchmark is partial") == banners
+    assert render_page(replace(make_summary(), is_complete=complete)).count("This benchmark is partial") == banners
 
 
 def evil_record() -> BenchRecord:
@@ -270,8 +278,8 @@ def evil_record() -> BenchRecord:
 
 def test_texts_cannot_become_markup(page: str) -> None:
     record = evil_record()
-    summary = summarise(record)
-    evil = render_page(record, summary, Recommendation(record.engines[3].name, EVIL, (f"`{EVIL}`",)))
+    recommendation = Recommendation(record.engines[3].name, EVIL, (f"`{EVIL}`",))
+    evil = render_page(replace(summarise(record), recommendation=recommendation))
     assert "<img" not in own_part(evil)
     assert evil.count("</script>") == page.count("</script>")
     names = {trace["text"][0] for trace in charts_of(evil)["pareto-chart"]["data"] if "error_y" in trace}
@@ -297,8 +305,8 @@ def test_little_was_measured() -> None:
     )
     page = render(bare)
     assert charts_of(page) == {}
-    assert "Nothing to ship was measured" in page
-    assert "There was no second process" in page
+    assert "No engine that can be shipped was measured" in page
+    assert "had no second process to measure the noise with" in page
     assert len(table_of(page, "overview")) == len(record.engines)
 
 
@@ -318,8 +326,8 @@ def test_one_restart_of_two_calls() -> None:
     bulks = tuple(replace(b, texts=b.texts[:1], tokens=b.tokens[:1], seconds=b.seconds[:1]) for b in record.bulks[:7])
     page = render(replace(record, singles=tuple(cut), bulks=bulks, own_tokens=(100, 200)))
     assert "[0.00, ∞]" in page
-    assert "p95 expected of your texts" not in page  # of two calls there is none
-    assert "p95 expected of your texts" in render(replace(record, own_tokens=(100, 200)))
+    assert "Expected p95 of your texts" not in page  # of two calls there is none
+    assert "Expected p95 of your texts" in render(replace(record, own_tokens=(100, 200)))
 
 
 def test_price_and_far_apart_latencies() -> None:
@@ -329,7 +337,7 @@ def test_price_and_far_apart_latencies() -> None:
         for s in record.singles
     )
     page = render(replace(record, singles=slow, config=replace(record.config, price_per_hour=0.5)))
-    assert "Cost of a million" in page
+    assert "Cost per million texts" in page
     assert charts_of(page)["pareto-chart"]["layout"]["xaxis"]["type"] == "log"
 
 
@@ -436,9 +444,8 @@ def first_column(opened: Opened, table: str) -> list[str]:
 
 
 def test_table_sorts_by_click_and_by_key(opened: Opened) -> None:
-    summary = summarise(make_record())
     by_median = [
-        row.info.name for row in sorted(summary.rows, key=lambda r: r.latency.total_s.median if r.latency else 0)
+        row.info.name for row in sorted(make_summary().rows, key=lambda r: r.latency.total_s.median if r.latency else 0)
     ]
     header = opened.tab.locator("#overview thead th", has_text="Median")
     header.locator("button").click()
@@ -541,10 +548,9 @@ def test_markup_is_what_screen_readers_need(opened: Opened) -> None:
 
 
 def test_evil_texts_are_only_shown(browser: Any, tmp_path: Path) -> None:
-    record = evil_record()
-    summary = summarise(record)
+    summary = replace(summarise(evil_record()), recommendation=Recommendation(None, EVIL, ()))
     path = tmp_path / "evil.html"
-    path.write_text(render_page(record, summary, Recommendation(None, EVIL, ())), encoding="utf-8")
+    path.write_text(render_page(summary), encoding="utf-8")
     opened = Opened(browser, path)
     assert opened.messages == []
     assert opened.tab.locator("img").count() == 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import transformers
-from test_model import ARCHITECTURES
+from local_worker import LocalWorker
+from test_model import TOYS
 from toys import WORDS, make_texts, make_tokenizer, write_csv
 from transformers import AutoModel
 
@@ -33,7 +34,7 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
     recipe = ["--epochs", 16, "--batch-size", 8, "--learning-rate", 1e-2, "--max-length", 24, "--precision", "fp32"]
     data = ["--model", checkpoint, "--dataset", topics_csv, "--eval-dataset", more, "--run-dir", run.path]
     python_m("trainer", *data, *recipe)
-    python_m("exporter", "--quantize", "dynamic", "--run-dir", run.path)
+    python_m("exporter", "--quantize", "dynamic", "--budget-minutes", 0, "--run-dir", run.path)
     quick = ["--restarts", 1, "--calls", 3, "--grid-calls", 0, "--backends", "onnx-fp32-cpu", "onnx-int8-cpu"]
     done = python_m("bench", "--run-dir", run.path, *quick)
     assert "\nonnx-int8-cpu " in done.stdout
@@ -49,10 +50,9 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
     assert sum(row["label"] == truth[row["text"]] for row in rows) > 30
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("architecture", TOYS)
 def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp_path: Path, architecture: str) -> None:
-    config, _ = ARCHITECTURES[architecture]
+    config, _ = TOYS[architecture]
     base = tmp_path / "base"
     transformers.set_seed(0)
     AutoModel.from_config(config).save_pretrained(base)
@@ -65,5 +65,5 @@ def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp
             max_length=16, precision="fp32", device="cpu", run_dir=run,
         )
     )  # fmt: skip
-    export(ExportConfig(run, quantize="weight-only", verify_samples=16))
+    export(ExportConfig(run, quantize="weight-only", verify_samples=16), LocalWorker)
     assert [artifact.name for artifact in load_export(RunDir(run)).artifacts][-1] == "onnx-int8"

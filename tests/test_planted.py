@@ -10,12 +10,14 @@ import pytest
 from planted import load_planted
 
 from bench.config import BenchConfig
+from bench.judge.speed import speed_of
 from bench.judge.stats import noise_floor, verdict
-from bench.judge.summary import speed_of
-from bench.measure.calls import rounds, start_order, timed, warm_up
+from bench.measure.calls import rounds, timed, warm_up
+from bench.measure.cores import pin
+from bench.measure.draws import start_order
 from exporter.proof.worker import Worker
-from trainer.data import read_table
 from trainer.sources import SAMPLE_REVIEWS
+from trainer.tables import read_table
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +31,7 @@ def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
     for restart in range(BenchConfig.restarts):
         with ExitStack() as stack:
             workers = {
-                name: stack.enter_context(closing(Worker(name, partial(load_planted, SLOW[name]), 1)))
+                name: stack.enter_context(closing(Worker(name, partial(load_planted, SLOW[name]), 1, partial(pin, 1))))
                 for name in start_order(SLOW, restart, 0)
             }
             warm_up(workers, texts[-1], rng)

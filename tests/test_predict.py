@@ -85,7 +85,7 @@ def test_an_artifact_alone_is_enough(exported: RunDir, command: Command) -> None
     [
         (["--file", "nowhere.csv"], "no file `nowhere.csv`"),
         (["a text", "--file", "nowhere.csv"], "both a text and `--file`"),
-        (["a text", "--text-column", "x"], "`--text-column` goes with `--file`"),
+        (["a text", "--text-column", "x"], "`--text-column` needs `--file`"),
         (["a text", "--artifact", "a", "--run-dir", "b"], "both `--artifact` and `--run-dir`"),
         (["\udcff"], "not valid Unicode"),
         (["a text", "--output", "a.xml"], "unknown file type `.xml`"),

@@ -1,19 +1,89 @@
-"""A record comes back as it was written, and anything else on disk is refused with the command that mends it."""
+"""A record comes back as it was written, of this or any earlier schema; anything else on disk is refused with a hint.
+
+`python tests/test_records.py` prints the fingerprints of all records as they are now.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.results import BenchRecord
+from exporter.bundle.artifact import Artifact
+from exporter.bundle.golden import Golden
+from exporter.records import ExportRecord
 from trainer.errors import UserError
-from trainer.records import read_record, write_record, write_text
+from trainer.pretrain.config import PretrainRecord, UnfinishedPretraining
+from trainer.records import Upgrade, read_record, renamed, without, write_record, write_text
+from trainer.run import TrainRecord, UnfinishedRun
+
+OLD_RECORDS = Path(__file__).parent / "data" / "records"
+"""Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
+
+FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
+    TrainRecord: (4, "f27d7d12160083f10332d3a4362a688428736ad5725783c1594f4581fdc72f02"),
+    UnfinishedRun: (1, "3818cb486b1dd391fa7e83891684345fb6568ca0c3b8e3a6e12bacd81b9898ea"),
+    PretrainRecord: (1, "e518fc5a3ce34c31ec0f5cc2397299b5535086c6005fab14becc93e71f22f769"),
+    UnfinishedPretraining: (1, "2d9f85ea5cf7efc3cd649a72a0214ee21c671ad014f4cb4494308f1debd49329"),
+    ExportRecord: (4, "780291932b6c934c9829334ae8ac925018cf9f0ac11d3aec5e47e9a7fb9cfb12"),
+    Artifact: (2, "0c50cfcc252b17e9b7fc69fef981643d6f6a47277eb89f27a39519680a8b9978"),
+    Golden: (1, "8ca38710a85740dae5245b04d5f1da8e3d83457e91778284fd9579a5ef6faf0e"),
+    BenchRecord: (4, "ae62285ba831a0ab27431edc0c2f7cfca60798f9e190a98b4ab85becc465c315"),
+}
+"""The schema of each record, and the SHA-256 of its field tree."""
+
+
+def field_tree(hint: Any) -> Any:
+    """The names and types of a record's fields, those of nested records included."""
+    if is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return [[field.name, field_tree(hints[field.name])] for field in fields(hint)]
+    if arguments := typing.get_args(hint):
+        origin = typing.get_origin(hint)
+        return ["union" if origin in (typing.Union, types.UnionType) else str(origin), *map(field_tree, arguments)]
+    return hint.__name__ if isinstance(hint, type) else repr(hint)
+
+
+def fingerprint(kind: type[Any]) -> tuple[int, str]:
+    return kind.SCHEMA, hashlib.sha256(json.dumps(field_tree(kind)).encode()).hexdigest()
+
+
+def line_of(kind: type[Any]) -> str:
+    schema, sha256 = fingerprint(kind)
+    return f'    {kind.__name__}: ({schema}, "{sha256}"),\n'
+
+
+@pytest.mark.parametrize("kind", FINGERPRINTS, ids=lambda kind: kind.__name__)
+def test_a_record_that_changes_raises_its_schema(kind: type[Any]) -> None:
+    assert fingerprint(kind) == FINGERPRINTS[kind], (
+        f"the fields of {kind.__name__} have changed. Keep a file as it was until now in {OLD_RECORDS}, raise SCHEMA, "
+        "add a function to UPGRADES unless all that is new has a default, and put into FINGERPRINTS:\n" + line_of(kind)
+    )
+
+
+@pytest.mark.parametrize("path", sorted(OLD_RECORDS.glob("*.json")), ids=lambda path: path.stem)
+def test_records_of_every_schema_can_be_read(path: Path) -> None:
+    kind = next(kind for kind in FINGERPRINTS if kind.__name__ == path.name.partition("-")[0])
+    assert isinstance(read_record(path, kind), kind)
+
+
+@pytest.mark.skipif(not OLD_RECORDS.exists(), reason="no old records are kept yet")
+@pytest.mark.parametrize("kind", FINGERPRINTS, ids=lambda kind: kind.__name__)
+def test_a_file_of_every_earlier_schema_is_kept(kind: type[Any]) -> None:
+    kept = {int(path.name.split("-")[1]) for path in OLD_RECORDS.glob(f"{kind.__name__}-*.json")}
+    assert set(range(1, kind.SCHEMA)) <= kept
 
 
 @dataclass(frozen=True)
@@ -22,9 +92,17 @@ class Inner:
     weight: float
 
 
+def _call_name_title(values: dict[str, Any]) -> dict[str, Any]:
+    return {**without(values, "name", "outdated"), "title": values["name"].upper()}
+
+
 @dataclass(frozen=True)
 class Toy:
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {
+        1: _call_name_title,
+        2: lambda values: renamed(values, {"mass": "weight"}),
+    }
     MADE_BY: ClassVar[str] = "make toy"
 
     title: str
@@ -36,7 +114,7 @@ class Toy:
     inner: Inner
     many: tuple[Inner, ...]
     sizes: dict[str, int]
-    on: bool
+    on: bool = True
 
 
 TOY = Toy("é\n", 2, 0.1, None, "b", Path("a/b"), Inner("x", 1.5), (Inner("y", 2.0), Inner("z", 0.0)), {"k": 1}, True)
@@ -100,7 +178,10 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2"),
+        ({"schema": 0}, "`schema`"),
+        ({"schema": True}, "`schema`"),
+        ({"schema": None}, "`schema`"),
+        ({"schema": 1}, "not of schema 1"),
         ({"kind": "Other"}, "not a Toy"),
         ({"count": "2"}, "`count`"),
         ({"count": True}, "`count`"),
@@ -120,7 +201,65 @@ def test_other_content_is_refused(tmp_path: Path, change: dict[str, object], mes
     assert "make toy" in error.value.hint
 
 
+def older(values: dict[str, Any]) -> dict[str, Any]:
+    """TOY as schema 1 had it."""
+    values = {**without(values, "title", "on"), "schema": 1, "name": "abc", "outdated": 1}
+    return typing.cast(dict[str, Any], renamed(values, {"weight": "mass"}))
+
+
+def test_an_older_record_is_brought_up_to_date_step_by_step(tmp_path: Path) -> None:
+    path = tmp_path / "toy.json"
+    write_record(path, TOY)
+    path.write_text(json.dumps(older(json.loads(path.read_text()))))
+    before = path.read_bytes()
+    assert read_record(path, Toy) == replace(TOY, title="ABC")
+    assert path.read_bytes() == before, "reading leaves the file alone: later stages know it by its hash"
+
+
+def test_a_newer_record_asks_for_an_update(tmp_path: Path) -> None:
+    path = tmp_path / "toy.json"
+    write_record(path, TOY)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 5, "new": 1}))
+    with pytest.raises(UserError, match="has schema 5, and this version of lora2onnx reads up to 4") as error:
+        read_record(path, Toy)
+    assert error.value.hint == "update lora2onnx"
+
+
+def test_the_oldest_run_says_what_later_ones_do(tmp_path: Path) -> None:
+    """A run of schema 1 with all of its fields at the top, one hash and its texts called reviews."""
+    config = {"model": "base", "epochs": 2}
+    scores = [{"epoch": i, "accuracy": 0.5, "f1_weighted": 0.5, "loss": 1.0} for i in (1, 2)]
+    source = {"name": "x", "revision": None, "stands_in_for": None}
+    values = {
+        "kind": "TrainRecord", "schema": 1, "config": config, "base": source, "base_sha256": "a", "dataset": source,
+        "label_names": ["n", "p"], "max_length": 9, "truncation": "tail", "pad_token_id": 0, "train_reviews": 7,
+        "evaluation_reviews": 3, "duplicates_dropped": 1, "trainable_parameters": 2, "total_parameters": 4,
+        "epochs": scores, "best_epoch": 2, "device": "cpu", "precision": "fp32", "duration_s": 1, "finished_at": "now",
+        "versions": {}, "adapter_sha256": "b", "evaluation_sha256": "c",
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    record = read_record(tmp_path / "run.json", TrainRecord)
+    assert record.training is not None
+    assert (record.training.train_texts, record.evaluation_texts) == (7, 3)
+    assert (record.training.config.epochs, record.training.best.epoch, record.training.data_sha256) == (2, 2, "")
+    assert (record.adapter_sha256, record.calibration_sha256) == ({"adapter_model.safetensors": "b"}, "")
+
+
+def test_a_fingerprint_shows_every_change_of_a_field() -> None:
+    def tree(x: str = "x", kind: type = int, inner: type = Inner) -> Any:
+        return field_tree(make_dataclass("Some", [(x, kind), ("inner", inner)]))
+
+    assert tree() == tree()
+    assert tree() != tree(x="y")
+    assert tree() != tree(kind=float)
+    assert tree() != tree(inner=make_dataclass("Inner", [("name", str)]))
+
+
 def test_an_absent_record_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_record(tmp_path / "toy.json", Toy)
     assert "make toy" in error.value.hint
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(map(line_of, FINGERPRINTS))

@@ -13,26 +13,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import exporter.runtime
-from exporter.bundle.batches import token_batches
 from exporter.bundle.probabilities import softmax
-from exporter.runtime import Classifier, usable_cores
+from exporter.engines.cores import quota_cores, usable_cores
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, batches_of
+from exporter.engines.onnxruntime import OnnxModel
+from exporter.runtime import Classifier
 from trainer.errors import UserError
 from trainer.run import RunDir
 
 
-@given(lengths=st.lists(st.integers(1, 512)), batch_tokens=st.integers(1, 5000))
-def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], batch_tokens: int) -> None:
-    batches = token_batches(lengths, batch_tokens)
+@given(
+    lengths=st.lists(st.integers(1, 512)),
+    tokens=st.none() | st.integers(1, 5000),
+    texts=st.none() | st.integers(1, 40),
+)
+def test_batches_hold_every_text_once_within_the_limits(
+    lengths: list[int], tokens: int | None, texts: int | None
+) -> None:
+    batches = batches_of(lengths, Batching(texts, tokens))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= batch_tokens
+        assert texts is None or len(batch) <= texts
+        assert tokens is None or len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens
 
 
 def test_batches_put_similar_lengths_together() -> None:
-    assert token_batches([9, 1, 10, 2], 20) == [[1, 3], [0, 2]]
-    assert token_batches([9, 1], None) == [[0, 1]]
-    assert token_batches([], None) == token_batches([], 5) == []
+    assert batches_of([9, 1, 10, 2], Batching(tokens=20)) == [[1, 3], [0, 2]]
+    assert batches_of([9, 1, 10], Batching(texts=2)) == [[1, 0], [2]]
+    assert batches_of([9, 1], ALL_AT_ONCE) == [[0, 1]]
+    assert batches_of([], ALL_AT_ONCE) == batches_of([], Batching(tokens=5)) == []
+
+
+def test_a_batching_has_a_name() -> None:
+    named = (ONE_BY_ONE, ALL_AT_ONCE, Batching(tokens=2048), Batching(texts=32), Batching(8, 99))
+    assert [batching.name for batching in named] == [
+        "one by one",
+        "all at once",
+        "batches of 2,048 tokens",
+        "batches of 32 texts",
+        "batches of 8 texts and 99 tokens",
+    ]
 
 
 def test_softmax_is_stable() -> None:
@@ -63,8 +83,9 @@ def test_text_beyond_the_limit_changes_nothing(exported: RunDir) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_what_was_asked(exported: RunDir, threads: int) -> None:
-    classifier = Classifier.load(exported.export / "onnx-fp32", threads=threads)
-    assert classifier._session.get_session_options().intra_op_num_threads == threads
+    model = Classifier.load(exported.export / "onnx-fp32", threads=threads).engine.model
+    assert isinstance(model, OnnxModel)
+    assert model.session.get_session_options().intra_op_num_threads == threads
 
 
 def test_a_device_that_this_onnxruntime_lacks_is_refused(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,15 +120,12 @@ def test_a_checkpoint_is_not_an_onnx_artifact(exported: RunDir) -> None:
         ({}, np.inf),
     ],
 )
-def test_the_quota_of_the_container_limits_the_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], quota: float
-) -> None:
+def test_the_quota_of_the_container_limits_the_cores(tmp_path: Path, files: dict[str, str], quota: float) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr(exporter.runtime, "CGROUP", tmp_path)
-    monkeypatch.setattr(exporter.runtime, "_affinity_cores", lambda: 8)
-    assert usable_cores() == min(8, max(1, int(min(quota, 8))))
+    assert quota_cores(tmp_path) == quota
+    assert usable_cores(tmp_path) == max(1, int(min(quota, usable_cores(tmp_path / "no such folder"))))
 
 
 BLOCKED = (

@@ -45,8 +45,8 @@ def test_the_fastest_within_the_budget_is_shipped() -> None:
 def test_what_the_texts_cannot_tell_is_named_and_shipped_only_on_request() -> None:
     choice = choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=False)
     assert (choice.int8, choice.ship_int8) == (UNDECIDED, False)
-    assert "2,000 texts cannot tell whether int8 stays within the budget of 0.5 points: undecided" in choice.reason
-    assert "About 3,186 texts would be needed" in choice.reason
+    assert "2,000 texts are too few to show that int8 stays within the budget of 0.5 points: undecided" in choice.reason
+    assert "About 3,186 texts would be enough" in choice.reason
     assert choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=True).ship_int8
 
 
@@ -72,7 +72,7 @@ def test_a_slow_one_within_the_budget_does_not_hide_a_fast_undecided_one() -> No
     slow = candidate("slow", "within budget", 0.8)
     assert choose([slow, UNDECIDED], max_drop=0.5, accept_undecided=True).int8 == UNDECIDED
     refused = choose([slow, UNDECIDED], max_drop=0.5, accept_undecided=False)
-    assert (refused.ship_int8, "cannot tell" in refused.reason) == (False, True)
+    assert (refused.ship_int8, "too few to show" in refused.reason) == (False, True)
 
 
 def test_among_undecided_ones_a_measured_loss_beyond_the_budget_comes_last() -> None:

@@ -18,8 +18,8 @@ from scipy.stats import t as student
 from sklearn.metrics import brier_score_loss
 from statsmodels.stats.contingency_tables import mcnemar
 
+from bench.judge.interval import Interval
 from bench.judge.stats import (
-    Interval,
     brier_score,
     expected_calibration_error,
     mcnemar_exact,
@@ -35,11 +35,11 @@ from bench.judge.stats import (
 Array = npt.NDArray[np.float64]
 
 TRUE_RATIO = 1.25
-GENERATION = 0.015
+RESTART_SPREAD = 0.015
 """How much each engine's restarts differ, as the standard deviation of a logarithm."""
 
 
-def simulate(runs: int, restarts: int, rounds: int, *, spread: float = GENERATION, own: float = 0.01) -> Array:
+def simulate(runs: int, restarts: int, rounds: int, *, spread: float = RESTART_SPREAD, own: float = 0.01) -> Array:
     """Return seconds, [engine, run, restart, round], of a baseline and a candidate that is TRUE_RATIO as fast.
 
     Each call has lognormal noise of 4 % and, one in 20, a delay of half its time on average. The machine drifts by 5 %
@@ -99,7 +99,7 @@ def test_the_interval_is_no_wider_than_few_restarts_make_it() -> None:
     """With 60 rounds the noise of five restarts' medians is nearly theirs alone, and so is the interval's reach."""
     intervals = estimate_each(simulate(100, 5, 60, own=0))
     reach = np.median([math.log(i.high / i.low) / 2 for i in intervals])
-    ideal = student.ppf(0.995, 4) * math.sqrt(2) * GENERATION / math.sqrt(5)
+    ideal = student.ppf(0.995, 4) * math.sqrt(2) * RESTART_SPREAD / math.sqrt(5)
     assert 0.9 * ideal < reach < 1.2 * ideal
 
 
@@ -320,7 +320,7 @@ def test_the_noise_floor_is_the_farthest_estimate_to_either_side() -> None:
 
 
 @given(st.lists(intervals, min_size=1))
-def test_an_engine_is_never_faster_or_slower_than_itself(aa: list[Interval]) -> None:
+def test_a_engine_is_never_faster_or_slower_than_itself(aa: list[Interval]) -> None:
     assert {verdict(interval, noise_floor(aa) + 1e-9) for interval in aa} == {"cannot tell"}
 
 

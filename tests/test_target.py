@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
+from pathlib import Path
 
 import pytest
 
-from exporter.int8 import target
+from exporter.int8.target import instruction_sets, sums_bytes_exactly
 
 XEON = "flags\t\t: fpu sse2 avx2 avx512f avx512_vnni amx_int8 amx_tile"
 CASES = [
@@ -19,13 +19,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("machine", "said", "expected", "is_safe"), CASES)
-def test_instruction_sets(
-    machine: str, said: str, expected: tuple[str, ...], is_safe: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(platform, "system", lambda: "Linux")
-    monkeypatch.setattr(target.Path, "read_text", lambda *_, **__: f"processor : 0\n{said}\nbugs : none\n")
-    found = target.instruction_sets()
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux describes its CPU in a file")
+@pytest.mark.parametrize(("machine", "line", "expected", "is_safe"), CASES)
+def test_instruction_sets(machine: str, line: str, expected: tuple[str, ...], is_safe: bool, tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\n{line}\nbugs : none\n")
+    found = instruction_sets(machine, cpuinfo)
     assert found == expected
-    assert target.sums_bytes_exactly(found) is is_safe
+    assert sums_bytes_exactly(found) is is_safe

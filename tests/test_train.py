@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,15 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import INTERRUPTED, start
+from toys import INTERRUPTED, make_texts, start, write_csv
 
 import trainer.__main__
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.errors import UserError
-from trainer.records import read_record
-from trainer.run import RunDir, Training, TrainRecord
-from trainer.train import choose_device, choose_precision, train
+from trainer.loop import choose_device, choose_precision
+from trainer.records import read_record, write_record
+from trainer.run import RunDir, Training, TrainRecord, reload_splits
+from trainer.train import train
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -68,11 +70,11 @@ def test_calibration_texts_are_training_texts(trained: RunDir, topics_csv: Path)
 
 def test_the_kept_weights_are_those_of_the_best_epoch(trained: RunDir) -> None:
     """Score the saved adapter on the saved texts: the loss must be the best epoch's."""
-    from exporter.proof.reference import TorchClassifier
+    from exporter.proof.reference import load_trained
 
     record = trained.load()
     examples = read_examples(trained.evaluation, record.label_names)
-    logits = torch.from_numpy(TorchClassifier.load_adapter(trained).logits(examples.texts))
+    logits = torch.from_numpy(load_trained(trained).logits(examples.texts))
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(examples.labels))
     assert float(loss) == pytest.approx(training_of(trained).best.loss, abs=1e-5)
 
@@ -94,6 +96,41 @@ def test_a_run_can_be_repeated_from_its_record(
     )
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_the_training_data_is_read_again_as_it_was(toy_config: TrainConfig, tmp_path: Path) -> None:
+    """From where it was found, whatever the working directory, and refused when it is not the same."""
+    rows = make_texts(80)
+    theirs, mine = (
+        write_csv(tmp_path / name, list(part)) for name, part in (("a.csv", rows[:60]), ("b.csv", rows[60:]))
+    )
+    config = replace(toy_config, dataset=str(theirs), epochs=1, run_dir=tmp_path / "run")
+    with contextlib.chdir(tmp_path):
+        train(replace(config, dataset="a.csv", eval_dataset="b.csv", max_train_samples=40))
+    record = RunDir(config.run_dir).load()
+    splits = reload_splits(record)
+    assert splits.evaluation == read_examples(RunDir(config.run_dir).evaluation, record.label_names)
+    assert len(splits.train) == 40
+    assert not set(splits.train.texts) & set(splits.evaluation.texts)
+    with mine.open("a") as file:
+        file.write("one more text,food\n")
+    with pytest.raises(UserError, match="the training data of this run has changed since"):
+        reload_splits(record)
+    assert record.training is not None
+    with pytest.raises(UserError, match="too old to recognise its training data"):
+        reload_splits(replace(record, training=replace(record.training, data_sha256="")))
+    with pytest.raises(UserError, match="trained elsewhere"):
+        reload_splits(replace(record, training=None))
+
+
+def test_only_whoever_needs_calibration_texts_misses_them(trained: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(trained)
+    write_record(run.record, replace(run.load(), calibration_sha256=""))  # as in the oldest runs
+    run.calibration.unlink()
+    assert run.load().calibration_sha256 == ""
+    with pytest.raises(UserError, match="too old: it has no calibration texts") as error:
+        run.load(calibration=True)
+    assert "run `python -m trainer --overwrite` again" in error.value.hint
 
 
 def test_fewer_epochs_without_a_gain_stop_the_run(toy_config: TrainConfig, tmp_path: Path) -> None:
@@ -128,7 +165,7 @@ def test_training_never_deletes_what_is_not_a_run(toy_config: TrainConfig, tmp_p
     for name in mine:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="holds no run"):
         train(replace(toy_config, run_dir=tmp_path, overwrite=overwrite))
     assert files(tmp_path) == mine
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from exporter.convert.graph import fuse, split_gemm
+from exporter.convert.graph import finish_conversion, fuse
 from exporter.convert.to_onnx import convert
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe
 from exporter.int8.weights import check_weights
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     DistilBertForSequenceClassification(DistilBertConfig()).save_pretrained(folder / "checkpoint")
     make_tokenizer(folder / "checkpoint")
     convert(folder / "checkpoint", folder / "onnx")
-    split_gemm(folder / "onnx" / "model.onnx")
+    finish_conversion(folder / "onnx" / "model.onnx", {})
     assert fuse(folder / "onnx" / "model.onnx", folder / "fused.onnx", folder / "checkpoint")["Attention"] == 6
     return folder / "onnx" / "model.onnx"
 

@@ -76,7 +76,7 @@ def same(tolerance: Tolerance) -> Comparison:
     return compare(answers(REFERENCE), answers(REFERENCE), [0, 1, 0, 1], tolerance, names=("b", "a"))
 
 
-def test_equal_forms_pass_any_tolerance() -> None:
+def test_equal_steps_pass_any_tolerance() -> None:
     check(same(Tolerance(max_abs_logit=0.0, mean_abs_probability=0.0)))
 
 
@@ -111,13 +111,13 @@ def test_texts_of_all_lengths_are_chosen() -> None:
 
 def test_the_plan_has_every_text_once_and_the_grid_from_one_token_to_the_most(checkpoint: Path) -> None:
     encoder = Encoder.load(checkpoint, 24, "head", 0)
-    calls = plan(encoder, ["soup", "a soup", "bread and cheese", "oven salt the a of and we saw"] * 5)
-    assert sorted(text for call in calls for text in call.indices) == list(range(20))
-    assert sorted(len(call.batch) for call in calls if call.indices) == [1] * 10 + [2, 8]
-    shapes = {(len(call.batch), call.length) for call in calls if not call.indices}
+    batches = plan(encoder, ["soup", "a soup", "bread and cheese", "oven salt the a of and we saw"] * 5)
+    assert sorted(text for batch in batches for text in batch.indices) == list(range(20))
+    assert sorted(len(batch.encoded) for batch in batches if batch.indices) == [1] * 10 + [2, 8]
+    shapes = {(len(batch.encoded), batch.length) for batch in batches if not batch.indices}
     assert shapes == {(size, tokens + 2) for size in (1, 3, 16) for tokens in (1, 2, 4, 8, 16, 22)}
-    ragged = [call for call in calls if len({len(e) for e in call.batch}) > 1 and not call.indices]
-    assert {min(len(e) for e in call.batch) for call in ragged} == {3}  # [CLS], a token, [SEP]
+    ragged = [batch for batch in batches if len({len(e) for e in batch.encoded}) > 1 and not batch.indices]
+    assert {min(len(e) for e in batch.encoded) for batch in ragged} == {3}  # [CLS], a token, [SEP]
 
 
 class Echo:
@@ -128,13 +128,13 @@ class Echo:
 
 
 def test_answers_come_in_the_order_of_the_plan_with_where_they_come_from(checkpoint: Path) -> None:
-    calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup bread", "a", "cheese"])
-    found = ask("echo", Echo(), calls, 2)
-    assert found.logits[:, 0].tolist() == [e.ids[1] for call in calls for e in call.batch]
+    batches = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup bread", "a", "cheese"])
+    found = ask("echo", Echo().run, batches, 2)
+    assert found.logits[:, 0].tolist() == [e.ids[1] for batch in batches for e in batch.encoded]
     assert found.indices.tolist()[:3] == [0, 2, 1]
     assert set(found.indices.tolist()[3:]) == {-1}
-    assert found.lengths.tolist() == [call.length for call in calls for _ in call.batch]
-    assert found.batch_sizes.tolist() == [len(call.batch) for call in calls for _ in call.batch]
+    assert found.lengths.tolist() == [batch.length for batch in batches for _ in batch.encoded]
+    assert found.batch_sizes.tolist() == [len(batch.encoded) for batch in batches for _ in batch.encoded]
 
 
 @pytest.mark.parametrize("rows", [logits([np.nan, 0]), logits([np.inf, 0]), logits([0, 0], [0, 0]), logits([0])])
@@ -143,18 +143,18 @@ def test_what_is_no_finite_answer_is_refused(checkpoint: Path, rows: np.ndarray)
         def run(self, *_: object) -> np.ndarray:
             return rows
 
-    calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
-    with pytest.raises(VerificationError, match="`odd` does not answer 1 text of up to 3 tokens with 2 finite numbers"):
-        ask("odd", Odd(), calls, 2)
+    batches = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
+    with pytest.raises(VerificationError, match="`odd` returned NaN, infinity or another shape than 2 logits"):
+        ask("odd", Odd().run, batches, 2)
 
 
-def test_a_form_that_cannot_answer_a_shape_is_named_with_it(checkpoint: Path) -> None:
+def test_a_step_that_cannot_answer_a_shape_is_named_with_it(checkpoint: Path) -> None:
     class Narrow:
         def run(self, batch: Sequence[Encoded], length: int | None = None) -> np.ndarray:  # noqa: ARG002
             if len(batch) > 1:
                 raise UserError("no such shape", "")
             return Echo().run(batch)
 
-    calls = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
+    batches = plan(Encoder.load(checkpoint, 24, "head", 0), ["soup"])
     with pytest.raises(VerificationError, match="`narrow` cannot answer 3 texts of up to 3 tokens: no such shape"):
-        ask("narrow", Narrow(), calls, 2)
+        ask("narrow", Narrow().run, batches, 2)

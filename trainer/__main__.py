@@ -35,46 +35,57 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--model", help="base model: a folder, a Hub id, or `sample`; without it DistilBERT from the Hub")
+    data.add_argument("--model", help="base model: a folder, a Hub id, or `sample` (by default DistilBERT)")
     data.add_argument(
-        "--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample`; without it IMDB"
+        "--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample` (by default IMDB)"
     )
-    data.add_argument("--eval-dataset", help="the same, or a split of --dataset (its own split, or a fifth held out)")
-    data.add_argument("--text-column", help="column with the texts (found by its usual names)")
-    data.add_argument("--label-column", help="column with the labels (found by its usual names)")
+    data.add_argument(
+        "--eval-dataset", help="the same, or a split of --dataset (by default its evaluation split, or a fifth of it)"
+    )
+    data.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
+    data.add_argument("--label-column", help="column with the labels (by default the first with a usual name)")
     data.add_argument("--label-names", nargs="+", metavar="NAME", help="names for labels that are the integers 0, 1, …")
-    data.add_argument("--max-train-samples", type=int, metavar="N", help="most training texts; 0 takes all")
-    data.add_argument("--max-eval-samples", type=int, metavar="N", help="most evaluation texts; 0 takes all")
-    data.add_argument("--max-length", type=int, metavar="N", help="most tokens of a text")
-    data.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text to keep")
-    recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--epochs", type=int, metavar="N", help="passes over the training texts; the best is kept")
-    recipe.add_argument("--batch-size", type=int, metavar="N", help="texts per step and device")
-    recipe.add_argument("--learning-rate", type=float, metavar="X", help="peak learning rate")
-    recipe.add_argument(
-        "--warmup-ratio", type=float, metavar="X", help="share of the steps with a rising learning rate"
+    data.add_argument("--max-train-samples", type=int, metavar="N", help="maximum number of training texts; 0 for all")
+    data.add_argument("--max-eval-samples", type=int, metavar="N", help="maximum number of evaluation texts; 0 for all")
+    data.add_argument("--max-length", type=int, metavar="N", help="maximum number of tokens in a text")
+    data.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--epochs", type=int, metavar="N", help="passes over the training texts; the best one is kept"
     )
-    recipe.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")
-    recipe.add_argument("--gradient-accumulation-steps", type=int, metavar="N", help="batches per optimizer step")
-    recipe.add_argument(
-        "--early-stopping-patience", type=int, metavar="N", help="stop after N epochs without a gain (off)"
+    training.add_argument("--batch-size", type=int, metavar="N", help="texts per step and device")
+    training.add_argument("--learning-rate", type=float, metavar="X", help="peak learning rate")
+    training.add_argument(
+        "--warmup-ratio", type=float, metavar="X", help="share of the steps in which the learning rate rises"
     )
-    recipe.add_argument("--lora-r", type=int, metavar="N", help="rank of the LoRA matrices")
-    recipe.add_argument("--lora-alpha", type=int, metavar="N", help="scale of the LoRA update, over the rank")
-    recipe.add_argument("--lora-dropout", type=float, metavar="X", help="dropout before the LoRA matrices")
-    recipe.add_argument("--lora-targets", nargs="+", metavar="LAYER", help="layers to adapt (by architecture)")
-    recipe.add_argument("--seed", type=int, metavar="N", help="seed of the split, the new weights and the order")
+    training.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")
+    training.add_argument("--gradient-accumulation-steps", type=int, metavar="N", help="batches per optimizer step")
+    training.add_argument(
+        "--early-stopping-patience",
+        type=int,
+        metavar="N",
+        help="stop after N epochs without improvement (by default never)",
+    )
+    training.add_argument("--lora-r", type=int, metavar="N", help="rank of the LoRA matrices")
+    training.add_argument("--lora-alpha", type=int, metavar="N", help="scale of the LoRA update, divided by the rank")
+    training.add_argument("--lora-dropout", type=float, metavar="X", help="dropout before the LoRA matrices")
+    training.add_argument(
+        "--lora-targets", nargs="+", metavar="LAYER", help="layers to adapt (by default the query and value layers)"
+    )
+    training.add_argument(
+        "--seed", type=int, metavar="N", help="seed of the data split, the new weights and the order of the texts"
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--device", choices=get_args(Device), help="where to train")
-    run.add_argument("--precision", choices=get_args(Precision), help="auto takes bf16 where it is fast")
-    run.add_argument("--run-dir", type=Path, metavar="DIR", help="where to leave the run")
+    run.add_argument("--precision", choices=get_args(Precision), help="auto is bf16 where that is fast")
+    run.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write the run")
     run.add_argument("--resume", action="store_true", help="continue an interrupted run with the same flags")
     run.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
     return take_defaults(parser, TrainConfig)
 
 
 def summary(result: TrainResult) -> str:
-    """Render what a finished run has to say, for a person."""
+    """Return what a finished run prints."""
     training = result.training
     lines = [
         f"best epoch {training.best_epoch} of {len(training.epochs)}: accuracy {training.best.accuracy:.1%}, "
@@ -95,7 +106,5 @@ def _shorten(text: str, width: int = 72) -> str:
 
 if __name__ == "__main__":
     sys.exit(
-        run_command(
-            main, if_interrupted="`--resume` continues a run that had begun to train, after its last finished epoch"
-        )
+        run_command(main, if_interrupted="if training had begun, `--resume` continues after the last finished epoch")
     )

@@ -51,7 +51,7 @@ class TrainConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, _AT_LEAST)
+        check_at_least(self, _MINIMUMS)
         for field in ("warmup_ratio", "lora_dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
@@ -59,12 +59,12 @@ class TrainConfig:
             raise out_of_range("learning_rate", self.learning_rate, "above 0")
         if self.resume and self.overwrite:
             raise UserError(
-                "`--resume` and `--overwrite` exclude each other",
-                "`--resume` continues an interrupted run, `--overwrite` starts it again",
+                "`--resume` and `--overwrite` cannot be combined",
+                "use `--resume` to continue an interrupted run, or `--overwrite` to start it again",
             )
 
 
-_AT_LEAST = {
+_MINIMUMS = {
     "max_train_samples": 0,
     "max_eval_samples": 0,
     "epochs": 1,

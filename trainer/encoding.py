@@ -20,7 +20,7 @@ from trainer.errors import UserError
 IntArray = npt.NDArray[np.int64]
 
 HEAD_SHARE = 0.25
-"""The part of `head-tail` that goes to the beginning of a text: 128 of 510 tokens did best on IMDB in Sun et al.
+"""The share of `head-tail` for the start of a text: 128 of 510 tokens did best on IMDB in Sun et al.
 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1."""
 
 
@@ -40,7 +40,7 @@ class Encoder:
 
     Args:
         tokenizer: the tokenizer; its own truncation and padding are switched off.
-        max_length: the most tokens a text may take, special tokens included.
+        max_length: the maximum number of tokens in a text, special tokens included.
         truncation: which tokens of a longer text to keep: the first, the last, or a quarter from its beginning and
             the rest from its end.
         pad_token_id: what fills shorter rows of a batch.
@@ -56,7 +56,7 @@ class Encoder:
         body = [i for i, is_special in enumerate(probe.special_tokens_mask) if not is_special]
         if not body or len(body) == len(probe.ids):
             raise UserError(
-                "this tokenizer knows no letter or adds no special token", "take a checkpoint made for classification"
+                "this tokenizer knows no letter or adds no special token", "use a checkpoint made for classification"
             )
         self._tokenizer = tokenizer
         self._before = probe.ids[: body[0]]
@@ -64,7 +64,7 @@ class Encoder:
         self._room = max_length - len(self._before) - len(self._after)
         if self._room < 1:
             raise UserError(
-                f"a length of {max_length} tokens is filled by the {max_length - self._room} special tokens",
+                f"a length of {max_length} tokens leaves no room beside {max_length - self._room} special tokens",
                 "give a longer `--max-length`",
             )
         self.truncation = truncation
@@ -76,7 +76,7 @@ class Encoder:
         """Make an encoder from the `tokenizer.json` in `folder`.
 
         Raises:
-            UserError: the file is absent or damaged.
+            UserError: the file is missing or damaged.
         """
         path = folder / "tokenizer.json"
         try:
@@ -97,11 +97,11 @@ class Encoder:
 
     @property
     def room(self) -> int:
-        """The most tokens of a text itself, special tokens not counted."""
+        """The maximum number of a text's own tokens, special tokens not counted."""
         return self._room
 
     def resize(self, encoded: Encoded, tokens: int) -> Encoded:
-        """Return a text of exactly `tokens` tokens of its own: cut, or repeated from its beginning."""
+        """Return a text of exactly `tokens` tokens of its own: cut, or repeated from its start."""
         body = encoded.ids[len(self._before) : len(encoded) - len(self._after)] or [self.pad_token_id]
         body = (body * -(-tokens // len(body)))[:tokens]
         return Encoded([*self._before, *body, *self._after], truncated=encoded.truncated)
@@ -111,7 +111,7 @@ class Encoder:
 
         Args:
             encoded: the texts.
-            length: tokens to fill up to; the longest text's where None.
+            length: how many tokens to pad to; the longest text's where None.
         """
         shape = (len(encoded), length or max(len(e) for e in encoded))
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and the one place that prints them."""
+"""Errors that a user can fix, and the one place that prints them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "onnx", "optimum", "peft", "plotly", "rich", "safetensors",
                "scipy", "sklearn", "torch", "transformers")  # fmt: skip
-"""What the extra `train` brings and a deployed classifier does without."""
+"""What the extra `train` installs and a deployed classifier does not need."""
 
 
 class UserError(Exception):
-    """A failure whose cause lies with the input or the machine, told with the way out of it.
+    """A failure caused by the input or the machine, with a hint how to get past it.
 
     Args:
         message: what went wrong and where; lower case, names in backticks, no full stop.
@@ -23,7 +23,7 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message, hint)  # both, so that it survives the way back from another process
+        super().__init__(message, hint)  # both, so that it can be pickled to another process
         self.message = message
         self.hint = hint
 
@@ -35,7 +35,7 @@ def run_command(main: Callable[[], None], *, if_interrupted: str) -> int:
     """Run a command and turn its failure into `error:` and `hint:` lines on stderr.
 
     Args:
-        main: the command; anything it raises that is not foreseen here keeps its traceback, being our defect.
+        main: the command; an exception that is not handled here is a bug of ours and keeps its traceback.
         if_interrupted: the hint after Ctrl-C.
 
     Returns:
@@ -49,7 +49,7 @@ def run_command(main: Callable[[], None], *, if_interrupted: str) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", if_interrupted, 130)
     except BrokenPipeError:
-        # The reader of our output (`| head`) left. Python would complain once more when it flushes at exit.
+        # The reader of our output (`| head`) has gone. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
@@ -69,10 +69,10 @@ def _fail(message: str, hint: str, exit_code: int) -> int:
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Tell whether `error` or anything it came from is a full disk.
+    """Return whether `error`, or an error that caused it, is a full disk.
 
-    The writers of safetensors and of ONNX report it as text inside an exception of their own; that of PyTorch's
-    checkpoints only notices that less was written than it wanted.
+    safetensors and ONNX report it as text inside an exception of their own; PyTorch's checkpoints report only that
+    less was written than expected.
     """
     signs = (os.strerror(errno.ENOSPC), "inline_container.cc")
     while error is not None:

@@ -1,4 +1,4 @@
-"""How the fields of a configuration become flags, and flags a configuration."""
+"""From the fields of a configuration to flags, and from flags to a configuration."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ C = TypeVar("C")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells a default where there is one to tell."""
+    """Shows a default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        default = action.default
+        return action.help if default is None or default is False or default == () else super()._get_help_string(action)
 
 
 def take_defaults(parser: argparse.ArgumentParser, config: type[Any]) -> argparse.ArgumentParser:
     """Give `parser` the defaults of a configuration class, their only home."""
-    parser.set_defaults(**{field.name: field.default for field in dataclasses.fields(config)})
+    fields = dataclasses.fields(config)
+    parser.set_defaults(**{f.name: f.default for f in fields if f.default is not dataclasses.MISSING})
     return parser
 
 
 def parse(parser: argparse.ArgumentParser, config: type[C]) -> C:
     """Read the command line into a configuration; a flag without a field fails at once."""
+    return config(**parse_values(parser))
+
+
+def parse_values(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Read the command line into values by field."""
     values = vars(parser.parse_args()).items()
-    return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values}
 
 
 def flag_of(field: str) -> str:
@@ -37,8 +44,8 @@ def flag_of(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def typed(field: str, value: object) -> str:
-    """Return how a person gives a field its value, for a message."""
+def as_typed(field: str, value: object) -> str:
+    """Return how a person types a field's value on the command line, for a message."""
     flag = flag_of(field)
     if value is None or value == () or value is False:
         return f"no `{flag}`"
@@ -46,16 +53,16 @@ def typed(field: str, value: object) -> str:
     return f"`{' '.join([flag, *(shlex.quote(str(word)) for word in words)])}`"
 
 
-def check_at_least(config: object, least: dict[str, int]) -> None:
-    """Refuse fields of `config` that are below their least value.
+def check_at_least(config: object, minimums: dict[str, int]) -> None:
+    """Refuse fields of `config` that are below their minimum.
 
     Raises:
         UserError: one of them is.
     """
-    for field, bound in least.items():
+    for field, minimum in minimums.items():
         value = getattr(config, field)
-        if value is not None and not value >= bound:
-            raise out_of_range(field, value, f"at least {bound}")
+        if value is not None and not value >= minimum:
+            raise out_of_range(field, value, f"at least {minimum}")
 
 
 def out_of_range(field: str, value: object, allowed: str) -> UserError:
@@ -64,5 +71,5 @@ def out_of_range(field: str, value: object, allowed: str) -> UserError:
 
 
 def run_dir_flag(run_dir: Path, default: Path) -> str:
-    """Return what a printed command has to add to mean `run_dir`, quoted for a shell."""
+    """Return the flag that a printed command needs for `run_dir`, quoted for a shell; empty for the default."""
     return "" if run_dir == default else f" --run-dir {shlex.quote(str(run_dir))}"

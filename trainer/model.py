@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.architectures import architecture_of
 from trainer.config import Truncation
 from trainer.encoding import Encoder
 from trainer.errors import UserError
@@ -14,17 +15,6 @@ from trainer.sources import Base, Source
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-
-LORA_TARGETS = {
-    "distilbert": ("q_lin", "v_lin"),
-    "bert": ("query", "value"),
-    "roberta": ("query", "value"),
-    "electra": ("query", "value"),
-    "deberta": ("in_proj",),  # query, key and value are one matrix
-    "deberta-v2": ("query_proj", "value_proj"),
-    "modernbert": ("Wqkv",),  # query, key and value are one matrix
-}
-"""Where LoRA goes by default, by `model_type`: the query and value projections, as in Hu et al. 2021, section 4.2."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -37,14 +27,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, ImportError) as error:  # by what is missing
+    except (OSError, ValueError, TypeError, ImportError) as error:  # depends on what is missing
         raise UserError(f"no usable tokenizer in `{folder}`: {first_line(error)}", "check the checkpoint") from None
     if not tokenizer.is_fast:
         raise UserError(
-            f"`{folder}` has a tokenizer that only Python code can run", "take a checkpoint with a `tokenizer.json`"
+            f"`{folder}` has a tokenizer that only Python code can run", "use a checkpoint with a `tokenizer.json`"
         )
     if tokenizer.pad_token_id is None:
-        raise UserError(f"the tokenizer of `{folder}` has no padding token", "take an encoder checkpoint")
+        raise UserError(f"the tokenizer of `{folder}` has no padding token", "use an encoder checkpoint")
     return tokenizer
 
 
@@ -64,14 +54,14 @@ def build_model(
     lora_targets: tuple[str, ...] | None,
     seed: int,
 ) -> PeftModel:
-    """Load a base checkpoint in fp32, give it a head for `label_names` and put LoRA on it.
+    """Load a base checkpoint in fp32 and add a head for `label_names`, and LoRA.
 
-    Everything that the checkpoint did not bring is trained in full: the head, and what lies between it and the
-    encoder (DistilBERT's `pre_classifier`, DeBERTa's `pooler`). The seed is set before any of it is made.
+    Every weight that the checkpoint does not have is trained in full: the head, and what is between it and the encoder
+    (DistilBERT's `pre_classifier`, DeBERTa's `pooler`). The seed is set before any of them is created.
 
     Raises:
         UserError: the checkpoint cannot be loaded, cannot take texts of `max_length`, or its LoRA targets are
-            unknown or absent.
+            unknown or missing.
     """
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import set_seed
@@ -94,7 +84,7 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
     """Load a checkpoint in fp32 as a classifier into `label_names`.
 
     Returns:
-        The model, and the names of the parameters that the checkpoint did not bring in the shape that this takes.
+        The model, and the names of the parameters that the checkpoint does not have, or has in another shape.
 
     Raises:
         UserError: it cannot be loaded.
@@ -126,20 +116,20 @@ def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
     config.base_model_name_or_path, config.revision = source.name, source.revision
     # Left to itself, peft asks the Hub whether the vocabulary was resized.
     model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # a form of peft's, to be filled in by hand
+    (folder / "README.md").unlink(missing_ok=True)  # a template that is meant to be filled in by hand
 
 
 def _default_targets(config: PretrainedConfig) -> tuple[str, ...]:
-    if config.model_type in LORA_TARGETS:
-        return LORA_TARGETS[config.model_type]
+    if targets := architecture_of(config.model_type).lora_targets:
+        return targets
     raise UserError(
         f"no default LoRA targets for the architecture `{config.model_type}`",
-        "name the ends of its attention layers' names with `--lora-targets`, for example `--lora-targets query value`",
+        "give its attention layers by the ends of their names, for example `--lora-targets query value`",
     )
 
 
 def _targets(model: PreTrainedModel, targets: tuple[str, ...]) -> list[str] | str:
-    """Check that each target names a layer: peft is content when one of them does."""
+    """Check that each target names a layer: peft only checks that one of them does."""
     if targets == ("all-linear",):
         return "all-linear"
     layers = ["." + name for name, _ in model.named_modules()]
@@ -147,40 +137,40 @@ def _targets(model: PreTrainedModel, targets: tuple[str, ...]) -> list[str] | st
         if not any(layer.endswith("." + target) for layer in layers):
             raise UserError(
                 f"this model has no layer `{target}`",
-                "name the ends of its linear layers' names with `--lora-targets`, or `all-linear`",
+                "give its linear layers by the ends of their names, or `--lora-targets all-linear`",
             )
     return list(targets)
 
 
 def _modules_to_train(model: PreTrainedModel, fresh: list[str]) -> list[str]:
-    """Return the modules that hold the parameters `fresh`: a whole child of the model, or a layer of its encoder."""
+    """Return the modules that hold the parameters `fresh`: children of the model, or layers of its encoder."""
     encoder = model.base_model_prefix + "."
     layers = {key.rpartition(".")[0] if key.startswith(encoder) else key.partition(".")[0] for key in fresh}
     return sorted(layers | {name for name, _ in model.named_children() if name in ("classifier", "score")})
 
 
 def check_length(config: PretrainedConfig, max_length: int) -> None:
-    """Refuse a length that the model has no positions for.
+    """Refuse a length that the model has too few positions for.
 
     Raises:
-        UserError: it has fewer.
+        UserError: that is so.
     """
     longest = positions(config)
     if longest and max_length > longest:
         raise UserError(
             f"`--max-length {max_length}` is more than this model's {longest} positions",
-            f"give `--max-length {longest}` or less",
+            f"use `--max-length {longest}` or less",
         )
 
 
 def positions(config: PretrainedConfig) -> int | None:
-    """Return how many tokens a model has positions for, None where it does not say."""
+    """Return how many tokens a model has positions for, None where its configuration does not say."""
     longest: int | None = getattr(config, "max_position_embeddings", None)
-    if longest and config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        longest -= config.pad_token_id + 1  # their positions are counted from behind the padding token
+    if longest and architecture_of(config.model_type).positions_follow_padding:
+        longest -= config.pad_token_id + 1
     return longest
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says."""
+    """Return the first line of an exception's message."""
     return str(error).strip().split(os.linesep)[0]

@@ -1,7 +1,8 @@
 """Records: frozen dataclasses that stand on disk as JSON, written whole or not at all.
 
-A record is the last thing a stage writes, so that it exists means that the stage finished. Reading is strict: a
-file that is cut short, from another version, or changed by hand is refused, never half believed.
+A record is the last thing a stage writes, so that it exists means that the stage finished. Records age: a field that is
+added has a default, an older file is brought up to date by small named functions, and a newer one is refused. What is
+cut short or changed by hand is never half believed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ import os
 import platform
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from trainer.errors import UserError
+
+Values = dict[str, Any]
+"""Parsed JSON of a record or of a part of one."""
+Upgrade = Callable[[Values], Values]
+"""Turns the values of one schema into those of the next; a missing field that has a default may stay missing."""
 
 
 class Record(Protocol):
@@ -27,7 +33,9 @@ class Record(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     SCHEMA: ClassVar[int]
-    """Raised whenever a field changes its name, type or meaning."""
+    """Raised whenever a field is added, removed, or changes its name, type or meaning; a test holds it to that."""
+    UPGRADES: ClassVar[Mapping[int, Upgrade]]
+    """By the schema that each one reads. Schemas without one differ from the next by fields with defaults alone."""
     MADE_BY: ClassVar[str]
     """The command that writes it, for hints."""
 
@@ -46,10 +54,10 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path, kind: type[R]) -> R:
-    """Read a record of class `kind`, checking its kind, its schema and the type of every field.
+    """Read a record of class `kind` of this or any earlier schema, checking its kind and the type of every field.
 
     Raises:
-        UserError: the file is absent, unreadable, damaged, or from another version.
+        UserError: the file is absent, unreadable, damaged, or from a newer version.
     """
     again = f"run `{kind.MADE_BY}` again"
     try:
@@ -62,12 +70,40 @@ def read_record(path: Path, kind: type[R]) -> R:
         raise UserError(f"`{path}` is cut short or not JSON", again) from None
     if not isinstance(values, dict) or values.pop("kind", None) != kind.__name__:
         raise UserError(f"`{path}` is not a {kind.__name__}", again)
-    if (schema := values.pop("schema", None)) != kind.SCHEMA:
-        raise UserError(f"`{path}` has schema {schema}, this version reads {kind.SCHEMA}", again)
+    schema = values.pop("schema", None)
+    if type(schema) is not int or schema < 1:
+        raise UserError(f"`{path}` is damaged: `schema` holds {json.dumps(schema)[:60]}", again)
+    if schema > kind.SCHEMA:
+        raise UserError(
+            f"`{path}` has schema {schema}, and this version of lora2onnx reads up to {kind.SCHEMA}", "update lora2onnx"
+        )
     try:
-        return typing.cast(R, _decode(kind, values, ""))
+        return typing.cast(R, _decode(kind, _upgraded(values, schema, kind), ""))
     except _MismatchError as error:
         raise UserError(f"`{path}` is damaged: {error}", again) from None
+
+
+def _upgraded(values: Values, schema: int, kind: type[R]) -> Values:
+    """Bring the values of an older schema up to date."""
+    for old in range(schema, kind.SCHEMA):
+        upgrade = kind.UPGRADES.get(old)
+        try:
+            values = upgrade(values) if upgrade else values
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise _MismatchError(f"it is not of schema {schema}: {type(error).__name__} {error}") from None
+    return values
+
+
+def renamed(values: Any, names: Mapping[str, str]) -> Any:
+    """Return parsed JSON with every key that is in `names` called otherwise, at any depth."""
+    if isinstance(values, dict):
+        return {names.get(key, key): renamed(value, names) for key, value in values.items()}
+    return [renamed(value, names) for value in values] if isinstance(values, list) else values
+
+
+def without(values: Values, *names: str) -> Values:
+    """Return the values but for those fields, which a later schema does not have."""
+    return {key: value for key, value in values.items() if key not in names}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -139,9 +175,21 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
 
 
 def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
+    """Make a dataclass without its own checks: a record says what was asked for then, by the rules of then."""
     if not isinstance(value, dict):
         raise _MismatchError(f"`{where}` is not an object")
-    hints = {field.name: typing.get_type_hints(kind)[field.name] for field in dataclasses.fields(kind)}
-    if odd := sorted(hints.keys() ^ value.keys()):
-        raise _MismatchError(f"field `{f'{where}.{odd[0]}'.lstrip('.')}` is missing or unknown")
-    return kind(**{name: _decode(hint, value[name], f"{where}.{name}".lstrip(".")) for name, hint in hints.items()})
+    hints, fields = typing.get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
+    made: Any = object.__new__(kind)
+    for name, field in fields.items():
+        if name in value:
+            found = _decode(hints[name], value[name], f"{where}.{name}".lstrip("."))
+        elif field.default is not dataclasses.MISSING:
+            found = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found = field.default_factory()
+        else:
+            raise _MismatchError(f"field `{f'{where}.{name}'.lstrip('.')}` is missing")
+        object.__setattr__(made, name, found)
+    if unknown := sorted(value.keys() - fields.keys()):
+        raise _MismatchError(f"field `{f'{where}.{unknown[0]}'.lstrip('.')}` is unknown")
+    return made

@@ -1,27 +1,29 @@
-"""The run directory: where each stage leaves its work, and what the trainer says of its own."""
+"""The run directory: where each stage leaves its work, and the record that the trainer leaves of its own."""
 
 from __future__ import annotations
 
 import random
 import shutil
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from trainer.config import TrainConfig, Truncation
-from trainer.data import Splits, write_examples
+from trainer.data import Splits, load_splits, write_examples
 from trainer.encoding import Encoder
 from trainer.errors import UserError
-from trainer.records import file_sha256, read_record, write_record
+from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
 from trainer.sources import Base, Source
 
-CALIBRATION_REVIEWS = 64
-"""Training texts left for the exporter, which measures ranges of activations on them."""
+CALIBRATION_TEXTS = 64
+"""Training texts kept for the exporter, which measures ranges of activations on them."""
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths inside one run directory. Nothing is read or written when it is made."""
+    """The paths inside one run directory. Creating this object reads and writes nothing."""
 
     path: Path
 
@@ -42,7 +44,7 @@ class RunDir:
 
     @property
     def calibration(self) -> Path:
-        """Some of the training texts as JSON Lines, for the exporter to measure ranges of activations on."""
+        """Some of the training texts as JSON Lines, on which the exporter measures ranges of activations."""
         return self.path / "data" / "calibration.jsonl"
 
     @property
@@ -75,19 +77,29 @@ class RunDir:
         """BenchRecord as a table."""
         return self.path / "bench.md"
 
-    def load(self) -> TrainRecord:
-        """Read the record of the finished run and check that what it describes is still there, unchanged.
+    def load(self, *, calibration: bool = False) -> TrainRecord:
+        """Read the record of the finished run and check that the files it describes are unchanged.
+
+        Args:
+            calibration: whether the caller needs the calibration texts, which the oldest runs do not have.
 
         Raises:
-            UserError: there is no finished run, or its files were changed since.
+            UserError: there is no finished run, or its files have changed, or it lacks what is needed.
         """
         if not self.record.exists():
             raise UserError(f"no trained run in `{self.path}`", f"run `{TrainRecord.MADE_BY}` first")
         record = read_record(self.record, TrainRecord)
-        adapter = {self.adapter / name: recorded for name, recorded in record.adapter_sha256.items()}
-        data = {self.evaluation: record.evaluation_sha256, self.calibration: record.calibration_sha256}
-        for path, recorded in (adapter | data).items():
-            if not path.is_file() or file_sha256(path) != recorded:
+        files = {self.adapter / name: sha256 for name, sha256 in record.adapter_sha256.items()}
+        files[self.evaluation] = record.evaluation_sha256
+        if record.calibration_sha256:
+            files[self.calibration] = record.calibration_sha256
+        elif calibration:
+            raise UserError(
+                f"the run in `{self.path}` is too old: it has no calibration texts",
+                f"run `{TrainRecord.MADE_BY} --overwrite` again",
+            )
+        for path, sha256 in files.items():
+            if not path.is_file() or file_sha256(path) != sha256:
                 raise UserError(
                     f"`{path}` is not the file that `{self.record}` describes",
                     f"restore it, or run `{TrainRecord.MADE_BY} --overwrite` again",
@@ -95,16 +107,16 @@ class RunDir:
         return record
 
     def has_adapter(self) -> bool:
-        """Tell whether there are LoRA weights to merge, or a checkpoint that was whole when it came here."""
+        """Return whether there is an adapter to merge, rather than a checkpoint that was merged elsewhere."""
         return (self.adapter / "adapter_config.json").is_file()
 
     def is_ours(self) -> bool:
-        """Tell whether a run lives here, finished or not, rather than somebody's files of the same names."""
+        """Return whether this is a run, finished or not, rather than other files of the same names."""
         records = ((self.record, TrainRecord), (self.unfinished, UnfinishedRun))
         return any(kind.__name__ in path.read_text(errors="replace") for path, kind in records if path.is_file())
 
     def clear_training(self) -> None:
-        """Remove what a trainer left, its record first; what later stages made from it stays, and is stale."""
+        """Remove what the trainer left, its record first; what later stages made from it stays, and is stale."""
         self.record.unlink(missing_ok=True)
         for folder in (self.adapter, self.evaluation.parent, self.checkpoints):
             shutil.rmtree(folder, ignore_errors=True)
@@ -135,6 +147,10 @@ class Training:
     precision: str
     duration_s: float
     finished_at: str
+    data_sha256: str = ""
+    """Of the training and evaluation texts with their labels; empty for runs older than schema 4."""
+    eval_dataset: Source | None = None
+    """The separate evaluation dataset, where there was one."""
 
     @property
     def best(self) -> EpochScores:
@@ -142,11 +158,33 @@ class Training:
         return next(scores for scores in self.epochs if scores.epoch == self.best_epoch)
 
 
+def _name_adapter_files(values: Values) -> Values:
+    """Schema 1: at first, there was one hash, of the weights alone."""
+    sha256 = values["adapter_sha256"]
+    named = sha256 if isinstance(sha256, dict) else {"adapter_model.safetensors": sha256}
+    return {**values, "adapter_sha256": named}
+
+
+def _gather_training(values: Values) -> Values:
+    """Schema 2: what describes the training stood beside what describes the run."""
+    names = ("config", "train_reviews", "duplicates_dropped", "trainable_parameters", "total_parameters", "epochs",
+             "best_epoch", "device", "precision", "duration_s", "finished_at")  # fmt: skip
+    return {**without(values, *names), "training": {name: values[name] for name in names}}
+
+
+def _call_reviews_texts(values: Values) -> Values:
+    """Schema 3: texts were called reviews."""
+    return typing.cast(
+        Values, renamed(values, {"evaluation_reviews": "evaluation_texts", "train_reviews": "train_texts"})
+    )
+
+
 @dataclass(frozen=True)
 class TrainRecord:
-    """What a run holds. Everything that the exporter needs to know about it stands here."""
+    """What a run holds: everything that the exporter needs to know about it."""
 
     SCHEMA: ClassVar[int] = 4
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _name_adapter_files, 2: _gather_training, 3: _call_reviews_texts}
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     base: Source
@@ -158,31 +196,72 @@ class TrainRecord:
     pad_token_id: int
     evaluation_texts: int
     training: Training | None
-    """None where adapter or checkpoint came from elsewhere."""
+    """None where the adapter or checkpoint was trained elsewhere."""
     versions: dict[str, str]
     adapter_sha256: dict[str, str]
     """Of every file in `adapter/`."""
     evaluation_sha256: str
-    calibration_sha256: str
+    calibration_sha256: str = ""
+    """Empty for runs older than schema 2, which kept no calibration texts."""
 
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """What was asked of a run that has not finished."""
+    """What an unfinished run was given."""
 
     SCHEMA: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     config: TrainConfig
-    base_sha256: str
-    data_sha256: str
-    """Of the training and the evaluation texts with their labels."""
+    base_sha256: str = ""
+    data_sha256: str = ""
+    """Of the training and evaluation texts with their labels."""
+
+
+def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: str | Source | None) -> Splits:
+    """Load the data that a configuration asks for, from the dataset that it names or from a recorded source.
+
+    Raises:
+        UserError: see `load_splits`.
+    """
+    return load_splits(
+        dataset,
+        eval_dataset,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        label_names=config.label_names,
+        max_train_samples=config.max_train_samples,
+        max_eval_samples=config.max_eval_samples,
+        seed=config.seed,
+    )
+
+
+def reload_splits(record: TrainRecord) -> Splits:
+    """Read a run's training and evaluation texts again, from the sources that its record names.
+
+    Raises:
+        UserError: they have changed since, cannot be read, or the record does not say what they were.
+    """
+    training = record.training
+    if training is None:
+        raise UserError(
+            "the training data of a run that was trained elsewhere is not known", f"train with `{TrainRecord.MADE_BY}`"
+        )
+    if not training.data_sha256:
+        raise UserError(
+            "this run is too old to recognise its training data", f"run `{TrainRecord.MADE_BY} --overwrite` again"
+        )
+    splits = load_data(training.config, record.dataset, training.eval_dataset or training.config.eval_dataset)
+    if splits.sha256() != training.data_sha256:
+        raise UserError("the training data of this run has changed since", "restore it, or train again")
+    return splits
 
 
 def write_run(
     run: RunDir, base: Base, splits: Splits, encoder: Encoder, training: Training | None, versions: dict[str, str]
-) -> None:
-    """Write the texts that later stages need beside an adapter that is there already, and then the run's record.
+) -> TrainRecord:
+    """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
 
     Args:
         run: where.
@@ -192,9 +271,9 @@ def write_run(
         training: how it was trained, None where that was elsewhere.
         versions: of the packages that made it.
     """
-    some = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_REVIEWS, len(splits.train)))
+    chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    write_examples(run.calibration, splits.train.take(some), splits.label_names)
+    write_examples(run.calibration, splits.train.take(chosen), splits.label_names)
     record = TrainRecord(
         base=base.source,
         base_sha256=base.sha256(),
@@ -211,3 +290,4 @@ def write_run(
         calibration_sha256=file_sha256(run.calibration),
     )
     write_record(run.record, record)
+    return record

@@ -32,18 +32,18 @@ class Source:
     name: str
     """Hub id, path, or `sample`."""
     revision: str | None
-    """The Hub's commit, where the Hub it was."""
+    """The commit, where it came from the Hub."""
     stands_in_for: str | None
-    """The default that could not be reached and that this one replaced."""
+    """The default that could not be reached and that this one replaces."""
 
 
 class HubUnreachableError(UserError):
-    """The Hub does not answer and its cache lacks what was asked for."""
+    """The Hub does not answer and its cache does not have what was asked for."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"cannot reach the Hugging Face Hub for `{name}`, and its cache does not hold it",
-            "check the network, or name a local path or `sample`",
+            f"cannot reach the Hugging Face Hub for `{name}`, and its cache does not have it",
+            "check the network, or use a local path or `sample`",
         )
 
 
@@ -55,7 +55,7 @@ class Base:
     source: Source
 
     def sha256(self) -> str:
-        """Return one hash over configuration and weights, by which later stages know it again."""
+        """Return one hash over configuration and weights, by which later stages recognise it."""
         digest = hashlib.sha256()
         for path in [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]:
             digest.update(file_sha256(path).encode())
@@ -63,13 +63,13 @@ class Base:
 
 
 class IncompleteCheckpointError(HubUnreachableError):
-    """The Hub or its cache gave a part of a checkpoint only."""
+    """The Hub or its cache gave only a part of a checkpoint."""
 
     def __init__(self, name: str) -> None:
         UserError.__init__(
             self,
             f"`{name}` came without safetensors weights or without a tokenizer",
-            "check the network if its cache may hold a part only; otherwise take another checkpoint",
+            "check the network, since the cache may be incomplete; otherwise use another checkpoint",
         )
 
 
@@ -89,7 +89,7 @@ def locate_base(name: str | None, revision: str | None = None) -> Base:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"`{name}` has no `config.json`", "name the folder of a checkpoint")
+            raise UserError(f"`{name}` has no `config.json`", "give the folder of a checkpoint")
         return Base(folder, Source(str(folder.resolve()), None, None))
     if folder.is_absolute() or name.startswith((".", "~")) or folder.exists():
         raise UserError(f"no checkpoint folder `{name}`", "check the path")
@@ -130,11 +130,15 @@ def _checkpoint_folder(name: str, revision: str | None = None) -> tuple[Path, st
     return folder, folder.name
 
 
-def dataset_splits(name: str) -> tuple[datasets.DatasetDict, str | None]:
-    """Load every split of a Hub dataset, `owner/name` or `owner/name:configuration`.
+def dataset_splits(name: str, revision: str | None = None) -> tuple[datasets.DatasetDict, str | None]:
+    """Load every split of a Hub dataset.
+
+    Args:
+        name: `owner/name` or `owner/name:configuration`.
+        revision: the commit; the newest where None.
 
     Returns:
-        The splits and the commit; None for the commit where the copy in the cache had to do.
+        The splits and the commit; None for the commit where the copy in the cache had to be used.
 
     Raises:
         HubUnreachableError: no network and not in the cache.
@@ -144,11 +148,10 @@ def dataset_splits(name: str) -> tuple[datasets.DatasetDict, str | None]:
     from huggingface_hub.errors import HFValidationError
 
     repository, _, configuration = name.partition(":")
-    revision = None
     try:
-        revision = _dataset_commit(repository)
-        with _offline() if revision is None else contextlib.nullcontext():
-            return datasets.load_dataset(repository, configuration or None, revision=revision), revision
+        commit = _dataset_commit(repository, revision)
+        with _offline() if commit is None else contextlib.nullcontext():
+            return datasets.load_dataset(repository, configuration or None, revision=commit or revision), commit
     except datasets.exceptions.DatasetNotFoundError:
         raise _no_dataset(name, "it is neither a file nor a public id on the Hub") from None
     except (ConnectionError, FileNotFoundError):
@@ -157,16 +160,16 @@ def dataset_splits(name: str) -> tuple[datasets.DatasetDict, str | None]:
         raise _no_dataset(name, str(error).splitlines()[0]) from None
 
 
-def _dataset_commit(repository: str) -> str | None:
-    """Ask the Hub once for a dataset's newest commit; None where no answer comes.
+def _dataset_commit(repository: str, revision: str | None) -> str | None:
+    """Ask the Hub once for the commit of a dataset's revision, the newest where None; None where it does not answer.
 
-    `datasets` itself asks six times, which a machine without network waits half a minute for.
+    `datasets` itself asks six times, which takes half a minute on a machine without a network.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        return str(HfApi().dataset_info(repository, timeout=10).sha)
+        return str(HfApi().dataset_info(repository, revision=revision, timeout=10).sha)
     except RepositoryNotFoundError:
         raise _no_dataset(repository, "it is neither a file nor a public id on the Hub") from None
     except (HfHubHTTPError, OSError):
@@ -175,7 +178,7 @@ def _dataset_commit(repository: str) -> str | None:
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """Let `datasets` look into its cache alone."""
+    """Let `datasets` look only into its cache."""
     import datasets
     import huggingface_hub
 
@@ -193,5 +196,5 @@ def _offline() -> Iterator[None]:
 def _no_dataset(name: str, why: str) -> UserError:
     return UserError(
         f"no dataset `{name}`: {why}",
-        "check the spelling; a configuration is named `owner/name:configuration`; for a private dataset set `HF_TOKEN`",
+        "check the spelling; `owner/name:configuration` chooses a configuration; for a private dataset set `HF_TOKEN`",
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.judge.stats import brier_score, expected_calibration_error, mcnemar_exact
 from bench.results import Accuracy, ClassScores, LengthScores
-from exporter.bundle.probabilities import FloatArray, softmax
+from exporter.bundle.probabilities import FloatArray, log_softmax, softmax
 from exporter.int8.budget import accuracy_change, count_changes
 
 BUCKETS = 4
@@ -50,7 +50,7 @@ def score(
         texts=len(labels),
         accuracy=float(accuracy_score(labels, predicted)),
         f1_weighted=float(f1_score(labels, predicted, average="weighted")),
-        loss=_log_loss(logits, labels),
+        loss=float(-log_softmax(logits.astype(np.float64))[np.arange(len(labels)), labels].mean()),
         calibration_error=expected_calibration_error(probabilities, labels),
         brier=brier_score(probabilities, labels),
         classes=_by_class(labels, predicted, label_names),
@@ -81,10 +81,3 @@ def _by_length(is_right: FloatArray, tokens: Sequence[int]) -> tuple[LengthScore
         parts.append(LengthScores(least, int(edge), int(inside.sum()), float(is_right[inside].mean())))
         least = int(edge) + 1
     return tuple(parts)
-
-
-def _log_loss(logits: FloatArray, labels: Sequence[int]) -> float:
-    """Return the mean negative log-likelihood from the logits, as confident mistakes need: a probability would be 0."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())

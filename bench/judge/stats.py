@@ -6,16 +6,14 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.judge.interval import Interval, Verdict
 from exporter.bundle.probabilities import FloatArray
-
-Verdict = Literal["faster", "slower", "cannot tell"]
 
 BLOCKS = 5
 """Into how many blocks the rounds of a restart are cut for resampling.
@@ -24,15 +22,6 @@ In simulated drift, few long blocks kept the coverage best; Student's t allows f
 """
 EARLY_STOPPING_CONFIDENCE = 0.99
 """Of MLPerf's rule for percentiles."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the ends of its confidence interval, in the unit of the estimate."""
-
-    low: float
-    estimate: float
-    high: float
 
 
 def speed_ratio_interval(
@@ -45,20 +34,20 @@ def speed_ratio_interval(
 ) -> Interval:
     """Estimate how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
 
-    Each restart has a speed of its own, such as its memory layout gives it: the estimate is the geometric mean of
-    the restarts' median ratios, and the interval is Student's for these medians. It is never narrower than resampled
-    blocks of the rounds make it, which is all there is with one restart.
+    Each restart has a speed of its own, because of its memory layout for example. The estimate is the geometric mean of
+    the restarts' median ratios, and the interval is Student's for these medians. It is never narrower than the
+    bootstrap over blocks of rounds makes it; with one restart, the bootstrap is all there is.
 
     At 99 % it holds the estimate of a second, equally long run in more than 90 % of cases, since the difference of two
-    runs spreads only sqrt(2) times as widely as one. Two or three restarts give a very wide interval: at least
-    five are advisable. One restart cannot show how much restarts differ, and its interval holds for that one.
+    runs spreads only sqrt(2) times as widely as one. Two or three restarts give a very wide interval: use at least
+    five. One restart cannot show how much restarts differ, and its interval holds for that one only.
 
     Args:
-        baseline: seconds, [restarts][rounds]; for a restart, all processes are started anew.
+        baseline: seconds, [restarts][rounds].
         candidate: seconds for the same work in the same round, in the same shape.
-        confidence: share of intervals that hold the true ratio.
-        resamples: draws of the bootstrap.
-        seed: decides the draws.
+        confidence: share of intervals that contain the true ratio.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
 
     Returns:
         Times faster, above 1 where the candidate is faster; (0, estimate, infinity) for a single sample.
@@ -73,8 +62,8 @@ def speed_ratio_interval(
     """
     _check_confidence(confidence)
     logs = _log_ratios(baseline, candidate)
-    # Between four real benchmarks the median of all rounds moved by half as much again: where restarts lie apart, it
-    # is any value between them.
+    # Over four real benchmarks the median of all rounds varied half as much again: where restarts lie apart, it can be
+    # any value between them.
     estimate = math.fsum(float(np.median(rounds)) for rounds in logs) / len(logs)
     reaches = [_reach_of_rounds(logs, confidence, resamples, seed), _reach_of_restarts(logs, confidence)]
     reach = max((r for r in reaches if r is not None), default=math.inf)
@@ -84,15 +73,15 @@ def speed_ratio_interval(
 
 
 def noise_floor(aa: Sequence[Interval], least: float = 0.02) -> float:
-    """Return the smallest gain that this benchmark can tell from none, by how it compares an engine with itself.
+    """Return the smallest difference of speed that is more than noise, from how an engine compares with itself.
 
-    It is what the estimates make of two processes that differ in nothing, such as by their placement. Their intervals
-    do not add to it: the interval of the ratio that is held against it has the same noise already. `least` stands for
-    what no comparison within one session shows, such as another day.
+    It is the largest difference between two processes of the same engine, due to their placement for example. Only the
+    estimates count: the interval of a ratio that is compared with the floor has the same noise already. `least` allows
+    for what no comparison within one session shows, such as another day.
 
     Args:
-        aa: speed ratios of the baseline and a second process of itself.
-        least: share below which no gain is claimed, and the answer where `aa` is empty.
+        aa: speed ratios of the baseline and a second process of it (an A/A test).
+        least: the smallest floor, and the answer where `aa` is empty.
 
     Returns:
         A share: 0.03 if an A/A estimate is 1.03 or 1 / 1.03.
@@ -105,7 +94,7 @@ def verdict(ratio: Interval, floor: float) -> Verdict:
 
     Args:
         ratio: times faster than the baseline.
-        floor: share, as `noise_floor` returns it. A loss is held against 1 / (1 + floor), so that swapping the two
+        floor: share, as `noise_floor` returns it. A loss is compared with 1 / (1 + floor), so that swapping the two
             engines swaps the verdict.
 
     Raises:
@@ -139,17 +128,17 @@ def samples_needed(percentile: float) -> int:
         at_most_one = percentile ** (samples - 1) * (percentile + samples * (1 - percentile))
         return at_most_one <= 1 - EARLY_STOPPING_CONFIDENCE
 
-    most = 2
-    while not are_enough(most):
-        most *= 2
-    return bisect_left(range(most), True, key=are_enough)
+    enough = 2
+    while not are_enough(enough):
+        enough *= 2
+    return bisect_left(range(enough), True, key=are_enough)
 
 
 def percentile(samples: Sequence[float], q: float) -> float | None:
     """Estimate a percentile where there are samples enough for it.
 
-    It is interpolated linearly, as numpy does and as `exporter.timing.spread` does for the quartiles. MLPerf reports
-    an upper bound instead, which is the maximum where the samples just suffice: no estimate to compare engines by.
+    It is interpolated linearly, as the quartiles of `exporter.proof.timing.spread` are. MLPerf reports an upper bound
+    instead, which is the maximum where the samples just suffice: that is no estimate to compare engines by.
 
     Args:
         samples: seconds, or any other unit.
@@ -165,14 +154,14 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
 
 
 def mcnemar_exact(harmful: int, helpful: int) -> float:
-    """Return how likely so unequal a split of the changed answers is if a change goes either way with even odds.
+    """Return the p-value of the change in accuracy: how likely a split as uneven is at even odds.
 
     Args:
         harmful: answers that went from right to wrong.
         helpful: answers that went from wrong to right.
 
     Returns:
-        The two-sided exact p; 1 where nothing changed.
+        The exact two-sided p-value; 1 where no answer changed.
 
     Raises:
         ValueError: a count is negative.
@@ -216,7 +205,7 @@ def brier_score(probabilities: FloatArray, labels: Sequence[int]) -> float:
     """Return the mean squared distance of the probabilities from the truth.
 
     The squares are summed over the classes, as Brier defined it. For two classes this is twice what scikit-learn's
-    `brier_score_loss` returns unless told `scale_by_half=False`.
+    `brier_score_loss` returns without `scale_by_half=False`.
 
     Args:
         probabilities: [texts, classes].
@@ -228,7 +217,7 @@ def brier_score(probabilities: FloatArray, labels: Sequence[int]) -> float:
     Raises:
         ValueError: the rows are not probabilities, or not each has its label.
 
-    Source: Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Text 78.
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78.
     """
     rows, truth = _checked(probabilities, labels)
     return float(((rows - np.eye(rows.shape[1])[truth]) ** 2).sum(axis=1).mean())
@@ -239,8 +228,8 @@ def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0
 
     Scipy's `theilslopes` does the same, but fails where most values are equal, as resident memory is.
 
-    The confidence is that for independent noise; where neighbours are alike, the interval is too narrow. It compares
-    all pairs, so that thousands of points take seconds.
+    The confidence is that for independent noise; where neighbours are correlated, the interval is too narrow. All
+    pairs are compared, so that thousands of points take seconds.
 
     Args:
         x: such as seconds.

@@ -1,28 +1,16 @@
-"""Which artifact to ship: the fastest that keeps the user's limits, and why not the others. Pure functions."""
+"""Which engine to ship: the fastest within the user's limits, and why not the others. Pure functions."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from bench.judge.stats import Interval, verdict
-from bench.judge.summary import Latency, Row, Summary, speed_between
+from bench.judge.interval import change_text, ratio_text
+from bench.judge.speed import ByRestart, speed_of
+from bench.judge.stats import verdict
+from bench.judge.summary import Latency, Recommendation, Row
 from bench.results import BenchRecord
-from exporter.int8.budget import AccuracyChange
-from exporter.records import MERGED, ONNX_FP16, ONNX_FP32, ONNX_INT8
-
-SHIPPABLE = (MERGED, ONNX_FP32, ONNX_FP16, ONNX_INT8)
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """What to ship."""
-
-    engine: str | None
-    """None where nothing keeps the limits."""
-    sentence: str
-    rejected: tuple[str, ...]
-    """Why not the others, a line each, the fastest first."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +28,13 @@ class Option:
         return self.row.info.name
 
     @property
-    def on_disk(self) -> int:
-        """Bytes that a machine needs to serve it, installed packages included."""
+    def size(self) -> str:
+        """Of its files, in megabytes."""
+        return f"{(self.row.info.size_bytes or 0) / 1e6:.1f} MB"
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all that a machine needs to serve it, installed packages included."""
         return (self.row.info.size_bytes or 0) + self.row.info.packages_bytes
 
     @property
@@ -50,51 +43,63 @@ class Option:
         return self.latency.speed.estimate
 
 
-def recommend(record: BenchRecord, summary: Summary) -> Recommendation:
-    """Choose among the artifacts measured on the device asked for: within all limits, the fastest one by one.
+def recommend(
+    record: BenchRecord, rows: Sequence[Row], seconds: Mapping[str, ByRestart], floor: float
+) -> Recommendation:
+    """Choose among the engines measured on the device asked for: within all limits, the fastest with single texts.
 
-    A faster one only counts as such beyond the noise: of those that cannot be told apart from the fastest, the
-    smallest, installed packages included, is taken.
+    Among those without a measurable speed difference from the fastest, the smallest is chosen, installed packages
+    included.
+
+    Args:
+        record: for its limits and its reference.
+        rows: what was measured.
+        seconds: of each engine's calls with one text.
+        floor: share below which no difference of speed is claimed.
     """
     options = [
         Option(row, row.latency, _objection(row, row.latency, record))
-        for row in summary.rows
-        if row.latency
-        and row.info.artifact in SHIPPABLE
-        and not row.info.is_peer
-        and row.info.device == record.config.device
+        for row in rows
+        if row.latency and row.info.can_ship and row.info.device == record.config.device
     ]
     if not options:
-        return Recommendation(None, f"Nothing to ship was measured on `{record.config.device}`.", ())
+        return Recommendation(None, f"No engine that can be shipped was measured on `{record.config.device}`.", ())
     options.sort(key=lambda option: -option.speed)
-    fit = [option for option in options if option.objection is None]
-    if not fit:
+    allowed = [option for option in options if option.objection is None]
+    if not allowed:
         lines = tuple(f"`{option.name}`: {option.objection}" for option in options)
-        return Recommendation(None, "Nothing measured here keeps the limits.", lines)
-    floor = summary.single_floor
-    close = [option for option in fit if not _is_beaten(option, fit[0], record, floor)]
-    best = min(close, key=lambda option: option.on_disk)
+        return Recommendation(None, "No engine stays within the limits.", lines)
+
+    @cache
+    def is_slower(name: str, other: str) -> bool:
+        ratio = speed_of(seconds[name], seconds[other]) if name != other else None
+        return ratio is not None and verdict(ratio, floor) == "faster"
+
+    fastest = allowed[0].name
+    best = min((o for o in allowed if not is_slower(o.name, fastest)), key=lambda option: option.total_bytes)
     lines = tuple(
-        f"`{o.name}`: {o.objection or _comparison(o, best, fit[0], record, floor)}" for o in options if o is not best
+        f"`{option.name}`: {option.objection or _comparison(option, best, fastest, is_slower)}"
+        for option in options
+        if option is not best
     )
-    return Recommendation(best.name, _sentence(best, record), lines)
+    return Recommendation(best.name, _sentence(best, record.reference), lines)
 
 
 def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
-    """Return the limit that a row breaks, None where it keeps all."""
+    """Return the limit that a row breaks, None where it stays within all."""
     config = record.config
-    if row.info.name == record.reference and row.info.precision != "fp32":
-        return "its accuracy was compared with nothing: measure an engine in fp32, too"
+    if row.is_reference and row.info.precision != "fp32":
+        return "no fp32 engine was measured to compare its accuracy with"
     if row.accuracy and row.accuracy.change:
-        moved = row.accuracy.change
+        change = row.accuracy.change
         if row.judgement == "over budget":
-            return f"accuracy {change(moved)}, beyond the {config.max_drop:g} points of `--max-drop`"
+            return f"accuracy {change_text(change)}, a larger loss than `--max-drop {config.max_drop:g}` allows"
         # fp32 that answers as the reference does only reorders its sums: no number of texts would show a difference.
-        is_exact = row.info.precision == "fp32" and moved.harmful + moved.helpful == 0
+        is_exact = row.info.precision == "fp32" and change.harmful + change.helpful == 0
         if row.judgement == "undecided" and not (is_exact or record.accept_undecided):
             return (
-                f"accuracy {change(moved)}: {moved.texts:,} texts cannot tell whether it stays within "
-                f"{config.max_drop:g} points"
+                f"accuracy {change_text(change)}: {change.texts:,} texts are too few to tell whether the loss stays "
+                f"within {config.max_drop:g} points"
             )
     size = row.info.size_bytes or 0
     if config.max_size_mb and size > config.max_size_mb * 1e6:
@@ -105,60 +110,34 @@ def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
 def _too_slow(latency: Latency, max_p95_ms: float) -> str | None:
     p95 = latency.own_p95_s or next(tail.value_s for tail in latency.tails if tail.name == "p95")
     if p95 is None:
-        return "its p95 is not known: more `--calls` or `--restarts` tell it"
+        return "its p95 is unknown: measure more `--calls` or `--restarts`"
     return f"p95 {p95 * 1e3:.1f} ms, above `--max-p95-ms {max_p95_ms:g}`" if p95 * 1e3 > max_p95_ms else None
 
 
-def _is_beaten(option: Option, by: Option, record: BenchRecord, floor: float) -> bool:
-    """Tell whether another is faster beyond doubt."""
-    speed = speed_between(record, option.name, by.name)
-    return speed is not None and verdict(speed, floor) == "faster"
+def _comparison(option: Option, best: Option, fastest: str, is_slower: Callable[[str, str], bool]) -> str:
+    if is_slower(option.name, best.name):
+        return f"{best.speed / option.speed:.2f}× slower, {option.size}"
+    if is_slower(option.name, fastest):
+        return f"slower than `{fastest}`, which has no measurable speed difference from `{best.name}`"
+    return (
+        f"no measurable speed difference from `{best.name}`, but larger: "
+        f"{option.total_bytes / 1e6:.0f} MB with its packages"
+    )
 
 
-def _comparison(option: Option, best: Option, fastest: Option, record: BenchRecord, floor: float) -> str:
-    if _is_beaten(option, best, record, floor):
-        return f"{best.speed / option.speed:.2f}× slower, {(option.row.info.size_bytes or 0) / 1e6:.1f} MB"
-    if _is_beaten(option, fastest, record, floor):
-        return f"slower than `{fastest.name}`, from which the one to ship is not told apart"
-    return f"not told apart in speed, and larger: {option.on_disk / 1e6:.0f} MB with its packages"
-
-
-def _sentence(best: Option, record: BenchRecord) -> str:
-    info, scores, bulk = best.row.info, best.row.accuracy, best.row.throughput
+def _sentence(best: Option, reference: str) -> str:
+    scores, bulk, speed = best.row.accuracy, best.row.throughput, best.latency.speed
     parts = []
-    if best.name != record.reference:
-        words = {
-            "faster": f"{ratio(best.latency.speed)} the speed of `{record.reference}`",
-            "slower": f"slower than `{record.reference}`, {ratio(best.latency.speed)} its speed",
-            "cannot tell": f"speed not told apart from that of `{record.reference}`, {ratio(best.latency.speed)}",
+    if not best.row.is_reference:
+        phrases = {
+            "faster": f"{ratio_text(speed)} the speed of `{reference}`",
+            "slower": f"slower than `{reference}`, {ratio_text(speed)} its speed",
+            "cannot tell": f"no measurable speed difference from `{reference}`, {ratio_text(speed)}",
         }
-        parts.append(words[best.latency.verdict])
+        parts.append(phrases[speed.verdict])
     if scores and scores.change:
-        parts.append(f"accuracy {change(scores.change)}")
-    parts.append(f"{(info.size_bytes or 0) / 1e6:.1f} MB")
+        parts.append(f"accuracy {change_text(scores.change)}")
+    parts.append(best.size)
     if bulk and bulk.cost_per_million is not None:
         parts.append(f"{bulk.cost_per_million:.2f} per million texts")
-    return f"Ship `{info.name}`: {', '.join(parts)}."
-
-
-def ratio(speed: Interval) -> str:
-    """Render a ratio with its interval."""
-    return f"{speed.estimate:.2f}× {ends(speed)}"
-
-
-def ends(interval: Interval, shape: str = "{:.2f}") -> str:
-    """Render the ends of an interval, either of which may be infinite."""
-    low, high = (
-        shape.format(end) if math.isfinite(end) else ("∞" if end > 0 else "-∞") for end in (interval.low, interval.high)
-    )
-    return f"[{low}, {high}]"
-
-
-def change(of: AccuracyChange) -> str:
-    """Render a change of accuracy in percentage points with its interval."""
-    return f"{in_points(of.change)} points [{in_points(of.lower)}, {in_points(of.upper)}]"
-
-
-def in_points(share: float) -> str:
-    """Render a share as percentage points with their sign; what rounds to nothing is +0.00."""
-    return f"{round(100 * share, 2) + 0.0:+.2f}"
+    return f"Ship `{best.name}`: {', '.join(parts)}."

@@ -16,20 +16,28 @@ ANSWER = "cold start: "
 """Before the answer: libraries may print something of their own."""
 
 
-def cold_start(engine: str, run_dir: Path, threads: int, text: str) -> dict[str, float] | None:
+def cold_start(engine: str, run_dir: Path, threads: int, prepared: Path, text: str) -> dict[str, float] | None:
     """Start a process that answers one text with an engine.
+
+    Args:
+        engine: its name.
+        run_dir: the run's.
+        threads: how many CPU threads it may use.
+        prepared: the folder of what the engine was prepared with.
+        text: the text.
 
     Returns:
         Seconds, by the fields of `ColdStart`; None where the process failed.
     """
-    question = json.dumps({"engine": engine, "run_dir": str(run_dir), "threads": threads, "text": text})
-    with TemporaryFile("w+", encoding="utf-8") as asked:  # a text may be longer than an argument
-        asked.write(question)
-        asked.seek(0)
+    asked = {"engine": engine, "run_dir": str(run_dir), "threads": threads, "prepared": str(prepared), "text": text}
+    question = json.dumps(asked)
+    with TemporaryFile("w+", encoding="utf-8") as source:  # a text may be longer than an argument
+        source.write(question)
+        source.seek(0)
         start = time.perf_counter()
         with subprocess.Popen(
             [sys.executable, "-m", "bench.measure.cold"],
-            stdin=asked,
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -44,18 +52,18 @@ def main() -> None:
     """Import what an engine needs, load it, answer, and print how long each took."""
     start = time.perf_counter()
     question = json.load(sys.stdin)
-    from bench.engines.table import choose_specs, import_packages, load_engine
+    from bench.engines.table import choose_engines
     from bench.measure.calls import timed
     from bench.measure.cores import pin
     from trainer.run import RunDir
 
     pin(question["threads"])
-    (spec,) = choose_specs([question["engine"]])
-    import_packages(spec)
+    (spec,) = choose_engines([question["engine"]])
+    spec.import_packages()
     imported = time.perf_counter()
-    form = load_engine(spec, RunDir(Path(question["run_dir"])), question["threads"])
+    engine = spec.load(RunDir(Path(question["run_dir"])), question["threads"], Path(question["prepared"]))
     loaded = time.perf_counter()
-    timed(form, question["text"])
+    timed(engine, question["text"])
     answered = time.perf_counter()
     parts = {"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}
     sys.stdout.write(f"{ANSWER}{json.dumps(parts)}\n")

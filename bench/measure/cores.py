@@ -18,15 +18,15 @@ def pin(threads: int) -> None:
         os.sched_setaffinity(0, choose_cores(os.sched_getaffinity(0), threads))
 
 
-def choose_cores(usable: set[int], threads: int) -> set[int]:
+def choose_cores(usable: set[int], threads: int, topology: Path = TOPOLOGY) -> set[int]:
     """Return the first cores, those that share their circuits with one before them last."""
-    return set(sorted(usable, key=lambda core: (_rank_among_siblings(core), core))[:threads])
+    return set(sorted(usable, key=lambda core: (_rank_among_siblings(core, topology), core))[:threads])
 
 
-def _rank_among_siblings(core: int) -> int:
+def _rank_among_siblings(core: int, topology: Path) -> int:
     """Return 0 for the first logical core of a physical one, 1 for the second; 0 where that is not known."""
     try:
-        text = (TOPOLOGY / f"cpu{core}" / "topology" / "thread_siblings_list").read_text(encoding="utf-8")
+        text = (topology / f"cpu{core}" / "topology" / "thread_siblings_list").read_text(encoding="utf-8")
         ends = [[int(end) for end in part.split("-")] for part in text.strip().split(",")]
     except (OSError, ValueError):
         return 0

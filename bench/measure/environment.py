@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from bench.results import Environment
+from exporter.engines.cores import usable_cores
 from exporter.int8.target import instruction_sets
-from exporter.runtime import usable_cores
 from trainer.records import installed_versions
 
 PACKAGES = (

@@ -12,36 +12,40 @@ import numpy as np
 import onnxruntime
 
 from bench.results import Limit, Machine
+from exporter.engines.onnxruntime import PROVIDERS, session_options
+from trainer.architectures import architecture_of
 
 ROWS = (64, 256, 1024)
 """Tokens in a matrix product: one text or a batch."""
-LEAST_S = 0.2
-"""For how long a product is repeated; the fastest repetition counts."""
+REPEAT_S = 0.2
+"""For how long a product is repeated, in seconds; the fastest call counts."""
 PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "Attention")
-LEAST_STREAM = 2**20
+MIN_STREAM_BYTES = 2**20
 
 
-def measure_machine(_: object, model: Path, threads: int) -> Machine | None:
+def measure_machine(_: object, model: Path, threads: int, repeat_s: float = REPEAT_S) -> Machine | None:
     """Measure the bounds for a model, None for one whose shape is not known; runs in a process of its own.
 
     Args:
         model: the ONNX artifact in fp32; its `config.json` lies beside it.
-        threads: that it may use.
+        threads: how many CPU threads it may use.
+        repeat_s: for how long each product is repeated, in seconds.
     """
     shapes = product_shapes(model)
     makers = {"fp32": _fp32, "int8": _int8, "bf16": _bf16}
     limits = []
     for precision, make in makers.items():
-        found = [_flops(make, rows, *shape, threads) for shape in set(shapes) for rows in ROWS]
+        found = [_flops(make, rows, *shape, threads, repeat_s) for shape in set(shapes) for rows in ROWS]
         if flops := max((f for f in found if f is not None), default=None):
             limits.append(Limit(precision, flops))
-    depth = _depth(model.parent / "config.json")
+    config = json.loads((model.parent / "config.json").read_text(encoding="utf-8"))
+    depth = architecture_of(config.get("model_type", "")).shape(config)
     if depth is None:
         return None
     weights = sum(height * width for height, width in shapes)
     return Machine(
         limits=tuple(limits),
-        bytes_per_s=_bytes_per_s(4 * weights, threads),
+        bytes_per_s=_bytes_per_s(4 * weights, threads, repeat_s),
         flops_per_token=float(2 * weights),
         flops_per_token_squared=float(4 * depth[0] * depth[1]),
         product_weights=weights,
@@ -58,26 +62,23 @@ def product_shapes(model: Path) -> list[tuple[int, int]]:
     return [matrices[name] for name in used if name in matrices]
 
 
-def _depth(config: Path) -> tuple[int, int] | None:
-    """Return layers and width, None where the configuration calls them otherwise."""
-    values = json.loads(config.read_text(encoding="utf-8"))
-    layers = values.get("num_hidden_layers") or values.get("n_layers")
-    width = values.get("hidden_size") or values.get("dim")
-    return (int(layers), int(width)) if layers and width else None
-
-
 def _flops(
-    make: Callable[[int, int, int, int], Callable[[], object] | None], rows: int, height: int, width: int, threads: int
+    make: Callable[[int, int, int, int], Callable[[], object] | None],
+    rows: int,
+    height: int,
+    width: int,
+    threads: int,
+    repeat_s: float,
 ) -> float | None:
     """Return the operations a second of one product, None where it cannot be done here."""
     product = make(rows, height, width, threads)
-    return None if product is None else 2 * rows * height * width / _fastest(product)
+    return None if product is None else 2 * rows * height * width / _fastest(product, repeat_s)
 
 
-def _fastest(work: Callable[[], object]) -> float:
+def _fastest(work: Callable[[], object], repeat_s: float) -> float:
     work()
     taken: list[float] = []
-    end = time.perf_counter() + LEAST_S
+    end = time.perf_counter() + repeat_s
     while time.perf_counter() < end or len(taken) < 3:
         start = time.perf_counter()
         work()
@@ -121,17 +122,16 @@ def _product(operator: str, left: Any, weights: Any, threads: int) -> Callable[[
         [numpy_helper.from_array(weights, "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    model_bytes, options = model.SerializeToString(), session_options(threads)
+    session = onnxruntime.InferenceSession(model_bytes, options, providers=[PROVIDERS["cpu"]])
     return lambda: session.run(None, {"a": left})
 
 
-def _bytes_per_s(size: int, threads: int) -> float:
+def _bytes_per_s(size: int, threads: int, repeat_s: float) -> float:
     """Return how fast as many bytes as the model's products hold are read: a vector times a matrix of that size.
 
     A model that fits into a cache is read faster than memory allows.
     """
-    weights = np.ones((max(size, LEAST_STREAM) // 4 // 1024, 1024), dtype=np.float32)
+    weights = np.ones((max(size, MIN_STREAM_BYTES) // 4 // 1024, 1024), dtype=np.float32)
     product = _product("MatMul", np.ones((1, len(weights)), dtype=np.float32), weights, threads)
-    return weights.nbytes / _fastest(product)
+    return weights.nbytes / _fastest(product, repeat_s)

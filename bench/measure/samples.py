@@ -1,45 +1,49 @@
-"""All that a benchmark has measured so far."""
+"""What a benchmark has measured so far: rows that are only ever added to, a whole restart at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 
-from bench.results import BatchingTrial, Bulk, ColdStart, Grid, Machine, Memory, Single, Skipped, Soak
+from bench.results import BatchingTrial, Bulk, ColdStart, Grid, Memory, Single, Skipped, Soak
 from exporter.bundle.probabilities import FloatArray
 
 
-@dataclass
+@dataclass(frozen=True)
+class Answers:
+    """One engine's logits for some of the evaluation texts."""
+
+    engine: str
+    texts: tuple[int, ...]
+    """Their places in the evaluation file."""
+    logits: FloatArray
+    """[texts, classes]."""
+
+
+@dataclass(frozen=True)
 class Samples:
-    """Rows as they come in, to be put into a record; see `bench.results` for each."""
+    """Rows of one restart, or of all so far; see `bench.results` for each."""
 
-    machine: Machine | None = None
-    skipped: list[Skipped] = field(default_factory=list)
-    batching: dict[str, str] = field(default_factory=dict)
-    """What was chosen for each engine."""
-    batching_trials: list[BatchingTrial] = field(default_factory=list)
-    logits: dict[str, dict[int, FloatArray]] = field(default_factory=dict)
-    """By engine and text."""
-    singles: list[Single] = field(default_factory=list)
-    bulks: list[Bulk] = field(default_factory=list)
-    grids: list[Grid] = field(default_factory=list)
-    cold_starts: list[ColdStart] = field(default_factory=list)
-    memories: dict[str, Memory] = field(default_factory=dict)
-    soaks: list[Soak] = field(default_factory=list)
+    answers: tuple[Answers, ...] = ()
+    singles: tuple[Single, ...] = ()
+    batching_trials: tuple[BatchingTrial, ...] = ()
+    bulks: tuple[Bulk, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    cold_starts: tuple[ColdStart, ...] = ()
+    memories: tuple[Memory, ...] = ()
+    soaks: tuple[Soak, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
-    def forget_restart(self, restart: int) -> None:
-        """Drop what a restart has measured that is to be measured again."""
-        self.singles = [s for s in self.singles if s.restart != restart]
-        self.bulks = [b for b in self.bulks if b.restart != restart]
-        self.grids = [g for g in self.grids if g.restart != restart]
-        self.soaks = []  # taken in the last restart alone
+    def plus(self, other: Samples) -> Samples:
+        """Return these rows and those of another restart."""
+        return replace(self, **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
-    def forget_engine(self, engine: str) -> None:
-        """Drop all that an engine has measured."""
-        self.singles = [s for s in self.singles if s.engine != engine]
-        self.bulks = [b for b in self.bulks if b.engine != engine]
-        self.grids = [g for g in self.grids if g.engine != engine]
-        self.batching_trials = [t for t in self.batching_trials if t.engine != engine]
-        self.cold_starts = [c for c in self.cold_starts if c.engine != engine]
-        self.soaks = [s for s in self.soaks if s.engine != engine]
-        self.memories.pop(engine, None)
-        self.logits.pop(engine, None)
+    def without(self, engine: str) -> Samples:
+        """Return the rows of the other engines."""
+        return replace(
+            self, **{f.name: tuple(r for r in getattr(self, f.name) if r.engine != engine) for f in fields(self)}
+        )
+
+    def logits(self, engine: str) -> dict[int, FloatArray]:
+        """Return an engine's logits by the place of the text."""
+        rows = (row for row in self.answers if row.engine == engine)
+        return {i: logits for row in rows for i, logits in zip(row.texts, row.logits, strict=True)}

@@ -1,27 +1,25 @@
-"""What a benchmark measures on what, settled before it starts."""
+"""What a benchmark measures, and on which texts: settled before it starts."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.config import BenchConfig
-from bench.engines.table import REFERENCE, EngineSpec
-from bench.measure.calls import deal
+from bench.measure.draws import deal
 from bench.measure.environment import read_environment
 from bench.results import Environment
+from exporter.engines.cores import usable_cores
 from exporter.proof.reference import adapter_encoder
 from exporter.records import ExportRecord, load_export
-from exporter.runtime import usable_cores
 from trainer.data import Examples, read_examples, read_texts
 from trainer.run import RunDir, TrainRecord
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The export, the texts and the machine."""
+class Workload:
+    """An export, the texts that it is measured on, and the machine."""
 
     config: BenchConfig
     run: RunDir
@@ -32,15 +30,17 @@ class Setting:
     """In the order of their file."""
     tokens: tuple[int, ...]
     """Of each text, as the classifier reads it."""
-    least_tokens: int
+    min_tokens: int
     """Of a text that is not empty."""
     shares: tuple[list[int], ...]
     """The texts that each restart scores: together all, each once, and alike in length."""
     own_tokens: tuple[int, ...]
+    """Of the user's own texts, if any."""
     started: float
+    """By the monotonic clock."""
 
     @classmethod
-    def set_up(cls, config: BenchConfig) -> Setting:
+    def read(cls, config: BenchConfig) -> Workload:
         """Read what the exporter left.
 
         Raises:
@@ -63,14 +63,8 @@ class Setting:
             environment=read_environment(config.threads or usable_cores()),
             examples=examples,
             tokens=tokens,
-            least_tokens=encoder.max_length - encoder.room + 1,
+            min_tokens=encoder.max_length - encoder.room + 1,
             shares=tuple(deal(tokens, min(config.restarts, len(examples)), rng)),
             own_tokens=tuple(len(e) for e in encoder.encode(own)) if own else (),
             started=time.monotonic(),
         )
-
-
-def reference_of(specs: Sequence[EngineSpec]) -> EngineSpec:
-    """Return what the others are compared with: PyTorch on the CPU, else another form of ours in fp32."""
-    ours = [spec for spec in specs if spec.precision == "fp32" and not spec.peer]
-    return min(ours or specs, key=lambda spec: (spec.name != REFERENCE, spec.name))

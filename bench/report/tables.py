@@ -1,51 +1,99 @@
-"""BenchRecord to Markdown and CSV, and to a table for the console. Pure functions."""
+"""Summary to Markdown, CSV and what the console shows. Pure functions."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.judge.summary import PERCENTILES, Latency, Row, Summary
-from bench.judge.verdict import Recommendation, change, ratio
-from bench.results import BenchRecord
+from bench.judge.interval import change_text, ratio_text
+from bench.judge.summary import PERCENTILES, Row, Summary
+from bench.report.page.parts import counted
+from bench.results import Environment
 from exporter.proof.timing import Spread
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from bench.judge.against import Difference
 
 NOT_MEASURED = "–"
 COLUMNS = (
     "engine",
     "accuracy",
     "change, points",
-    "ms, one by one",
+    "latency, ms",
     "speed",
     "",
-    "texts/s, bulk",
-    "speed, bulk",
+    "bulk, texts/s",
+    "bulk speed",
     "MB",
     "cold start, s",
-    "of attainable",
+    "of roofline",
 )
+CSV_COLUMNS = {
+    "engine": "info.name",
+    "is_peer": "info.is_peer",
+    "size_bytes": "info.size_bytes",
+    "packages_bytes": "info.packages_bytes",
+    "texts": "accuracy.texts",
+    "accuracy": "accuracy.accuracy",
+    "f1_weighted": "accuracy.f1_weighted",
+    "loss": "accuracy.loss",
+    "calibration_error": "accuracy.calibration_error",
+    "brier": "accuracy.brier",
+    "accuracy_change": "accuracy.change.change",
+    "accuracy_change_low": "accuracy.change.lower",
+    "accuracy_change_high": "accuracy.change.upper",
+    "harmful": "accuracy.change.harmful",
+    "helpful": "accuracy.change.helpful",
+    "mcnemar_p": "accuracy.mcnemar_p",
+    "latency_s": "latency.total_s.median",
+    **{f"p{100 * share:g}_s": f"latency.tails.{i}.value_s" for i, share in enumerate(PERCENTILES)},
+    "tokenise_s": "latency.tokenise_s",
+    "run_s": "latency.run_s",
+    "rest_s": "latency.rest_s",
+    "attainable": "latency.attainable",
+    "own_p95_s": "latency.own_p95_s",
+    "speed": "latency.speed.estimate",
+    "speed_low": "latency.speed.low",
+    "speed_high": "latency.speed.high",
+    "verdict": "latency.speed.verdict",
+    "bulk_texts_per_s": "throughput.texts_per_s.median",
+    "bulk_texts_per_s_low": "throughput.texts_per_s.low",
+    "bulk_texts_per_s_high": "throughput.texts_per_s.high",
+    "bulk_tokens_per_s": "throughput.tokens_per_s",
+    "bulk_batching": "throughput.batching",
+    "bulk_speed": "throughput.speed.estimate",
+    "bulk_speed_low": "throughput.speed.low",
+    "bulk_speed_high": "throughput.speed.high",
+    "bulk_verdict": "throughput.speed.verdict",
+    "cost_per_million": "throughput.cost_per_million",
+    "cold_start_s": "start.total_s.median",
+    "cold_start_s_low": "start.total_s.low",
+    "cold_start_s_high": "start.total_s.high",
+    "peak_bytes": "memory.peak_bytes",
+    "growth_bytes_per_call": "growth_bytes.estimate",
+}
+"""Where each column's value stands in a row."""
 
 
-def markdown(record: BenchRecord, summary: Summary, recommendation: Recommendation) -> str:
-    """Render a record as Markdown."""
-    rows = [list(COLUMNS), *(_cells(row, record.reference) for row in summary.rows)]
+def markdown(summary: Summary) -> str:
+    """Render a benchmark as Markdown."""
     parts = [
-        _partial(record),
-        recommendation.sentence,
-        "\n".join(f"- {line}" for line in recommendation.rejected),
-        _table(rows),
-        expected(summary),
-        _skipped(record),
-        method(record, summary),
+        "" if summary.is_complete else "**Partial: the benchmark did not finish.**",
+        summary.recommendation.sentence,
+        "\n".join(f"- {line}" for line in summary.recommendation.rejected),
+        _table([list(COLUMNS), *(_cells(row) for row in summary.rows)]),
+        _expected(summary),
+        "\n".join(f"- `{skipped.engine}` was not measured: {skipped.reason}" for skipped in summary.skipped),
+        _method(summary),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def console(record: BenchRecord, summary: Summary) -> Table:
+def console(summary: Summary) -> Table:
     """Render the rows as a table that fits its terminal."""
     from rich.table import Table
 
@@ -53,129 +101,106 @@ def console(record: BenchRecord, summary: Summary) -> Table:
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if i in (0, 5) else "right", overflow="fold")
     for row in summary.rows:
-        table.add_row(*_cells(row, record.reference))
+        table.add_row(*_cells(row))
     return table
 
 
+def notes(summary: Summary) -> str:
+    """Render what stands below the console's table: the method, what is missing, and what to ship."""
+    reasons = [f"not measured: {skipped.engine}, {skipped.reason}" for skipped in summary.skipped]
+    reasons += [f"not {line}" for line in summary.recommendation.rejected]
+    parts = [_expected(summary), _method(summary), "\n".join(reasons), summary.recommendation.sentence]
+    return "\n\n".join(part for part in parts if part)
+
+
+def comparison(differences: Sequence[Difference]) -> str:
+    """Render a comparison with an earlier benchmark, one line per engine."""
+    lines = ["speed over the reference, now divided by then:"]
+    for d in differences:
+        single, bulk = (ratio_text(ratio) if ratio else "not compared" for ratio in (d.single, d.bulk))
+        accuracy = "accuracy not compared, since the texts differ"
+        if d.accuracy:
+            accuracy = f"{d.accuracy.harmful} answers became wrong, {d.accuracy.helpful} right"
+        worse = " SLOWER" * d.is_slower + " LESS ACCURATE" * d.is_less_accurate
+        shown = "NOT MEASURED NOW" if d.is_gone else f"one by one {single}; bulk {bulk}; {accuracy}{worse}"
+        lines.append(f"{d.engine:<28} {shown}")
+    return "\n".join(lines)
+
+
 def comma_separated(summary: Summary) -> str:
-    """Render one line an engine with plain numbers: seconds, bytes, shares."""
-    lines = [_values(row) for row in summary.rows]
+    """Render one line per engine with plain numbers: seconds, bytes, shares."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows([_value(row, path) for path in CSV_COLUMNS.values()] for row in summary.rows)
     return text.getvalue()
 
 
-def expected(summary: Summary) -> str:
+def _value(row: Row, path: str) -> object:
+    """Follow a path such as `latency.speed.low`; None where something on it was not measured."""
+    value: object = row
+    for name in path.split("."):
+        if value is None:
+            break
+        value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
+    return value
+
+
+def _expected(summary: Summary) -> str:
     """Say which latency to expect for the texts of `--texts`; nothing without them."""
-    known = [(row.info.name, row.latency.own_p95_s) for row in summary.rows if row.latency and row.latency.own_p95_s]
-    told = ", ".join(f"`{name}` {seconds * 1e3:.1f} ms" for name, seconds in known)
-    return f"Expected p95 for texts as long as yours: {told}." if told else ""
+    expected = [(row.info.name, row.latency.own_p95_s) for row in summary.rows if row.latency and row.latency.own_p95_s]
+    named = ", ".join(f"`{name}` {seconds * 1e3:.1f} ms" for name, seconds in expected)
+    return f"Expected p95 for texts as long as yours: {named}." if named else ""
 
 
-def method(record: BenchRecord, summary: Summary) -> str:
+def _method(summary: Summary) -> str:
     """Say how it was measured, and on what."""
-    environment = record.environment
-    restarts = len({single.restart for single in record.singles})
-    calls = max((len(single.total_s) for single in record.singles), default=0)
-    again = f", {ratio(summary.again_single)}" if summary.again_single else ""
+    single, bulk = summary.single_noise, summary.bulk_noise
+    restarts, threads = counted(summary.restarts, "time"), counted(summary.environment.threads, "thread")
+    order = ", every second time in the opposite order" if summary.restarts > 1 else ""
+    measured = f", as a second process of the reference shows ({ratio_text(single.again)})" if single.again else ""
+    sentences = (
+        f"Each engine ran in its own process with {threads}.",
+        f"All processes were restarted {restarts}{order}.",
+        "The engines took turns in random order, after a warm-up until times were steady, at most 40 calls.",
+        f"Latency: median [quartiles] of {summary.restarts} × {summary.calls} calls with one text each, of all "
+        "lengths, from text to label.",
+        f"Bulk: all {len(summary.labels):,} evaluation texts, in the batching that suits each engine best.",
+        f"Speed: times faster than `{summary.reference}`, with a 99 % interval.",
+        f"A difference of speed counts as noise below {single.floor:.1%} one by one and {bulk.floor:.1%} in bulk, or "
+        f"where its interval reaches that range{measured}.",
+        "Change of accuracy: against the reference, on the same texts; the 95 % intervals hold jointly for all engines "
+        "except other tools.",
+    )
+    return f"{' '.join(sentences)}\n\n{_machine(summary.environment)}"
+
+
+def _machine(environment: Environment) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     gpu = f", {environment.gpu}" if environment.gpu else ""
     sets = f" with {', '.join(environment.instruction_sets)}" if environment.instruction_sets else ""
-    order = ", every second time in the opposite order" if restarts > 1 else ""
-    return (
-        f"Every engine in a process of its own, {environment.threads} threads each, all started anew {restarts} "
-        f"times{order}, and asked in turns in random order after warming up until steady, or 40 calls. One by one: "
-        f"median [quartiles] of {restarts} × {calls} texts of all lengths, text to label; bulk: all "
-        f"{len(record.labels):,} evaluation texts in the batches that suit the engine best. Speed: times faster "
-        f"than `{record.reference}`, with an interval of 99 %. The reference against a second process of it{again}: no "
-        f"gain is claimed below {summary.single_floor:.1%} one by one and {summary.bulk_floor:.1%} in bulk, nor where "
-        "the interval reaches that far. Change of accuracy: against the reference, on the same texts, with intervals "
-        "that hold together, for all of ours, with 95 %.\n\n"
-        f"{environment.cpu}{sets}, {environment.usable_cores} usable cores{gpu}, {environment.system}; {versions}."
-    )
+    cores = counted(environment.usable_cores, "usable core")
+    return f"{environment.cpu}{sets}, {cores}{gpu}, {environment.system}; {versions}."
 
 
-def _partial(record: BenchRecord) -> str:
-    return "" if record.is_complete else "**Partial: the benchmark did not finish.**"
-
-
-def _cells(row: Row, reference: str) -> list[str]:
+def _cells(row: Row) -> list[str]:
     scores, latency, bulk = row.accuracy, row.latency, row.throughput
-    is_reference = row.info.name == reference
     return [
         row.info.name + " (peer)" * row.info.is_peer,
         f"{scores.accuracy:.2%}" if scores else NOT_MEASURED,
-        change(scores.change).replace(" points", "") if scores and scores.change else NOT_MEASURED,
+        change_text(scores.change).replace(" points", "") if scores and scores.change else NOT_MEASURED,
         _milliseconds(latency.total_s) if latency else NOT_MEASURED,
-        ratio(latency.speed) if latency and not is_reference else NOT_MEASURED,
-        "the reference" if is_reference else latency.verdict if latency else "",
+        ratio_text(latency.speed) if latency and not row.is_reference else NOT_MEASURED,
+        "the reference" if row.is_reference else latency.speed.verdict if latency else "",
         f"{bulk.texts_per_s.median:.1f}" if bulk else NOT_MEASURED,
-        ratio(bulk.speed) if bulk and not is_reference else NOT_MEASURED,
+        ratio_text(bulk.speed) if bulk and not row.is_reference else NOT_MEASURED,
         f"{row.info.size_bytes / 1e6:.1f}" if row.info.size_bytes else NOT_MEASURED,
         f"{row.start.total_s.median:.1f}" if row.start else NOT_MEASURED,
         f"{latency.attainable:.0%}" if latency and latency.attainable is not None else NOT_MEASURED,
     ]
 
 
-def _values(row: Row) -> dict[str, object]:
-    scores, latency, bulk, start, memory = row.accuracy, row.latency, row.throughput, row.start, row.memory
-    return {
-        "engine": row.info.name,
-        "is_peer": row.info.is_peer,
-        "size_bytes": row.info.size_bytes,
-        "packages_bytes": row.info.packages_bytes,
-        "texts": scores.texts if scores else None,
-        "accuracy": scores.accuracy if scores else None,
-        "f1_weighted": scores.f1_weighted if scores else None,
-        "loss": scores.loss if scores else None,
-        "calibration_error": scores.calibration_error if scores else None,
-        "brier": scores.brier if scores else None,
-        "accuracy_change": scores.change.change if scores and scores.change else None,
-        "accuracy_change_low": scores.change.lower if scores and scores.change else None,
-        "accuracy_change_high": scores.change.upper if scores and scores.change else None,
-        "harmful": scores.change.harmful if scores and scores.change else None,
-        "helpful": scores.change.helpful if scores and scores.change else None,
-        "mcnemar_p": scores.mcnemar_p if scores else None,
-        **_latency_values(latency),
-        "bulk_texts_per_s": bulk.texts_per_s.median if bulk else None,
-        "bulk_texts_per_s_low": bulk.texts_per_s.low if bulk else None,
-        "bulk_texts_per_s_high": bulk.texts_per_s.high if bulk else None,
-        "bulk_tokens_per_s": bulk.tokens_per_s if bulk else None,
-        "bulk_batching": bulk.batching if bulk else None,
-        "bulk_speed": bulk.speed.estimate if bulk else None,
-        "bulk_speed_low": bulk.speed.low if bulk else None,
-        "bulk_speed_high": bulk.speed.high if bulk else None,
-        "bulk_verdict": bulk.verdict if bulk else None,
-        "cost_per_million": bulk.cost_per_million if bulk else None,
-        "cold_start_s": start.total_s.median if start else None,
-        "cold_start_s_low": start.total_s.low if start else None,
-        "cold_start_s_high": start.total_s.high if start else None,
-        "peak_bytes": memory.peak_bytes if memory else None,
-        "growth_bytes_per_call": row.growth_bytes.estimate if row.growth_bytes else None,
-    }
-
-
-def _latency_values(latency: Latency | None) -> dict[str, object]:
-    tail_names = [f"p{100 * share:g}_s" for share in PERCENTILES]
-    parts = ("tokenise_s", "run_s", "rest_s", "attainable", "own_p95_s")
-    names = ("latency_s", *tail_names, *parts, "speed", "speed_low", "speed_high")
-    if latency is None:
-        return {**dict.fromkeys(names), "verdict": None}
-    speed = (latency.speed.estimate, latency.speed.low, latency.speed.high)
-    tails = [tail.value_s for tail in latency.tails]
-    values = (latency.total_s.median, *tails, *(getattr(latency, part) for part in parts))
-    return {**dict(zip(names, (*values, *speed), strict=True)), "verdict": latency.verdict}
-
-
-def _skipped(record: BenchRecord) -> str:
-    return "\n".join(
-        ["Not measured:", "", *(f"- `{s.engine}`: {s.reason}" for s in record.skipped)] if record.skipped else []
-    )
-
-
-def _table(rows: list[list[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]]) -> str:
     """Lay out rows as a Markdown table with aligned columns; the first row is the header, the first column text."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [

@@ -6,18 +6,17 @@ shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from exporter.bundle.artifact import GOLDEN
 from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.checksums import IntegrityError
-from trainer.records import read_record, write_record
-
-GOLDEN = "golden.json"
+from trainer.records import Upgrade, read_record, write_record
 
 TEXTS = (
     "Good.",
@@ -32,7 +31,7 @@ TEXTS = (
     "the bill is twice what it was. We used to come every Friday. On the way home my father said that nothing stays "
     "good for ever, and my mother said that this was no reason to pay for it. " * 3,
 )
-"""Of every length from one word up, about this and that; not meant to be classified well."""
+"""From one word to several hundred, on many subjects; not meant to be classified well."""
 
 Measure = Literal["logit", "probability"]
 
@@ -49,6 +48,7 @@ class Golden:
     """Texts and a classifier's logits for each, asked alone."""
 
     SCHEMA: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
     texts: tuple[str, ...]
@@ -89,7 +89,7 @@ def check_golden(folder: Path, ask: Ask) -> None:
     gap = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
     if not gap <= golden.tolerance:
         raise IntegrityError(
-            f"`{folder}` answers otherwise here than where it was exported: a {golden.measure} differs by {gap:.3g}, "
+            f"`{folder}` answers differently here than where it was exported: a {golden.measure} differs by {gap:.3g}, "
             f"tolerance {golden.tolerance:g}",
             "export it on this machine, with `--target portable` for CPUs without VNNI; "
             "`golden=False`, or `--no-golden`, loads it all the same",

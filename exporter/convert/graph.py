@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 import onnx
 
+from trainer.architectures import architecture_of
 from trainer.errors import UserError
-from trainer.run import TrainRecord
-
-FUSIBLE = {"distilbert", "bert", "roberta", "xlm-roberta", "electra", "camembert"}
-"""Architectures whose attention onnxruntime's optimizer knows as BERT's."""
 
 
-def split_gemm(model: Path) -> None:
-    """Write every `Gemm` of the graph as `MatMul` and `Add`, the form in which each quantizer finds all products.
+def finish_conversion(model: Path, metadata: dict[str, str]) -> None:
+    """Split products from sums, so that each quantizer finds all of them, and write what running the model takes.
 
-    A head left in fp32 because it is a `Gemm` costs DistilBERT 1.8 MB.
+    A head left in fp32 because it is a `Gemm`, not a `MatMul` and an `Add`, costs DistilBERT 1.8 MB. The metadata is
+    for runtimes that get nothing but the file; fusing and quantizing keep it.
     """
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     graph = ONNXModel(onnx.load(model))
     graph.replace_gemm_with_matmul()
     graph.clean_initializers()
+    onnx.helper.set_model_props(graph.model, metadata)
     onnx.save(graph.model, model)
 
 
@@ -53,15 +51,16 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False) -> 
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-    if config.model_type not in FUSIBLE:
+    fused_as = architecture_of(config.model_type).fused_as
+    if fused_as is None:
         return {}
-    options = FusionOptions("bert")
+    options = FusionOptions(fused_as)
     options.enable_skip_layer_norm = half
     options.enable_embed_layer_norm = False
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fused = optimize_model(
         str(model),
-        model_type="bert",
+        model_type=fused_as,
         num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size,
         opt_level=0,
@@ -96,16 +95,3 @@ def to_half(model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool) ->
     if not fused:
         onnx.save(convert_float_to_float16(onnx.load(model), keep_io_types=True), output)
     return fused
-
-
-def write_metadata(model: Path, train: TrainRecord) -> None:
-    """Write what running the model takes into the file itself, for runtimes that get nothing else."""
-    graph = onnx.load(model)
-    metadata = {
-        "label_names": json.dumps(train.label_names, ensure_ascii=False),
-        "max_length": str(train.max_length),
-        "truncation": train.truncation,
-        "pad_token_id": str(train.pad_token_id),
-    }
-    onnx.helper.set_model_props(graph, metadata)
-    onnx.save(graph, model)

@@ -37,7 +37,7 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
             raise UserError(f"this kind of adapter cannot be merged: {error}", "give one such as LoRA") from None
         if not any((now != then).any() for now, then in zip(weights, before, strict=True)):  # it is merged in place
             raise VerificationError(
-                "the adapter leaves every weight of its base that it was trained to change",
+                "the adapter changes none of the weights that it was trained to change",
                 "train again; nothing was exported",
             )
     model.save_pretrained(folder)
@@ -47,5 +47,12 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy what a tokenizer consists of, and no weights."""
     for path in source.iterdir():
-        if path.is_file() and not path.name.startswith(("adapter_", "model", "config", "artifact")):
+        if path.is_file() and not path.name.startswith(("adapter_", "model", "config")):
             shutil.copyfile(path, folder / path.name)
+
+
+def copy_around_model(source: Path, folder: Path) -> None:
+    """Copy the tokenizer and the configuration, all of an ONNX artifact but the model."""
+    folder.mkdir()
+    copy_tokenizer(source, folder)
+    shutil.copyfile(source / "config.json", folder / "config.json")

@@ -1,6 +1,6 @@
 """The accuracy budget: does a candidate lose at most so many points, or can these texts not tell?
 
-The two forms answer the same texts, so their difference is judged by the answers that changed alone. A candidate is
+Both answer the same texts, so their difference is judged by the answers that changed alone. A candidate is
 within the budget if the lower end of an interval for its change of accuracy is (non-inferiority). That a test of
 equality, such as McNemar's, finds nothing would be no evidence: with few texts it never finds anything.
 """
@@ -20,13 +20,13 @@ Judgement = Literal["within budget", "over budget", "undecided"]
 
 POWER_80 = 0.8416212335729143
 """The 80 % point of the normal distribution."""
-MOST_REVIEWS = 10_000_000
+MAX_TEXTS = 10_000_000
 """Where to stop looking for a number of texts that would decide."""
 
 
 @dataclass(frozen=True)
 class AccuracyChange:
-    """How an exported form's accuracy differs from its reference's, on the same texts."""
+    """How a classifier's accuracy differs from its reference's, on the same texts."""
 
     texts: int
     harmful: int
@@ -53,7 +53,7 @@ def count_changes(before: Sequence[int], after: Sequence[int], truth: Sequence[i
 
 
 def accuracy_change(harmful: int, helpful: int, texts: int, *, tried: int = 1) -> AccuracyChange:
-    """Judge how the accuracy of a form differs from that of another on the same texts.
+    """Judge how the accuracy of a classifier differs from that of another on the same texts.
 
     Args:
         harmful: answers that went from right to wrong.
@@ -118,7 +118,7 @@ def texts_to_decide(change: AccuracyChange, max_drop: float) -> int | None:
     least = most = change.texts
     while not decided(most):
         most *= 2
-        if most > MOST_REVIEWS:
+        if most > MAX_TEXTS:
             return None
     while least < most:
         middle = (least + most) // 2

@@ -34,8 +34,9 @@ from onnxruntime.quantization import (
 )
 
 from exporter.bundle.probabilities import FloatArray, divergence
+from exporter.config import Quantize
+from exporter.engines.onnxruntime import PROVIDERS, Feeds, session_options
 from exporter.records import Family
-from exporter.runtime import Feeds
 
 TYPES = ["MatMul", "Gather"]
 ONLY_CONSTANT = {"MatMulConstBOnly": True}
@@ -198,6 +199,11 @@ RECIPES = (
 alone and takes the longest."""
 
 
+def of_family(recipes: Sequence[Recipe], family: Quantize, *, reduce_range: bool) -> list[Recipe]:
+    """Return the recipes of a family, or all; only those that can keep weights to 7 bits where that is asked for."""
+    return [r for r in recipes if family in ("auto", r.family) and (r.reduces_range or not reduce_range)]
+
+
 def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[str, float]:
     """Measure how far quantizing one matrix alone moves the answers.
 
@@ -247,9 +253,7 @@ def constant_products(model: Path) -> dict[str, int]:
 
 
 def _logits(model: Path, ingredients: Ingredients) -> FloatArray:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = ingredients.threads
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, session_options(ingredients.threads), providers=[PROVIDERS["cpu"]])
     return np.concatenate([session.run(["logits"], feeds)[0] for feeds in ingredients.calibration])
 
 

@@ -41,8 +41,8 @@ def choose(candidates: Sequence[Candidate], *, max_drop: float, accept_undecided
         best = _fastest([c for c in undecided if c.change.change > -max_drop / 100] or undecided)
         if accept_undecided:
             return Choice(best, ship_int8=True, reason=f"the fastest, accepted undecided: {describe(best)}")
-        reason = f"{best.change.texts:,} texts cannot tell whether int8 stays within {budget}: {describe(best)}. "
-        return Choice(best, ship_int8=False, reason=reason + _mend(best))
+        reason = f"{best.change.texts:,} texts are too few to show that int8 stays within {budget}: {describe(best)}. "
+        return Choice(best, ship_int8=False, reason=reason + _texts_needed(best))
     best = max(candidates, key=lambda c: (c.judgement != "over budget", c.change.change))
     if faster:
         reason = (
@@ -71,7 +71,7 @@ def points(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:+.2f}"
 
 
-def _mend(candidate: Candidate) -> str:
+def _texts_needed(candidate: Candidate) -> str:
     needed = candidate.texts_to_decide
     count = "More than ten million" if needed is None else f"About {needed:,}"
-    return f"{count} texts would be needed if answers went on changing so; `--accept-undecided` ships it all the same"
+    return f"{count} texts would be enough if answers kept changing at this rate; `--accept-undecided` ships it anyway"

@@ -6,13 +6,19 @@ import platform
 import subprocess
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
 
-def instruction_sets() -> tuple[str, ...]:
-    """Return those instruction sets of this CPU that decide how fast int8 is, empty where they cannot be read."""
-    machine = platform.machine().lower()
-    if machine in ("arm64", "aarch64"):
+
+def instruction_sets(machine: str = platform.machine(), cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
+    """Return those instruction sets of this CPU that decide how fast int8 is, empty where they cannot be read.
+
+    Args:
+        machine: its kind, as Python names it.
+        cpuinfo: where Linux describes it.
+    """
+    if machine.lower() in ("arm64", "aarch64"):
         known = {"asimd": "NEON", "asimddp": "DOTPROD", "i8mm": "I8MM", "sve": "SVE"}
-        return _named(_cpu_flags() or {"asimd"}, known)  # every 64-bit ARM has NEON
+        return _named(_cpu_flags(cpuinfo) or {"asimd"}, known)  # every 64-bit ARM has NEON
     known = {
         "avx2": "AVX2",
         "avx512f": "AVX-512",
@@ -20,7 +26,7 @@ def instruction_sets() -> tuple[str, ...]:
         "avx512_vnni": "AVX-512-VNNI",
         "amx_int8": "AMX",
     }
-    return _named(_cpu_flags(), known)
+    return _named(_cpu_flags(cpuinfo), known)
 
 
 def sums_bytes_exactly(sets: tuple[str, ...]) -> bool:
@@ -32,8 +38,8 @@ def _named(flags: set[str], known: dict[str, str]) -> tuple[str, ...]:
     return tuple(name for flag, name in known.items() if flag in flags)
 
 
-def _cpu_flags() -> set[str]:
-    """Return what the kernel says of the CPU: `/proc/cpuinfo` on Linux, `sysctl` on macOS."""
+def _cpu_flags(cpuinfo: Path) -> set[str]:
+    """Return what the kernel says of the CPU: `cpuinfo` on Linux, `sysctl` on macOS."""
     try:
         if platform.system() == "Darwin":
             names = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
@@ -41,7 +47,7 @@ def _cpu_flags() -> set[str]:
                 ["/usr/sbin/sysctl", "-n", *names], capture_output=True, text=True, check=False
             )
             return set(done.stdout.lower().split())
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
     return next((set(line.split()) for line in lines if line.lower().startswith(("flags", "features"))), set())

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime
 from onnx.numpy_helper import to_array
 
+from exporter.engines.onnxruntime import PROVIDERS, Feeds, session_options
 from exporter.proof.verify import UNTOUCHED, VerificationError
-from exporter.runtime import Feeds
 
 HALF_STEP = 0.505
 """Rounding to the nearest step is off by half of one; the rest is for the rounding of the scale itself."""
@@ -59,7 +59,7 @@ def check_weights(original: Path, quantized: Path, name: str) -> int:
             steps = _block_steps_off(tensor, before, after)
         else:
             if tensor.name in before and not np.array_equal(_array(tensor), _array(before[tensor.name])):
-                raise VerificationError(f"`{name}` holds another `{tensor.name}` than it was made from", UNTOUCHED)
+                raise VerificationError(f"`{name}` has a different `{tensor.name}` than the model it was made from", UNTOUCHED)
             continue
         compared += 1
         if not steps <= HALF_STEP:
@@ -114,8 +114,8 @@ def check_ranges(
             is_wide_enough = kept[0] <= wanted[0] + step and kept[1] >= wanted[1] - step
         if not (is_inside and is_wide_enough):
             raise VerificationError(
-                f"`{name}` keeps `{activation}` in {kept[0]:.3g} to {kept[1]:.3g}; measured were {least:.3g} to "
-                f"{most:.3g}",
+                f"`{name}` limits `{activation}` to {kept[0]:.3g} … {kept[1]:.3g}, but {least:.3g} … {most:.3g} was "
+                "measured",
                 UNTOUCHED,
             )
     if not scales:
@@ -129,9 +129,8 @@ def _measured_ranges(
     """Return the least and the largest value of intermediate results."""
     graph = onnx.load(model)
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    model_bytes, options = graph.SerializeToString(), session_options(threads)
+    session = onnxruntime.InferenceSession(model_bytes, options, providers=[PROVIDERS["cpu"]])
     found = dict.fromkeys(names, (np.inf, -np.inf))
     for feeds in calibration:
         for name, values in zip(names, session.run(names, feeds), strict=True):

@@ -1,4 +1,4 @@
-"""The classifier in PyTorch: what every artifact is measured against, with the runtime's contract."""
+"""The classifier in PyTorch: what every artifact is measured against, under the same contract."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from exporter.bundle.batches import token_batches
+from exporter.bundle.artifact import Artifact, open_artifact
 from exporter.bundle.probabilities import FloatArray
-from exporter.records import Artifact, open_artifact
+from exporter.engines.engine import ModelEngine
+from exporter.engines.spec import Device
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.run import RunDir, TrainRecord
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 Dtype = Literal["fp32", "bf16", "fp16"]
 
 
-class TorchClassifier:
-    """A checkpoint that answers texts with logits on the host.
+class TorchModel:
+    """A checkpoint that takes encoded texts.
 
     Args:
         model: a sequence classifier.
@@ -42,47 +43,42 @@ class TorchClassifier:
         self.encoder = encoder
         self._device = device
 
-    @classmethod
-    def load(cls, folder: Path, device: str = "cpu", dtype: Dtype = "fp32") -> TorchClassifier:
-        """Load the merged artifact in `folder`.
-
-        Raises:
-            UserError: it is no artifact, or was changed.
-        """
-        artifact: Artifact = open_artifact(folder)
-        encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
-        return cls(load_checkpoint(folder, artifact.label_names), encoder, device, dtype)
-
-    @classmethod
-    def load_adapter(cls, run: RunDir, device: str = "cpu", dtype: Dtype = "fp32") -> TorchClassifier:
-        """Load the unmerged adapter of a run on top of its base.
-
-        Raises:
-            UserError: there is no finished run, or its base is gone or changed.
-        """
-        record = run.load()
-        return cls(load_adapter(run, record), adapter_encoder(run, record), device, dtype)
-
-    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
-        """Return the logits of `texts`, [len(texts), classes]; see `Classifier.logits`."""
-        encoded = self.encoder.encode(texts)
-        rows: dict[int, FloatArray] = {}
-        for batch in token_batches([len(e) for e in encoded], batch_tokens):
-            rows.update(zip(batch, self.run([encoded[i] for i in batch]), strict=True))
-        return np.stack([rows[i] for i in range(len(texts))])
-
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
-        """Return the logits of encoded texts in one batch; see `Classifier.run`."""
+        """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
         import torch
 
-        ids, mask = self.encoder.pad(batch, length)
+        ids, mask = (torch.from_numpy(array).to(self._device) for array in self.encoder.pad(batch, length))
         with torch.inference_mode():
-            answer = self._model(
-                input_ids=torch.from_numpy(ids).to(self._device),
-                attention_mask=torch.from_numpy(mask).to(self._device),
-            )
+            logits = self._model(input_ids=ids, attention_mask=mask).logits
         # The copy to the host waits for the device: no caller has to synchronise.
-        return np.asarray(answer.logits.float().cpu().numpy(), dtype=np.float32)
+        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+
+
+def load_merged(folder: Path, device: Device = "cpu", dtype: Dtype = "fp32") -> ModelEngine[TorchModel]:
+    """Load the merged artifact in `folder`.
+
+    Raises:
+        UserError: it is no artifact, or was changed.
+    """
+    return open_merged(folder, open_artifact(folder), device, dtype)
+
+
+def open_merged(
+    folder: Path, artifact: Artifact, device: Device = "cpu", dtype: Dtype = "fp32"
+) -> ModelEngine[TorchModel]:
+    """Load the merged checkpoint in `folder` without any check: for the exporter, which is still at work on it."""
+    encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
+    return ModelEngine(TorchModel(load_checkpoint(folder, artifact.label_names), encoder, device, dtype))
+
+
+def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> ModelEngine[TorchModel]:
+    """Load what a run trained, the unmerged adapter on top of its base.
+
+    Raises:
+        UserError: there is no finished run, or its base is gone or changed.
+    """
+    record = run.load()
+    return ModelEngine(TorchModel(load_adapter(run, record), adapter_encoder(run, record), device, dtype))
 
 
 def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedModel:

@@ -1,20 +1,15 @@
-"""How fast forms of the classifier are beside one another: asked in rounds, so that a drift of the machine hits all."""
+"""How fast engines are beside one another: asked in rounds, so that a drift of the machine hits all."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-
-class Timed(Protocol):
-    """Something that can be asked how long it takes."""
-
-    def time(self, texts: Sequence[str]) -> float:
-        """Return the seconds it takes for `texts` as one batch."""
+Time = Callable[[Sequence[str]], float]
+"""Returns the seconds that an engine takes for texts as one batch."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +56,26 @@ def draw_batches(texts: Sequence[str], batch_size: int, calls: int, seed: int) -
 
 
 def time_interleaved(
-    forms: Mapping[str, Timed], texts: Sequence[str], *, batch_size: int, calls: int, warmup: int, seed: int
+    engines: Mapping[str, Time], texts: Sequence[str], *, batch_size: int, calls: int, warmup: int, seed: int
 ) -> dict[str, tuple[float, ...]]:
-    """Time every form on the same batches.
+    """Time every engine on the same batches.
 
     Args:
-        forms: what to time, by name.
+        engines: what to time, by name.
         texts: real texts to draw from.
         batch_size: texts a call.
-        calls: timed calls of each form.
-        warmup: calls of each form before, not counted.
-        seed: decides the texts and the order of the forms in each round.
+        calls: timed calls of each engine.
+        warmup: calls of each engine before, not counted.
+        seed: decides the texts and the order of the engines in each round.
 
     Returns:
         The seconds of each call, by name; sample i of each is the same batch in the same round.
     """
     rng = random.Random(seed)
-    samples: dict[str, list[float]] = {name: [] for name in forms}
+    samples: dict[str, list[float]] = {name: [] for name in engines}
     for number, batch in enumerate(draw_batches(texts, batch_size, warmup + calls, seed)):
-        for name in rng.sample(list(forms), len(forms)):
-            seconds = forms[name].time(batch)
+        for name in rng.sample(list(engines), len(engines)):
+            seconds = engines[name](batch)
             if number >= warmup:
                 samples[name].append(seconds)
     return {name: tuple(taken) for name, taken in samples.items()}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,35 +36,32 @@ SAME_ANSWERS = Tolerance(mean_abs_probability=0.05, sure_flips_share=0.05)
 
 
 class VerificationError(UserError):
-    """Two forms of the classifier differ by more than they may."""
+    """Two steps of an export differ by more than they may."""
 
     exit_code = 3
 
 
-class Runs(Protocol):
-    """A form of the classifier that answers encoded texts, in one padded batch a call."""
-
-    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
-        """Return the logits, [len(batch), classes]."""
+Run = Callable[[Sequence[Encoded]], FloatArray]
+"""Returns the logits of a batch of encoded texts, [len(batch), classes]."""
 
 
 @dataclass(frozen=True)
-class Call:
+class Batch:
     """Texts that are scored in one batch."""
 
-    batch: tuple[Encoded, ...]
+    encoded: tuple[Encoded, ...]
     indices: tuple[int, ...] = ()
     """Which of the texts they are; none where they are pieces cut to a length."""
 
     @property
     def length(self) -> int:
         """Tokens of the longest text, to which the others are padded."""
-        return max(len(e) for e in self.batch)
+        return max(len(e) for e in self.encoded)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a form answers to a plan: one row a text, in the order of the calls."""
+    """What a classifier answers to a plan: one row a text, in the order of the batches."""
 
     logits: FloatArray
     """[texts, classes]."""
@@ -83,8 +79,8 @@ def choose_examples(examples: Examples, lengths: Sequence[int], most: int) -> Ex
     return examples.take([by_length[i] for i in spread])
 
 
-def plan(encoder: Encoder, texts: Sequence[str]) -> list[Call]:
-    """Plan the calls of a comparison.
+def plan(encoder: Encoder, texts: Sequence[str]) -> list[Batch]:
+    """Plan the batches of a comparison.
 
     Every other text is scored alone and the rest in padded batches of mixed lengths. To these come pieces of texts
     in a grid: from one token to the most that fit, alone and in batches, of one length and of mixed lengths.
@@ -93,15 +89,15 @@ def plan(encoder: Encoder, texts: Sequence[str]) -> list[Call]:
     mixed = list(range(1, len(texts), 2))
     random.Random(0).shuffle(mixed)
     groups = [[i] for i in range(0, len(texts), 2)] + [mixed[i : i + BATCH] for i in range(0, len(mixed), BATCH)]
-    calls = [Call(tuple(encoded[i] for i in group), tuple(group)) for group in groups]
+    batches = [Batch(tuple(encoded[i] for i in group), tuple(group)) for group in groups]
     longest = encoded[-1:] + encoded[:-1]  # texts come sorted by length: the first piece is the longest text's
     for size in GRID_BATCHES:
         sources = [longest[i % len(longest)] for i in range(size)]
         for tokens in grid_lengths(encoder.room):
             ragged = np.linspace(tokens, 1, num=size).round().astype(int)
             for lengths in {tuple([tokens] * size), tuple(int(n) for n in ragged)}:
-                calls.append(Call(tuple(encoder.resize(e, n) for e, n in zip(sources, lengths, strict=True))))
-    return calls
+                batches.append(Batch(tuple(encoder.resize(e, n) for e, n in zip(sources, lengths, strict=True))))
+    return batches
 
 
 def grid_lengths(room: int) -> list[int]:
@@ -110,7 +106,7 @@ def grid_lengths(room: int) -> list[int]:
 
 
 def check_labels(folder: Path, label_names: tuple[str, ...]) -> None:
-    """Refuse a form whose configuration names its classes otherwise than the training did.
+    """Refuse a folder whose configuration names its classes otherwise than the training did.
 
     Raises:
         VerificationError: it does, and whoever loads it with transformers would answer with the wrong name.
@@ -124,27 +120,29 @@ def check_labels(folder: Path, label_names: tuple[str, ...]) -> None:
         )
 
 
-def ask(name: str, form: Runs, calls: Sequence[Call], classes: int) -> Answers:
-    """Let a form answer a plan.
+def ask(name: str, run: Run, batches: Sequence[Batch], classes: int) -> Answers:
+    """Let a classifier answer a plan.
 
     Raises:
-        VerificationError: it cannot answer one of the calls, or answers with something that is not a finite number.
+        VerificationError: it cannot answer one of the batches, or answers with something that is not a finite number.
     """
     logits = []
-    for call in calls:
-        where = f"{len(call.batch)} {'text' if len(call.batch) == 1 else 'texts'} of up to {call.length} tokens"
+    for batch in batches:
+        where = f"{len(batch.encoded)} {'text' if len(batch.encoded) == 1 else 'texts'} of up to {batch.length} tokens"
         try:
-            rows = form.run(call.batch)
+            rows = run(batch.encoded)
         except UserError as error:
             raise VerificationError(f"`{name}` cannot answer {where}: {error.message}", UNTOUCHED) from None
-        if rows.shape != (len(call.batch), classes) or not np.isfinite(rows).all():
-            raise VerificationError(f"`{name}` does not answer {where} with {classes} finite numbers each", UNTOUCHED)
+        if rows.shape != (len(batch.encoded), classes) or not np.isfinite(rows).all():
+            raise VerificationError(
+                f"`{name}` returned NaN, infinity or another shape than {classes} logits each for {where}", UNTOUCHED
+            )
         logits.append(rows)
     return Answers(
         np.concatenate(logits),
-        np.concatenate([[len(call.batch)] * len(call.batch) for call in calls]),
-        np.concatenate([[call.length] * len(call.batch) for call in calls]),
-        np.concatenate([call.indices or [-1] * len(call.batch) for call in calls]).astype(np.int64),
+        np.concatenate([[len(batch.encoded)] * len(batch.encoded) for batch in batches]),
+        np.concatenate([[batch.length] * len(batch.encoded) for batch in batches]),
+        np.concatenate([batch.indices or [-1] * len(batch.encoded) for batch in batches]).astype(np.int64),
     )
 
 
@@ -222,40 +220,3 @@ def check(comparison: Comparison) -> None:
                 f"{what} {value:.4g} {where}, tolerance {bound:g}",
                 UNTOUCHED,
             )
-
-
-class Chain:
-    """The forms that a classifier takes, each compared with the one it was made from and with the first of all."""
-
-    def __init__(self, encoder: Encoder, examples: Examples, classes: int) -> None:
-        self._classes = classes
-        self._plan = plan(encoder, examples.texts)
-        self._labels = examples.labels
-        self._answers: dict[str, Answers] = {}
-        self.comparisons: list[Comparison] = []
-
-    def add(self, name: str, form: Runs, *, after: str | None = None, tolerance: Tolerance = SAME_NUMBERS) -> None:
-        """Add a form.
-
-        Args:
-            name: what to call it.
-            form: the form, reloaded from disk in a process of its own.
-            after: the form it was made from; None for the first.
-            tolerance: how far it may be from that, and from the first.
-
-        Raises:
-            VerificationError: it differs by more.
-        """
-        answers = ask(name, form, self._plan, self._classes)
-        made = []
-        for reference in dict.fromkeys([after, *list(self._answers)[:1]]) if after else ():
-            comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
-            check(comparison)
-            made.append(comparison)
-        self.comparisons += made
-        self._answers[name] = answers
-
-    def link(self, name: str) -> Comparison:
-        """Return the comparison of a form with the first of all."""
-        first = next(iter(self._answers))
-        return next(c for c in self.comparisons if (c.candidate, c.reference) == (name, first))

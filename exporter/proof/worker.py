@@ -13,9 +13,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from exporter.bundle.probabilities import FloatArray
+from exporter.engines.engine import ALL_AT_ONCE, Batching, Engine, Model, ModelEngine
 from trainer.encoding import Encoded
 from trainer.errors import UserError
 
@@ -24,33 +25,26 @@ R = TypeVar("R")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
-class Form(Protocol):
-    """A loaded classifier, in whatever form. It returns when the numbers are on the host: no timer knows the device."""
-
-    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
-        """Return the logits of `texts`, [len(texts), classes], in one batch unless `batch_tokens` limits it."""
-
-    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
-        """Return the logits of encoded texts in one batch, padded to the longest or to `length` tokens."""
-
-
 class Worker:
-    """A process that holds one form of the classifier and answers for it; `close` it.
+    """A process that holds one engine and answers for it; `close` it.
 
     Args:
         name: what messages call it.
-        load: loads the form, in the other process; a function of a module, or a `partial` of one.
+        load: loads the engine, in the other process; a function of a module, or a `partial` of one.
         threads: how many CPU threads it may use.
+        before: called in the other process before it loads anything.
 
     Raises:
         UserError: it cannot be loaded here.
     """
 
-    def __init__(self, name: str, load: Callable[[], Any], threads: int) -> None:
+    def __init__(
+        self, name: str, load: Callable[[], Any], threads: int, before: Callable[[], None] | None = None
+    ) -> None:
         self._name = name
         context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, load), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, load, before), daemon=True)
         # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
         # since the child takes a moment before it could set it for itself.
         with _ignored(signal.SIGINT), _thread_variables(threads):
@@ -59,18 +53,18 @@ class Worker:
         self._receive()
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Return what `function`, of a module, returns for the form and `arguments` in the other process."""
+        """Return what `function`, of a module, returns for the engine and `arguments` in the other process."""
         with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving
             self._pipe.send((function, arguments))
         answer: R = self._receive()
         return answer
 
-    def logits(self, texts: Sequence[str], batch_tokens: int | None = None) -> FloatArray:
-        """Return the logits of `texts`; see `Form.logits`."""
-        return self.call(_logits, texts, batch_tokens)
+    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
+        """Return the logits of `texts`; see `Engine.logits`."""
+        return self.call(_logits, texts, batching)
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
-        """Return the logits of encoded texts in one batch; see `Form.run`."""
+        """Return the logits of encoded texts in one batch; see `Model.run`."""
         return self.call(_run, batch, length)
 
     def time(self, texts: Sequence[str]) -> float:
@@ -104,38 +98,47 @@ class Worker:
         return answer
 
 
-def timed_call(form: Form, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds from texts to logits on the host; `Form.logits` is synchronous by contract."""
+StartWorker = Callable[..., Worker]
+"""Starts a worker as the class does, or stands in for it; see `Worker` for the arguments."""
+
+
+def timed_call(engine: Engine, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds from texts to logits on the host; `Engine.logits` is synchronous by contract."""
     start = clock()
-    form.logits(texts)
+    engine.logits(texts)
     return clock() - start
 
 
-def _logits(form: Form, texts: Sequence[str], batch_tokens: int | None) -> FloatArray:
-    return form.logits(texts, batch_tokens=batch_tokens)
+def _logits(engine: Engine, texts: Sequence[str], batching: Batching) -> FloatArray:
+    return engine.logits(texts, batching)
 
 
-def _run(form: Form, batch: Sequence[Encoded], length: int | None) -> FloatArray:
-    return form.run(batch, length)
+def _run(engine: ModelEngine[Model], batch: Sequence[Encoded], length: int | None) -> FloatArray:
+    return engine.model.run(batch, length)
 
 
-def _serve(pipe: Connection, name: str, load: Callable[[], Any]) -> None:
-    """Load the form and answer questions until the other end closes."""
+def _serve(pipe: Connection, name: str, load: Callable[[], Any], before: Callable[[], None] | None) -> None:
+    """Load the engine and answer questions until the other end closes."""
     try:
-        form = load()
+        if before:
+            before()
+        engine = load()
         pipe.send("ready")
         while True:
             function, arguments = pipe.recv()
-            pipe.send(function(form, *arguments))
+            pipe.send(function(engine, *arguments))
     except (EOFError, ConnectionError):
         pass  # the parent is done, or gone
     except UserError as error:
         pipe.send(error)
-    except Exception as error:  # whatever a runtime raises is a reason to be told, such as a device out of memory
-        reason = (str(error).splitlines() or [""])[0]
-        pipe.send(
-            UserError(f"`{name}` failed: {type(error).__name__}: {reason}", "see whether device and memory suffice")
-        )
+    except Exception as error:  # whatever a runtime raises is a reason to report, such as a device out of memory
+        pipe.send(failure(name, error))
+
+
+def failure(name: str, error: Exception) -> UserError:
+    """Return what to say of an engine that raised something of its own."""
+    reason = (str(error).splitlines() or [""])[0]
+    return UserError(f"`{name}` failed: {type(error).__name__}: {reason}", "see whether device and memory suffice")
 
 
 @contextlib.contextmanager

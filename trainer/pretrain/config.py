@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -10,6 +11,7 @@ from typing import ClassVar, Literal
 from trainer.config import Device, Precision
 from trainer.errors import UserError
 from trainer.flags import check_at_least, flag_of, out_of_range
+from trainer.records import Upgrade
 from trainer.sources import Source
 
 WordVectors = Literal["cooccurrence", "random"]
@@ -19,11 +21,11 @@ HEAD_WIDTH = 64
 """Of an attention head, as in BERT and DistilBERT."""
 
 VOCABULARY, WIDTH, LAYERS = 8192, 256, 4
-"""The defaults from scratch, and the shape of the built-in checkpoint but for its larger vocabulary."""
+"""The defaults from scratch; the built-in checkpoint has the same shape, with a larger vocabulary."""
 LEARNING_RATE = 1.5e-3
 """The default from scratch."""
 LEARNING_RATE_CONTINUED = 1e-4
-"""The default from a checkpoint: as Gururangan et al. 2020 (table 13) had for continuing on a task's own texts."""
+"""The default from a checkpoint, as in Gururangan et al. 2020 (table 13) for continuing on a task's own texts."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class PretrainConfig:
     """What was asked of a pretraining. `python -m trainer.pretrain --help` explains each field.
 
     Raises:
-        UserError: a value is out of its range, or two of them exclude each other.
+        UserError: a value is out of its range, or two of them cannot be combined.
     """
 
     text: tuple[Path, ...] = ()
@@ -59,9 +61,9 @@ class PretrainConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, _AT_LEAST)
+        check_at_least(self, _MINIMUMS)
         if not self.text:
-            raise UserError("no text to train on", "name one or more files with `--text`")
+            raise UserError("no text to train on", "give one or more files with `--text`")
         for field in ("mask_ratio", "epochs", "learning_rate"):
             value = getattr(self, field)
             if value is not None and not 0 < value < math.inf:
@@ -76,12 +78,12 @@ class PretrainConfig:
             raise out_of_range("batch_tokens", self.batch_tokens, f"of `--max-length` ({self.max_length}) or more")
         if self.resume and self.overwrite:
             raise UserError(
-                "`--resume` and `--overwrite` exclude each other",
-                "`--resume` continues an interrupted run, `--overwrite` starts it again",
+                "`--resume` and `--overwrite` cannot be combined",
+                "use `--resume` to continue an interrupted run, or `--overwrite` to start it again",
             )
 
     def _check_shape(self) -> None:
-        """Refuse flags that would do nothing."""
+        """Refuse flags that would have no effect."""
         given = {
             "--model": ("vocabulary", "width", "layers", "word_vectors") if self.model else (),
             "--teacher": ("vocabulary",) if self.teacher else (),
@@ -89,13 +91,11 @@ class PretrainConfig:
         for flag, fields in given.items():
             for field in fields:
                 if getattr(self, field) is not None:
-                    raise UserError(
-                        f"`{flag}` decides what `{flag_of(field)}` asks for", f"leave out `{flag_of(field)}`"
-                    )
+                    raise UserError(f"`{flag_of(field)}` has no effect with `{flag}`", f"leave out `{flag_of(field)}`")
 
     @property
     def pieces(self) -> int:
-        """From scratch: the most word pieces to learn."""
+        """From scratch: the maximum number of word pieces to learn."""
         return self.vocabulary or VOCABULARY
 
     @property
@@ -119,7 +119,7 @@ class PretrainConfig:
         return self.learning_rate or (LEARNING_RATE if self.model is None else LEARNING_RATE_CONTINUED)
 
 
-_AT_LEAST = {
+_MINIMUMS = {
     "vocabulary": 256,
     "width": HEAD_WIDTH,
     "layers": 1,
@@ -139,7 +139,7 @@ class Evaluation:
     """Trained on so far, special tokens included."""
     loss: float
     """Mean cross-entropy of the masked tokens, in nats. Only runs with the same mask ratio, seed, tokenizer, text and
-    number of tokens compare; the weights are those of training, not yet those that are saved."""
+    number of tokens can be compared; the weights are those of training, before they are rounded to be saved."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ class PretrainRecord:
     """What a pretraining did."""
 
     SCHEMA: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m trainer.pretrain"
 
     config: PretrainConfig
@@ -155,19 +156,19 @@ class PretrainRecord:
     teacher: Source | None
     teacher_sha256: str | None
     text_sha256: str
-    """Of the different texts as the seed shuffles them, those trained on first."""
+    """Of the distinct texts as the seed shuffles them, those trained on first."""
     texts: int
     held_out_texts: int
     tokens: int
     """In the texts trained on, counted once."""
     parameters: int
-    """Without the part that only predicts masked tokens and shares no weight with the encoder."""
+    """Of the encoder: the head that predicts masked tokens is not counted where it shares no weight with it."""
     learning_rate: float
     evaluations: tuple[Evaluation, ...]
     device: str
     precision: str
     duration_s: float
-    """Of the process that finished it; what ran before `--resume` is not counted."""
+    """Of the process that finished it; time before `--resume` is not counted."""
     finished_at: str
     versions: dict[str, str]
     weights_sha256: str
@@ -175,9 +176,10 @@ class PretrainRecord:
 
 @dataclass(frozen=True)
 class UnfinishedPretraining:
-    """What was asked of a pretraining that has not finished."""
+    """What an unfinished pretraining was given."""
 
     SCHEMA: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m trainer.pretrain"
 
     config: PretrainConfig
@@ -187,5 +189,5 @@ class UnfinishedPretraining:
 
     @property
     def inputs(self) -> tuple[str | None, ...]:
-        """What has to be the same where the run is resumed, beside the configuration."""
+        """What has to be the same when the run is resumed, besides the configuration."""
         return (self.text_sha256, self.base_sha256, self.teacher_sha256)

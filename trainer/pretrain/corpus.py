@@ -23,27 +23,28 @@ import torch
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
 
-from trainer.data import FILE_TYPES, check_unicode, read_texts
+from trainer.data import check_unicode, read_texts
 from trainer.errors import UserError
 from trainer.pretrain.terms import IdArray, Terms
+from trainer.tables import FILE_TYPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 HELD_OUT = 0.01
 """The share of the texts that is kept for the evaluation loss."""
-MOST_HELD_OUT = 1000
+MAX_HELD_OUT = 1000
 
 SHORT_SHARE = 0.75
 """The share of the training that runs on sequences of half the length, which cost less; the rest teaches the other
 positions. Devlin et al. 2019 ("BERT", appendix A.2) did 0.9 at a quarter of the length."""
 
 ALPHABET = 1000
-"""The most characters that get a piece of their own; rarer ones are unknown."""
+"""The maximum number of characters that get a piece of their own; rarer ones are unknown."""
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-PORTION = 2000
-"""Texts tokenised at once: the library's own objects for all of them would take many times the memory."""
+TEXTS_AT_ONCE = 2000
+"""Texts tokenised in one call: the library's own objects for all of them would take many times the memory."""
 
 POSITIONS = 512
 """Of a model made from scratch, as many as DistilBERT has."""
@@ -51,7 +52,7 @@ POSITIONS = 512
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to train on and texts to evaluate on, no two of them equal."""
+    """Texts to train on and texts to evaluate on, all distinct."""
 
     train: list[str]
     held_out: list[str]
@@ -65,9 +66,9 @@ class Corpus:
 
 
 def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int) -> Corpus:
-    """Read texts from files, drop the repeated and the empty, and hold out a hundredth, a thousand at most.
+    """Read texts from files, drop duplicates and empty ones, and hold out a hundredth, a thousand at most.
 
-    A `.txt` file has a text a line; the others have a column of them.
+    A `.txt` file has one text a line; the others have a column of them.
 
     Raises:
         UserError: a file cannot be read, or there are fewer than two texts.
@@ -77,17 +78,17 @@ def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int) -> Co
     if len(texts) < 2:
         raise UserError(f"{len(texts)} different texts are too few to train on", "give a file with more texts")
     random.Random(seed).shuffle(texts)
-    size = min(max(1, round(len(texts) * HELD_OUT)), MOST_HELD_OUT)
+    size = min(max(1, round(len(texts) * HELD_OUT)), MAX_HELD_OUT)
     return Corpus(texts[size:], texts[:size])
 
 
 def learn_pieces(texts: Sequence[str], size: int) -> dict[str, int]:
     """Learn at most `size` uncased word pieces and number them: special tokens, then starts of words, then the rest.
 
-    Left to itself, the library numbers the characters inside words as a hash table happens to yield them, and lets the
-    numbers decide between pieces that are equally frequent. So they are numbered for it.
+    The library would number the characters inside words in the order of a hash table, and these numbers decide between
+    pieces that are equally frequent. To be reproducible, they are numbered here.
     """
-    alphabet = min(ALPHABET, size // 4)  # each may take two pieces, and the library cuts none of them
+    alphabet = min(ALPHABET, size // 4)  # each may take two pieces, and the library drops none of them
     normalize = BertNormalizer(lowercase=True).normalize_str
     seen: Counter[str] = Counter()
     for text in texts:
@@ -102,12 +103,12 @@ def learn_pieces(texts: Sequence[str], size: int) -> dict[str, int]:
 
 
 def _within_words(character: str) -> bool:
-    """Tell whether a character may stand inside a word: white space and punctuation end one."""
+    """Return whether a character may be part of a word: white space and punctuation end one."""
     return not character.isspace() and character not in string.punctuation and unicodedata.category(character)[0] != "P"
 
 
 def make_tokenizer(pieces: dict[str, int]) -> PreTrainedTokenizerFast:
-    """Make a tokenizer of the kind of BERT's from its word pieces."""
+    """Make a tokenizer like BERT's from its word pieces."""
     from transformers import DistilBertTokenizerFast
 
     wordpiece = BertWordPieceTokenizer(pieces, lowercase=True)
@@ -121,13 +122,13 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[I
     backend.no_padding()
     return [
         np.array(encoded.ids, dtype=np.int64)
-        for start in range(0, len(texts), PORTION)
-        for encoded in backend.encode_batch(list(texts[start : start + PORTION]), add_special_tokens=False)
+        for start in range(0, len(texts), TEXTS_AT_ONCE)
+        for encoded in backend.encode_batch(list(texts[start : start + TEXTS_AT_ONCE]), add_special_tokens=False)
     ]
 
 
 def stream_of(documents: Sequence[IdArray], tokenizer: PreTrainedTokenizerFast) -> IdArray:
-    """Return all documents end to end, [SEP] after each.
+    """Return all documents end to end, with [SEP] after each.
 
     Raises:
         UserError: the tokenizer lacks a special token.
@@ -140,10 +141,9 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Batches of packed, masked sequences.
 
     Item i is a whole batch: `input_ids` [rows, length], `positions` [masked], which index the flattened batch, and
-    `labels` [masked]; with `terms` also `term_rows` and `terms` [found], the terms in each row before masking.
+    `labels` [masked]; with `terms` also `term_rows` and `terms` [matches], the terms in each row before masking.
 
-    Each stage draws sequences from all of the stream without putting any back until it has drawn all; what one stage
-    has drawn another may draw, too.
+    Each stage draws every sequence of the stream once before it draws any of them again; stages draw independently.
 
     Args:
         stream: token ids of the texts, end to end.
@@ -151,8 +151,8 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         tokens: how many tokens all batches together hold.
         lengths: the sequence length of each stage of the training with its share of the tokens.
         batch_tokens: tokens of one batch.
-        mask_ratio: share of the tokens to predict. Of them 80 % are masked, 10 % replaced by a random token and 10 %
-            left, as in Devlin et al. 2019.
+        mask_ratio: share of the tokens to predict. Of these, 80 % are masked, 10 % replaced by a random token and 10 %
+            kept, as in Devlin et al. 2019.
         seed: decides order and masks.
         terms: what the first vector of a sequence is to predict, if anything.
 
@@ -226,7 +226,7 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         flat = ids.ravel().copy()
         candidates = np.flatnonzero(~np.isin(flat, self._special))
         if not len(candidates):
-            raise UserError("the tokenizer knows none of the words in a batch", "take another model or other text")
+            raise UserError("the tokenizer knows none of the words in a batch", "use another model or other text")
         size = max(1, round(len(candidates) * self._mask_ratio))
         positions = np.sort(generator.choice(candidates, size, replace=False))
         labels = flat[positions]
@@ -247,7 +247,7 @@ def _permutation(seed: int, stage: int, turn: int, count: int) -> IdArray:
 
 
 def whole(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """Collate: hand on the one item of a list, which is a batch already."""
+    """Return the only item of a list: it is a batch already."""
     (batch,) = batches
     return batch
 
@@ -255,7 +255,7 @@ def whole(batches: list[dict[str, Any]]) -> dict[str, Any]:
 def _special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
     ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
     if None in ids:
-        raise UserError("this tokenizer lacks a [CLS], [SEP] or [MASK] token", "take an encoder checkpoint")
+        raise UserError("this tokenizer lacks a [CLS], [SEP] or [MASK] token", "use an encoder checkpoint")
     return ids
 
 

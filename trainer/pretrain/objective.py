@@ -1,4 +1,4 @@
-"""What pretraining minimises: predict masked tokens, sum each sequence up and, with a teacher, answer as it does."""
+"""What pretraining minimises: the losses of masked tokens, of a summary of each sequence and of a teacher's answers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 TEMPERATURE = 2.0
 SOFT_WEIGHT, MASKED_WEIGHT, HIDDEN_WEIGHT = 5.0, 2.0, 1.0
 """Temperature and weights with which DistilBERT was distilled: Sanh et al. 2019, and its published training command.
-There the soft answers of all positions counted, here those of the masked ones."""
+Its teacher's answers counted at all positions, here only at masked ones."""
 
 PROJECTION = "distillation_projection"
 SUMMARY = "summary"
 
 
 class Tap:
-    """Lets a model's own head see the masked positions alone, which saves most of the head's work.
+    """Shows a model's own head only the masked positions, which saves most of the head's work.
 
-    It hooks into the encoder, so it fits every architecture and every wrapper around the model.
+    It hooks into the encoder, so it works with every architecture and every wrapper around the model.
 
     Args:
         model: a masked language model.
@@ -52,27 +52,27 @@ class Teacher:
     """A larger masked language model whose answers and hidden states a student learns.
 
     Args:
-        folder: its checkpoint. One without a masked-language-model head teaches its hidden states alone.
-        tokenizer: the student's, which must number the same tokens alike.
+        folder: its checkpoint. One without a masked-language-model head teaches only its hidden states.
+        tokenizer: the student's, which must give every token the same number.
         max_length: of the sequences.
         device: where to run it.
 
     Raises:
-        UserError: it cannot be loaded, cannot take the sequences, or its vocabulary is another.
+        UserError: it cannot be loaded, cannot take the sequences, or has another vocabulary.
     """
 
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, device: str) -> None:
         if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
             raise UserError(
                 "teacher and student number their tokens differently",
-                "leave out `--model`, and the student takes the teacher's vocabulary",
+                "leave out `--model`, and the student uses the teacher's vocabulary",
             )
         self.model, self.has_head = load_masked_lm(folder, tokenizer, max_length, device)
         self.model.eval().requires_grad_(False).to(device)
         self._tap = Tap(self.model)
 
     def loss(self, logits: torch.Tensor, hidden: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return how far a student is from this teacher, already weighted.
+        """Return the weighted distance of a student from this teacher.
 
         Args:
             logits: the student's at the masked positions, [masked, vocabulary].
@@ -94,7 +94,7 @@ class Teacher:
 
 
 class Summary(torch.nn.Module):
-    """Predicts from a sequence's first vector alone which terms stand in the sequence.
+    """Predicts from a sequence's first vector alone which terms occur in the sequence.
 
     Args:
         terms: the corpus' words and phrases.
@@ -111,7 +111,7 @@ class Summary(torch.nn.Module):
         self.register_buffer("weights", torch.from_numpy(terms.weights()), persistent=False)
 
     def loss(self, first: torch.Tensor, words: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the mean cross-entropy of the terms found, weighted by how much each of them counts.
+        """Return the mean cross-entropy of the terms that occur, weighted by how much each of them counts.
 
         Args:
             first: the hidden states of the first tokens, [rows, width].
@@ -120,8 +120,8 @@ class Summary(torch.nn.Module):
         """
         logits = functional.linear(self.transform(first), torch.cat([words, self.phrases]), self.bias)
         weights = self.weights[batch["terms"]]
-        found = functional.log_softmax(logits.float(), dim=-1)[batch["term_rows"], batch["terms"]]
-        return -(found * weights).sum() / weights.sum()
+        log_likelihoods = functional.log_softmax(logits.float(), dim=-1)[batch["term_rows"], batch["terms"]]
+        return -(log_likelihoods * weights).sum() / weights.sum()
 
 
 class MaskedLanguageTrainer(transformers.Trainer):
@@ -146,7 +146,7 @@ class MaskedLanguageTrainer(transformers.Trainer):
         return_outputs: bool = False,
         **_: Any,
     ) -> Any:
-        """Return the loss in training; for evaluation that of the masked tokens alone."""
+        """Return the loss; in evaluation, that of the masked tokens alone."""
         # No dropout: from scratch a token is seen once or twice, so there is nothing to overfit (Lan et al. 2020,
         # "ALBERT"), and on a CPU drawing the masks takes longer than all the rest.
         model.eval()
@@ -155,18 +155,18 @@ class MaskedLanguageTrainer(transformers.Trainer):
         loss = functional.cross_entropy(logits, inputs["labels"])
         if torch.is_grad_enabled():
             with self.accelerator.autocast():
-                loss = self._with_the_rest(loss, logits, self.accelerator.unwrap_model(model), inputs)
+                loss = self._with_other_losses(loss, logits, self.accelerator.unwrap_model(model), inputs)
         return (loss, {}) if return_outputs else loss
 
-    def _with_the_rest(
+    def _with_other_losses(
         self, loss: torch.Tensor, logits: torch.Tensor, model: PreTrainedModel, inputs: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """Add to the loss of the masked tokens what the teacher and the summary have to say."""
+        """Add the losses of the teacher and the summary to that of the masked tokens."""
         hidden = self._tap.hidden
         if self._teacher:
-            far = self._teacher.loss(logits, getattr(model, PROJECTION)(hidden), inputs)
+            distance = self._teacher.loss(logits, getattr(model, PROJECTION)(hidden), inputs)
             weights = MASKED_WEIGHT + HIDDEN_WEIGHT + (SOFT_WEIGHT if self._teacher.has_head else 0)
-            loss = (MASKED_WEIGHT * loss + far) / weights
+            loss = (MASKED_WEIGHT * loss + distance) / weights
         if self._summary_weight:
             words = model.get_input_embeddings().weight
             loss = loss + self._summary_weight * getattr(model, SUMMARY).loss(hidden[:, 0], words, inputs)
@@ -177,7 +177,7 @@ class MaskedLanguageTrainer(transformers.Trainer):
 
 
 def add_projection(student: PreTrainedModel, teacher: Teacher) -> None:
-    """Give the student a layer that brings its hidden states to the teacher's width, trained along with it."""
+    """Give the student a layer that projects its hidden states to the teacher's width, trained along with it."""
     narrow, wide = student.config.hidden_size, teacher.model.config.hidden_size
     layer = torch.nn.Identity() if narrow == wide else torch.nn.Linear(narrow, wide)
     student.add_module(PROJECTION, layer)

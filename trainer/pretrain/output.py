@@ -1,8 +1,7 @@
-"""The output directory of a pretraining: what lies where, and what may be written over."""
+"""The output directory of a pretraining: where its files are, and what may be overwritten."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from trainer.errors import UserError
 from trainer.pretrain.config import PretrainConfig, PretrainRecord, UnfinishedPretraining
 from trainer.records import read_record, write_record
-from trainer.train import check_same
+from trainer.resume import check_same, check_writable
 
 
 @dataclass(frozen=True)
 class OutputDir:
-    """Where a pretraining leaves its checkpoint and its record, and works while it is not finished."""
+    """Where a pretraining writes its checkpoint and its record, and keeps its state until it finishes."""
 
     path: Path
 
@@ -26,7 +25,7 @@ class OutputDir:
 
     @property
     def checkpoints(self) -> Path:
-        """What `--resume` needs; gone once the pretraining finished."""
+        """What `--resume` needs; removed when the pretraining finishes."""
         return self.path / "checkpoints"
 
     @property
@@ -40,32 +39,30 @@ class OutputDir:
         return self.checkpoints / "tokenizer"
 
     def check(self, config: PretrainConfig) -> None:
-        """Refuse to write where nothing can be written, over anything but a pretraining, and over one unless told to.
+        """Refuse to write where that cannot be, over anything but a pretraining, or over one without `--overwrite`.
 
         Raises:
-            UserError: that is so, or there is no run to resume, or it was given other flags.
+            UserError: that is the case, or there is no run to resume, or it was started with other flags.
         """
-        nearest = next(path for path in (self.path, *self.path.resolve().parents) if path.exists())
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            raise UserError(f"cannot write to `{nearest}`", "name another `--output-dir`")
+        check_writable(self.path, "--output-dir")
         finished, unfinished = _holds(self.record, PretrainRecord), _holds(self.unfinished, UnfinishedPretraining)
         if not finished and not unfinished and self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"`{self.path}` holds something else than a pretraining", "name another `--output-dir`")
+            raise UserError(f"`{self.path}` is not empty and holds no pretraining", "choose another `--output-dir`")
         if config.resume:
             if not unfinished:
                 raise UserError(f"no interrupted run in `{self.path}`", "leave out `--resume`")
             check_same(read_record(self.unfinished, UnfinishedPretraining).config, config, free=("output_dir",))
         elif (finished or unfinished) and not config.overwrite:
             what = "a pretrained model" if finished else "an interrupted run, which `--resume` continues"
-            raise UserError(f"`{self.path}` holds {what}", "add `--overwrite`, or name another `--output-dir`")
+            raise UserError(f"`{self.path}` holds {what}", "add `--overwrite`, or choose another `--output-dir`")
 
     def begin(self, given: UnfinishedPretraining) -> None:
         """Make room for a run and write down what it was given; on `--resume` check that it is given the same.
 
-        The note comes before an old record goes, so that whatever ends this half-way leaves a pretraining.
+        The note is written before an old record is removed, so that an interruption in between leaves a pretraining.
 
         Raises:
-            UserError: the text, the base model or the teacher of the interrupted run was another.
+            UserError: the text, the base model or the teacher has changed since the run was interrupted.
         """
         if not given.config.resume:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -82,5 +79,5 @@ class OutputDir:
 
 
 def _holds(path: Path, kind: type) -> bool:
-    """Tell whether a record of ours lies at `path`, rather than somebody's file of the same name."""
+    """Return whether there is a record of ours at `path`, rather than another file of the same name."""
     return path.is_file() and kind.__name__ in path.read_text(errors="replace")

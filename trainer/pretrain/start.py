@@ -18,8 +18,8 @@ from trainer.pretrain.config import HEAD_WIDTH, PretrainConfig, UnfinishedPretra
 from trainer.pretrain.corpus import POSITIONS, Corpus, learn_pieces, make_tokenizer
 from trainer.pretrain.terms import IdArray
 from trainer.pretrain.vectors import word_vectors
+from trainer.progress import say, say_source
 from trainer.sources import Base, locate_base
-from trainer.train import say, say_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -42,16 +42,16 @@ class Origin:
         Raises:
             UserError: there is no such checkpoint, or the run would write over it.
         """
-        found = [locate_base(name) if name else None for name in (config.model, config.teacher)]
-        if any(base and base.folder.resolve() == config.output_dir.resolve() for base in found):
+        bases = [locate_base(name) if name else None for name in (config.model, config.teacher)]
+        if any(base and base.folder.resolve() == config.output_dir.resolve() for base in bases):
             raise UserError(
                 f"`--output-dir {config.output_dir}` is a checkpoint that the run learns from",
-                "name another `--output-dir`",
+                "choose another `--output-dir`",
             )
-        return cls(*found)
+        return cls(*bases)
 
     def given(self, config: PretrainConfig, corpus: Corpus) -> UnfinishedPretraining:
-        """Return what has to be the same where the run is resumed."""
+        """Return what has to be the same when the run is resumed."""
         hashes = (base.sha256() if base else None for base in (self.base, self.teacher))
         return UnfinishedPretraining(config, corpus.sha256(), *hashes)
 
@@ -62,9 +62,9 @@ def choose_tokenizer(origin: Origin, corpus: Corpus, vocabulary: int, kept: Path
     Args:
         origin: base model and teacher.
         corpus: the texts.
-        vocabulary: the most word pieces to learn.
-        kept: where a resumed run keeps the tokenizer that it learnt; another release of the library might learn
-            another one.
+        vocabulary: the maximum number of word pieces to learn.
+        kept: where a resumed run keeps the tokenizer that it learnt; another release of the library might learn a
+            different one.
     """
     if base := origin.base or origin.teacher:
         return load_tokenizer(base.folder)
@@ -97,7 +97,7 @@ def from_scratch(
     vectors: WordVectors,
     device: str,
 ) -> PreTrainedModel:
-    """Make a DistilBERT with random weights, but for its word and position vectors.
+    """Make a DistilBERT with random weights, except for its word and position vectors.
 
     Args:
         tokenizer: says how many tokens there are.
@@ -119,8 +119,8 @@ def from_scratch(
         n_heads=width // HEAD_WIDTH,
         max_position_embeddings=POSITIONS,
         pad_token_id=tokenizer.pad_token_id,
-        # Fine-tuning takes the checkpoint's word on dropout. On a CPU drawing its masks can take longer than all the
-        # rest: with none, in LoRA neither, a step at 256 tokens was 2.4 times as fast.
+        # Fine-tuning uses the checkpoint's dropout. On a CPU, drawing its masks can take longer than all the rest:
+        # without any, in LoRA too, a step at 256 tokens was 2.4 times as fast.
         dropout=0.0,
         attention_dropout=0.0,
     )
@@ -131,8 +131,7 @@ def from_scratch(
     _set_positions(model)
     if vectors == "cooccurrence":
         say("word vectors: factorising co-occurrence counts")
-        found = word_vectors(documents, len(tokenizer), width)
-        _set_word_vectors(model, torch.from_numpy(found))
+        _set_word_vectors(model, torch.from_numpy(word_vectors(documents, len(tokenizer), width)))
     return model
 
 
@@ -142,7 +141,7 @@ def load_masked_lm(
     """Load a checkpoint as a masked language model in fp32.
 
     Returns:
-        The model, and whether the checkpoint brought a head that predicts masked tokens; without one it is random.
+        The model, and whether the checkpoint has a head that predicts masked tokens; otherwise its head is random.
 
     Raises:
         UserError: it cannot be loaded, is incomplete, or does not fit the tokenizer or `max_length`.
@@ -160,8 +159,8 @@ def load_masked_lm(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load `{folder}`: {first_line(error)}", "check the checkpoint") from None
-    if absent := [name for name in loading["missing_keys"] if name.startswith(model.base_model_prefix + ".")]:
-        raise UserError(f"`{folder}` lacks weights of its encoder, `{absent[0]}` for one", "check the checkpoint")
+    if missing := [name for name in loading["missing_keys"] if name.startswith(model.base_model_prefix + ".")]:
+        raise UserError(f"`{folder}` lacks weights of its encoder, such as `{missing[0]}`", "check the checkpoint")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise UserError(f"the tokenizer of `{folder}` has more tokens than the model", "check the checkpoint")
     check_length(model.config, max_length)

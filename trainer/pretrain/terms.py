@@ -1,9 +1,9 @@
-"""Words and frequent phrases of a corpus, as what a sequence's first vector is to predict.
+"""Words and frequent phrases of a corpus, which a sequence's first vector learns to predict.
 
 DistilBERT classifies by the vector of [CLS], which plain masking never trains. Predicting from it which words stand in
 the sequence does (Ma et al. 2024, "Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage
 Retrieval"), and phrases beside words make it notice their order, which decides between "good" and "not good" (Li et
-al. 2015, "Learning Document Embeddings by Predicting N-grams for Sentiment Classification of Long Movie Texts").
+al. 2015, "Learning Document Embeddings by Predicting N-grams for Sentiment Classification of Long Movie Reviews").
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 IdArray = npt.NDArray[np.int64]
 
-MOST_PHRASES = 16_384
-LEAST_COUNT = 20
+MAX_PHRASES = 16_384
+MIN_COUNT = 20
 """Phrases that occur less often are left out: there is little to learn from a few examples."""
 FREQUENT = 1e-4
 """Terms with a larger share of the corpus count less: Mikolov et al. 2013, "Distributed Representations of Words and
@@ -59,7 +59,7 @@ class Terms:
         return np.where(self.shares > 0, weights, 0).astype(np.float32)
 
     def within(self, ids: IdArray) -> tuple[IdArray, IdArray]:
-        """Return the terms in each of some sequences, each once.
+        """Return the distinct terms in each sequence.
 
         Args:
             ids: token ids, [rows, length].
@@ -69,13 +69,13 @@ class Terms:
         """
         rows = np.arange(len(ids))[:, None] * len(self)
         ordinary = ~np.isin(ids, self._special)
-        found = [(rows + ids)[ordinary]]
+        terms = [(rows + ids)[ordinary]]
         for width, keys, first in ((2, self._pairs, 0), (3, self._triples, len(self._pairs))):
             if len(keys) and ids.shape[1] >= width:
                 here = _keys(ids, width, self._vocabulary)
                 place = np.minimum(np.searchsorted(keys, here), len(keys) - 1)
-                found.append((rows + self._vocabulary + first + place)[keys[place] == here])
-        row, term = np.divmod(np.unique(np.concatenate(found)), len(self))
+                terms.append((rows + self._vocabulary + first + place)[keys[place] == here])
+        row, term = np.divmod(np.unique(np.concatenate(terms)), len(self))
         return row, term
 
 
@@ -91,6 +91,6 @@ def _keys(ids: IdArray, width: int, vocabulary: int) -> IdArray:
 def _most_frequent(keys: IdArray) -> tuple[IdArray, IdArray]:
     """Return the most frequent keys in ascending order, and their counts: half of the phrases have either width."""
     unique, counts = np.unique(keys, return_counts=True)
-    best = np.argsort(-counts, kind="stable")[: MOST_PHRASES // 2]
-    best = np.sort(best[counts[best] >= LEAST_COUNT])
+    best = np.argsort(-counts, kind="stable")[: MAX_PHRASES // 2]
+    best = np.sort(best[counts[best] >= MIN_COUNT])
     return unique[best], counts[best]

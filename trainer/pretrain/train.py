@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import accelerate
 import transformers
 
+from trainer.architectures import architecture_of
 from trainer.errors import UserError
+from trainer.loop import PACKAGES, Hardware, choose_hardware, keep_stdout_clean, training_arguments
 from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord, UnfinishedPretraining
 from trainer.pretrain.corpus import SHORT_SHARE, Batches, Corpus, read_corpus, stream_of, tokenize, whole
 from trainer.pretrain.objective import (
@@ -27,27 +29,19 @@ from trainer.pretrain.objective import (
 from trainer.pretrain.output import OutputDir
 from trainer.pretrain.start import Origin, choose_tokenizer, continued, from_scratch
 from trainer.pretrain.terms import IdArray, Terms
+from trainer.progress import say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
-from trainer.train import (
-    PACKAGES,
-    choose_device,
-    choose_precision,
-    device_name,
-    keep_stdout_clean,
-    last_checkpoint,
-    say,
-    say_source,
-    training_arguments,
-)
+from trainer.resume import last_checkpoint
+from trainer.sources import Base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 EVALUATIONS = 10
-"""How often a run tells its evaluation loss and leaves a checkpoint to resume from."""
-MOST_EVALUATION_TOKENS = 200_000
+"""How often a run evaluates and saves a checkpoint to resume from."""
+MAX_EVALUATION_TOKENS = 200_000
 EVALUATION_SHARE = 0.02
-"""The most tokens of an evaluation, as a share of those trained on, so that ten take a tenth of the time or less."""
+"""The maximum share of an evaluation in the tokens trained on, so that ten take a tenth of the time or less."""
 
 
 def pretrain(config: PretrainConfig) -> PretrainRecord | None:
@@ -57,24 +51,23 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
         The record, or None in every process but the first of a distributed run.
 
     Raises:
-        UserError: anything about the input or the machine that the user can mend.
+        UserError: anything about the input or the machine that the user can fix.
     """
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
     transformers.set_seed(config.seed)
     output = OutputDir(config.output_dir)
     output.check(config)
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
-    accelerate.PartialState(cpu=device == "cpu")  # several processes find each other
+    hardware = choose_hardware(config.device, config.precision)
+    accelerate.PartialState(cpu=hardware.device == "cpu")  # several processes find each other
     corpus = read_corpus(config.text, config.text_column, config.seed)
     origin = Origin.locate(config)
     given = origin.given(config, corpus)
     checkpoint = last_checkpoint(output.checkpoints) if config.resume else None
     tokenizer = choose_tokenizer(origin, corpus, config.pieces, output.tokenizer if config.resume else None)
     documents = tokenize(tokenizer, corpus.train)
-    model = _model(config, origin, tokenizer, documents, device, resumed=checkpoint is not None)
-    trainer = _make_trainer(config, origin, corpus, tokenizer, documents, model, device, precision)
+    model = _model(config, origin, tokenizer, documents, hardware.device, resumed=checkpoint is not None)
+    trainer = _make_trainer(config, origin, corpus, tokenizer, documents, model, hardware)
     if trainer.is_world_process_zero():
         output.begin(given)
         if not origin.base and not origin.teacher:
@@ -83,7 +76,7 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     if not trainer.is_world_process_zero():
         return None
     _save(output, model, tokenizer, config)
-    record = _record(given, origin, corpus, documents, trainer, device, precision, started)
+    record = _describe(given, origin, corpus, documents, trainer, hardware, started)
     write_record(output.record, record)
     shutil.rmtree(output.checkpoints)
     return record
@@ -119,18 +112,13 @@ def _make_trainer(
     tokenizer: PreTrainedTokenizerFast,
     documents: list[IdArray],
     model: PreTrainedModel,
-    device: str,
-    precision: str,
+    hardware: Hardware,
 ) -> MaskedLanguageTrainer:
-    """Put the model, what else it learns besides masked tokens, and its batches together."""
+    """Put the model, what it learns besides masked tokens, and its batches together."""
     parameters = model.base_model.num_parameters()
-    teacher = None
-    if origin.teacher:
-        say_source("teacher", origin.teacher.source)
-        teacher = Teacher(origin.teacher.folder, tokenizer, config.max_length, device)
+    teacher = _load_teacher(origin.teacher, tokenizer, config.max_length, hardware.device) if origin.teacher else None
+    if teacher:
         add_projection(model, teacher)
-        if not teacher.has_head:
-            say("the teacher has no head to predict masked tokens; its hidden states alone are learnt")
     stream = stream_of(documents, tokenizer)
     terms = None
     if config.summary_weight:
@@ -140,12 +128,12 @@ def _make_trainer(
     tokens = train.tokens_before(len(train))
     held_out = _evaluation_batches(config, tokenizer, corpus.held_out, round(EVALUATION_SHARE * tokens))
     say(f"{len(corpus.train):,} texts, {len(stream):,} tokens; training on {tokens:,}")
-    say(f"training {parameters:,} parameters and a head in {precision} on {device}")
+    say(f"training {parameters:,} parameters and a head in {hardware.precision} on {hardware.device}")
     trainer = MaskedLanguageTrainer(
         teacher,
         config.summary_weight,
         model=model,
-        args=_arguments(config, len(train), device, precision),
+        args=_arguments(config, len(train), hardware),
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=whole,
@@ -153,6 +141,14 @@ def _make_trainer(
     )
     keep_stdout_clean(trainer)
     return trainer
+
+
+def _load_teacher(base: Base, tokenizer: PreTrainedTokenizerFast, max_length: int, device: str) -> Teacher:
+    say_source("teacher", base.source)
+    teacher = Teacher(base.folder, tokenizer, max_length, device)
+    if not teacher.has_head:
+        say("the teacher has no head to predict masked tokens; only its hidden states are learnt")
+    return teacher
 
 
 def _training_batches(
@@ -172,7 +168,7 @@ def _training_batches(
 
 
 def _evaluation_batches(
-    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, texts: list[str], most: int
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, texts: list[str], max_tokens: int
 ) -> Batches:
     stream = stream_of(tokenize(tokenizer, texts), tokenizer)
     if len(stream) < 3:
@@ -181,7 +177,7 @@ def _evaluation_batches(
     return Batches(
         stream,
         tokenizer,
-        tokens=min(len(stream), MOST_EVALUATION_TOKENS, max(most, config.batch_tokens)),
+        tokens=min(len(stream), MAX_EVALUATION_TOKENS, max(max_tokens, config.batch_tokens)),
         lengths=[(length, 1.0)],
         batch_tokens=config.batch_tokens,
         mask_ratio=config.mask_ratio,
@@ -189,12 +185,11 @@ def _evaluation_batches(
     )
 
 
-def _arguments(config: PretrainConfig, batches: int, device: str, precision: str) -> transformers.TrainingArguments:
+def _arguments(config: PretrainConfig, batches: int, hardware: Hardware) -> transformers.TrainingArguments:
     processes = accelerate.PartialState().num_processes
     every = max(1, math.ceil(batches / processes / EVALUATIONS))
     arguments = training_arguments(
-        device,
-        precision,
+        hardware,
         output_dir=str(OutputDir(config.output_dir).checkpoints),
         num_train_epochs=1,  # of the list of batches, which holds every pass over the text
         per_device_train_batch_size=1,
@@ -211,8 +206,8 @@ def _arguments(config: PretrainConfig, batches: int, device: str, precision: str
         save_steps=every,
         prediction_loss_only=True,
         label_names=["labels"],
-        # So that masking never keeps a GPU waiting.
-        dataloader_num_workers=min(8, os.cpu_count() or 1) if device == "cuda" else 0,
+        # So that a GPU never waits for masking.
+        dataloader_num_workers=min(8, os.cpu_count() or 1) if hardware.device == "cuda" else 0,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU: a batch cannot be cut
     return arguments
@@ -221,21 +216,20 @@ def _arguments(config: PretrainConfig, batches: int, device: str, precision: str
 def _train(trainer: MaskedLanguageTrainer, checkpoint: str | None) -> None:
     trainer.accelerator.wait_for_everyone()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "mtime may not be reliable")  # said of checkpoints a second apart
+        warnings.filterwarnings("ignore", "mtime may not be reliable")  # for checkpoints a second apart
         trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step % trainer.args.eval_steps:
         trainer.evaluate()
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
 
 
-def _record(
+def _describe(
     given: UnfinishedPretraining,
     origin: Origin,
     corpus: Corpus,
     documents: list[IdArray],
     trainer: MaskedLanguageTrainer,
-    device: str,
-    precision: str,
+    hardware: Hardware,
     started: float,
 ) -> PretrainRecord:
     return PretrainRecord(
@@ -251,8 +245,8 @@ def _record(
         parameters=trainer.model.base_model.num_parameters(),
         learning_rate=given.config.peak_learning_rate,
         evaluations=_evaluations(trainer),
-        device=device_name(device),
-        precision=precision,
+        device=hardware.name,
+        precision=hardware.precision,
         duration_s=round(time.monotonic() - started, 1),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=installed_versions(PACKAGES),
@@ -261,7 +255,7 @@ def _record(
 
 
 def _evaluations(trainer: MaskedLanguageTrainer) -> tuple[Evaluation, ...]:
-    """Return the evaluations of the whole run; where it was resumed, one of them was done twice."""
+    """Return the evaluations of the whole run; if it was resumed, one of them was done twice."""
     losses = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
     tokens_before = trainer.train_dataset.tokens_before
     return tuple(Evaluation(step, tokens_before(step * trainer.args.world_size), loss) for step, loss in losses.items())
@@ -275,14 +269,14 @@ def _save(
             delattr(model, name)
     if config.save_precision == "fp16":
         model.half()
-    if model.config.model_type == "distilbert":  # it takes no token types, whatever the teacher's tokenizer gives
+    if not architecture_of(model.config.model_type).takes_token_types:  # whatever the teacher's tokenizer gives
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.save_pretrained(output.path)
     model.save_pretrained(output.path)  # last: without weights a folder is no checkpoint
 
 
 class _Report(transformers.TrainerCallback):
-    """Tells the evaluation loss as the run goes on and how long it has to go, and stops a run that diverged."""
+    """Says the evaluation loss and the time left as the run goes on, and stops a run that has diverged."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self._first, self._started = state.global_step, time.monotonic()

@@ -16,7 +16,7 @@ from trainer.pretrain.terms import IdArray
 
 WINDOW = 20
 """Tokens to either side. Wide windows bring out what a text is about and how it feels, narrow ones grammar."""
-MOST_CONTEXTS = 8192
+MAX_CONTEXTS = 8192
 """Only the most frequent tokens are counted as neighbours, to bound the memory: a table takes vocabulary × this × 4
 bytes, and there are up to three at a time."""
 SMOOTHING = 0.75
@@ -56,7 +56,7 @@ def _cooccurrences(documents: Sequence[IdArray], vocabulary: int) -> npt.NDArray
     """Count how often each token has each context token within WINDOW tokens, [vocabulary, contexts]."""
     ids = np.concatenate(documents)
     document = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
-    frequent = np.argsort(-np.bincount(ids, minlength=vocabulary), kind="stable")[:MOST_CONTEXTS]
+    frequent = np.argsort(-np.bincount(ids, minlength=vocabulary), kind="stable")[:MAX_CONTEXTS]
     context_of = np.full(vocabulary, -1)
     context_of[frequent] = np.arange(len(frequent))
     contexts = context_of[ids]
@@ -65,7 +65,7 @@ def _cooccurrences(documents: Sequence[IdArray], vocabulary: int) -> npt.NDArray
         same = document[:-distance] == document[distance:]
         ahead, behind = slice(distance, None), slice(None, -distance)
         for token, context in ((ahead, behind), (behind, ahead)):
-            taken = same & (contexts[context] >= 0)
-            pairs = ids[token][taken] * len(frequent) + contexts[context][taken]
+            counted = same & (contexts[context] >= 0)
+            pairs = ids[token][counted] * len(frequent) + contexts[context][counted]
             counts += np.bincount(pairs, minlength=len(counts))
     return counts.reshape(vocabulary, len(frequent))

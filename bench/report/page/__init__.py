@@ -1,1 +1,1 @@
-"""The HTML page, a section a file."""
+"""The HTML page, one file per section."""

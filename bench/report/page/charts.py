@@ -1,4 +1,4 @@
-"""How the page's charts look, in Plotly's terms: one look an engine, axes, lines. Pure functions.
+"""How the page's charts look, in Plotly's terms: one look per engine, axes, lines. Pure functions.
 
 Colours are names from `page.css`, which `page.js` looks up for the light or the dark scheme.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from bench.results import BenchRecord
+from bench.judge.summary import Summary
 
 COLOURS = 8
 SHAPES = {  # a marker's name in Plotly, and its outline from -5 to 5 for the key
@@ -26,10 +26,10 @@ SHAPES = {  # a marker's name in Plotly, and its outline from -5 to 5 for the ke
 }
 DASHES = {"solid": "", "dash": "9 4", "dot": "2 3", "dashdot": "9 4 2 4", "longdash": "14 4"}
 
-LEAST_TICKS = 3
-"""Of a logarithmic axis; with fewer round ones it takes others."""
-WIDE = 8.0
-"""Ratio of the largest to the smallest latency from which an axis is logarithmic."""
+MIN_TICKS = 3
+"""Of a logarithmic axis; with fewer round values, others are used."""
+LOG_FROM = 8.0
+"""Ratio of the largest to the smallest latency above which an axis is logarithmic."""
 
 Json = dict[str, Any]
 
@@ -51,18 +51,22 @@ class Chart:
     data: list[Json]
     layout: Json
     has_labels: bool = False
-    """Whether its points bear names, to be kept apart."""
+    """Whether its points have names, which must not overlap."""
 
 
-def looks_of(record: BenchRecord) -> dict[str, Look]:
-    """Give each engine its colour, shape and dashes; no two of up to 280 share all three."""
-    names = [record.reference, *(info.name for info in record.engines if info.name != record.reference)]
+def looks_of(summary: Summary) -> dict[str, Look]:
+    """Give each engine its colour, shape and dashes; no two of up to 280 share all three.
+
+    They are given by name, other tools last, so that an engine looks alike on the pages of several benchmarks.
+    """
+    rows = sorted(summary.rows, key=lambda row: (not row.is_reference, row.info.is_peer, row.info.name))
     shapes, dashes = list(SHAPES), list(DASHES)
     looks = {
-        name: Look(f"var(--s{i % COLOURS})", shapes[i % len(shapes)], dashes[i % len(dashes)])
-        for i, name in enumerate(names)
+        row.info.name: Look(f"var(--s{i % COLOURS})", shapes[i % len(shapes)], dashes[i % len(dashes)])
+        for i, row in enumerate(rows)
     }
-    return looks | ({record.again: looks[record.reference]} if record.again else {})
+    second = summary.second_process
+    return looks | ({second.name: looks[summary.reference]} if second else {})
 
 
 def marker_of(look: Look, size: int, *, is_hollow: bool = False) -> Json:
@@ -89,7 +93,7 @@ def layout_of(x_axis: Json, y_axis: Json) -> Json:
 
 
 def axis_of(title: str, **more: object) -> Json:
-    """Return an axis; what more is given is Plotly's."""
+    """Return an axis; further arguments are Plotly's."""
     return {
         "title": {"text": title, "standoff": 10, "font": {"size": 13}},
         "gridcolor": "var(--line)",
@@ -101,8 +105,8 @@ def axis_of(title: str, **more: object) -> Json:
 
 
 def latency_axis(title: str, low_ms: float, high_ms: float, *, is_log: bool | None = None) -> Json:
-    """Return an axis for latencies between two, logarithmic where they are far apart unless told."""
-    if is_log if is_log is not None else high_ms > WIDE * low_ms:
+    """Return an axis for latencies between two, by default logarithmic where they are far apart."""
+    if is_log if is_log is not None else high_ms > LOG_FROM * low_ms:
         pad = 0.04 * math.log10(high_ms / low_ms) + 0.02
         low, high = math.log10(low_ms) - pad, math.log10(high_ms) + pad
         ticks = [
@@ -111,7 +115,7 @@ def latency_axis(title: str, low_ms: float, high_ms: float, *, is_log: bool | No
             for digit in (1, 2, 5)
             if low <= math.log10(digit * 10.0**power) <= high
         ]
-        if len(ticks) < LEAST_TICKS:
+        if len(ticks) < MIN_TICKS:
             ticks = [10 ** (low + (high - low) * share) for share in (0.1, 0.5, 0.9)]
         text = [f"{tick:.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
         return axis_of(title, type="log", range=[low, high], tickvals=ticks, ticktext=text)
@@ -119,8 +123,8 @@ def latency_axis(title: str, low_ms: float, high_ms: float, *, is_log: bool | No
     return axis_of(title, range=[max(0.0, low_ms - pad), high_ms + pad], nticks=7)
 
 
-def line_of(name: str, x: Sequence[float], y: Sequence[float], look: Look, shown: Sequence[str]) -> Json:
-    """Return an engine's line over lengths; `shown` is what to read where the pointer rests on a point."""
+def line_of(name: str, x: Sequence[float], y: Sequence[float], look: Look, notes: Sequence[str]) -> Json:
+    """Return an engine's line over lengths; `notes` are shown on hover."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -129,13 +133,13 @@ def line_of(name: str, x: Sequence[float], y: Sequence[float], look: Look, shown
         "line": {"color": look.colour, "dash": look.dash, "width": 2},
         "marker": marker_of(look, 8),
         "cliponaxis": False,
-        "text": [f"{plot_text(name)}<br>{n:,.0f} tokens, {text}" for n, text in zip(x, shown, strict=True)],
+        "text": [f"{plot_text(name)}<br>{n:,.0f} tokens, {note}" for n, note in zip(x, notes, strict=True)],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
 def inline_json(value: object) -> str:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element around it."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,0 +1,71 @@
+"""Intel's runtime on our ONNX model in fp32, for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.engines.pipelines import PEER_BATCHINGS
+from exporter.bundle.artifact import ONNX_FP32, open_artifact
+from exporter.bundle.probabilities import FloatArray
+from exporter.engines.engine import ModelEngine
+from exporter.engines.spec import EngineSpec
+from trainer.encoding import Encoded, Encoder
+
+if TYPE_CHECKING:
+    from trainer.run import RunDir
+
+
+class OpenVinoModel:
+    """An ONNX model that takes encoded texts.
+
+    Args:
+        path: the model's file.
+        encoder: its encoder.
+        threads: how many CPU threads one call may use.
+    """
+
+    def __init__(self, path: Path, encoder: Encoder, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        self._model = core.compile_model(core.read_model(path), "CPU", settings)
+        self._inputs = {name for port in self._model.inputs for name in port.names}
+        self.encoder = encoder
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
+        ids, mask = self.encoder.pad(batch, length)
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        answer = self._model({name: value for name, value in feeds.items() if name in self._inputs})
+        return np.array(answer[0], dtype=np.float32)
+
+
+class OpenVino(ModelEngine[OpenVinoModel]):
+    """An engine of such a model."""
+
+    batchings = PEER_BATCHINGS
+
+
+def _load(run: RunDir, threads: int, _: Path) -> OpenVino:
+    folder = run.export / ONNX_FP32
+    artifact = open_artifact(folder)
+    encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
+    return OpenVino(OpenVinoModel(folder / artifact.model_file, encoder, threads))
+
+
+ENGINES = (
+    EngineSpec(
+        name="openvino-fp32",
+        load=_load,
+        precision="fp32",
+        artifact=ONNX_FP32,
+        imports=("openvino", "tokenizers"),
+        packages=("openvino", "tokenizers"),
+        is_peer=True,
+    ),
+)

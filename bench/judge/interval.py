@@ -1,0 +1,46 @@
+"""An estimate with its confidence interval, and how it is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.int8.budget import AccuracyChange
+from exporter.int8.select import points
+
+Verdict = Literal["faster", "slower", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the ends of its confidence interval, in the unit of the estimate."""
+
+    low: float
+    estimate: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Speed(Interval):
+    """How many times faster than the reference, and whether that is more than noise."""
+
+    verdict: Verdict
+
+
+def bounds_text(interval: Interval, shape: str = "{:.2f}") -> str:
+    """Render the ends of an interval, either of which may be infinite."""
+    low, high = (
+        shape.format(end) if math.isfinite(end) else ("∞" if end > 0 else "-∞") for end in (interval.low, interval.high)
+    )
+    return f"[{low}, {high}]"
+
+
+def ratio_text(ratio: Interval) -> str:
+    """Render a ratio with its interval."""
+    return f"{ratio.estimate:.2f}× {bounds_text(ratio)}"
+
+
+def change_text(change: AccuracyChange) -> str:
+    """Render a change of accuracy, in percentage points, with its interval."""
+    return f"{points(change.change)} points [{points(change.lower)}, {points(change.upper)}]"

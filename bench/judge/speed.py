@@ -1,0 +1,99 @@
+"""How much faster one engine is than another, over all restarts. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bench.config import LEAST_PAIRS
+from bench.judge.interval import Interval, Speed
+from bench.judge.stats import noise_floor, speed_ratio_interval, verdict
+from bench.judge.summary import Noise
+
+ByRestart = Mapping[int, Sequence[float]]
+"""The seconds of each round, by restart."""
+
+
+def compare_with_reference(
+    seconds: Mapping[str, ByRestart], reference: str, again: str | None
+) -> tuple[dict[str, Speed], Noise]:
+    """Compare every engine with the reference.
+
+    Args:
+        seconds: by engine.
+        reference: name of the engine that the others are compared with.
+        again: name of the reference's second process.
+
+    Returns:
+        The speed of each engine that shares a restart with the reference, and the noise measured with `again`.
+    """
+    baseline = seconds.get(reference, {})
+    ratios = {name: ratio for name, own in seconds.items() if (ratio := speed_of(baseline, own))}
+    second = ratios.pop(again or "", None)
+    noise = Noise(noise_floor([second] if second else []), second)
+    speeds = {
+        name: with_verdict(ratio if name == reference else widen(ratio, second), noise.floor)
+        for name, ratio in ratios.items()
+    }
+    return speeds, noise
+
+
+def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
+    """Return how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
+
+    Two restarts that start the processes in opposite orders form a pair: what a process loses by starting before
+    another, it gains back in the other restart. From three pairs on, the interval is computed over pairs, and a restart
+    without its partner is left out; below that, over single restarts. One restart or pair does not show how much they
+    differ: its interval holds everything.
+
+    Args:
+        baseline: what to compare with.
+        candidate: seconds for the same work in the same rounds.
+
+    Returns:
+        None where the two share no restart.
+    """
+    common = sorted(baseline.keys() & candidate.keys())
+    pairs = [(number, number + 1) for number in common if number % 2 == 0 and number + 1 in common]
+    units = pairs if len(pairs) >= LEAST_PAIRS else [(number,) for number in common]
+    if not units:
+        return None
+    before = [[s for number in unit for s in baseline[number]] for unit in units]
+    after = [_level([baseline[number] for number in unit], [candidate[number] for number in unit]) for unit in units]
+    ratio = speed_ratio_interval(before, after)
+    return ratio if len(units) > 1 else Interval(0.0, ratio.estimate, math.inf)
+
+
+def widen(speed: Interval, again: Interval | None) -> Interval:
+    """Widen the interval of a speed to what the noise of the reference alone allows.
+
+    A comparison of the reference with itself has its noise twice; one with another engine has it once, and the other's.
+    Five pairs may agree by luck, and what they say of all engines counts for more than what they say of one.
+
+    Args:
+        speed: of an engine over the reference.
+        again: of the reference's second process over its first.
+    """
+    if again is None or again.low <= 0 or speed.low <= 0:
+        return speed
+    reach = math.log(again.high / again.low) / 2 / math.sqrt(2)
+    low, high = speed.estimate * math.exp(-reach), speed.estimate * math.exp(reach)
+    return Interval(min(speed.low, low), speed.estimate, max(speed.high, high))
+
+
+def with_verdict(ratio: Interval, floor: float) -> Speed:
+    """Say of a ratio whether it is more than noise."""
+    return Speed(ratio.low, ratio.estimate, ratio.high, verdict(ratio, floor))
+
+
+def _level(baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> list[float]:
+    """Return the candidate's seconds, with the restarts' medians of the ratio moved to their mean.
+
+    Otherwise the median of two groups that lie apart would be any value between them.
+    """
+    logs = [np.log(after) - np.log(before) for before, after in zip(baseline, candidate, strict=True)]
+    medians = [np.median(ratios) for ratios in logs]
+    factors = [float(np.exp(np.mean(medians) - own)) for own in medians]
+    return [factor * seconds for factor, after in zip(factors, candidate, strict=True) for seconds in after]

@@ -1,0 +1,93 @@
+"""An artifact: the folder that can be served. It holds all that a classifier takes to answer, and its own checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
+from trainer.config import Truncation
+from trainer.errors import UserError
+from trainer.records import Upgrade, Values, read_record, without, write_record
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+MANIFEST = "artifact.json"
+CARD = "README.md"
+GOLDEN = "golden.json"
+NEEDED = ("tokenizer.json", "config.json")
+EXPLAINS = (MANIFEST, CHECKSUMS, GOLDEN, CARD)
+"""What an artifact holds beside what it takes to answer."""
+
+MERGED = "pytorch-fp32"
+ONNX_FP32 = "onnx-fp32"
+ONNX_FP16 = "onnx-fp16"
+ONNX_INT8 = "onnx-int8"
+
+
+def _from_1(values: Values) -> Values:
+    """The checksums moved from the manifest to `SHA256SUMS`."""
+    return without(values, "sha256")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One classifier that can be served: all that its folder holds and all that running it takes.
+
+    Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
+    """
+
+    SCHEMA: ClassVar[int] = 2
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1}
+    MADE_BY: ClassVar[str] = "python -m exporter"
+
+    name: str
+    """The folder's name, and the artifact's in every table."""
+    model_file: str
+    precision: Precision
+    label_names: tuple[str, ...]
+    """In the order of the logits."""
+    max_length: int
+    truncation: Truncation
+    pad_token_id: int
+    size_bytes: int
+    """Of the model, the tokenizer and the configuration: all that it takes to answer."""
+
+
+def measured(folder: Path, artifact: Artifact) -> Artifact:
+    """Return `artifact` with the size of what `folder` holds to answer with."""
+    parts = (path for path in folder.iterdir() if path.name not in EXPLAINS)
+    return replace(artifact, size_bytes=sum(path.stat().st_size for path in parts))
+
+
+def seal(folder: Path, artifact: Artifact) -> None:
+    """Make `folder` an artifact: write its `artifact.json`, and the checksums of all that it holds.
+
+    Raises:
+        UserError: it lacks the model or the tokenizer.
+    """
+    for needed in (artifact.model_file, *NEEDED):
+        if not (folder / needed).is_file():
+            raise UserError(f"`{folder.name}` came out without `{needed}`", "report this as a bug")
+    write_record(folder / MANIFEST, artifact)
+    write_checksums(folder)
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """Read an artifact's manifest and check its files against it.
+
+    Raises:
+        UserError: `folder` is no artifact, or a file in it is missing or changed.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made"
+        )
+    listed = check_checksums(folder)
+    artifact = read_record(folder / MANIFEST, Artifact)
+    for name in (artifact.model_file, MANIFEST, *NEEDED):
+        if name not in listed:
+            raise IntegrityError(f"`{folder / CHECKSUMS}` has no checksum for `{name}`", "do not trust this folder")
+    return artifact

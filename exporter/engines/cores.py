@@ -1,0 +1,36 @@
+"""How many CPU cores this process may keep busy."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Return how many cores this process may keep busy: by affinity, and by the quota of its container.
+
+    Args:
+        cgroup: where the kernel shows the quota.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(affinity, quota_cores(cgroup))))
+
+
+def quota_cores(cgroup: Path) -> float:
+    """Return the CPU quota of the container in cores, infinite where there is none.
+
+    Source: the kernel's documentation of `cpu.max` (cgroup v2) and `cpu.cfs_quota_us` (v1).
+    """
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{kind}_us").read_text().strip() for kind in ("quota", "period")
+            )
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if quota in ("max", "-1") else int(quota) / int(period)

@@ -1,0 +1,178 @@
+"""ONNX Runtime: the engine that every bundle answers with, on CPUs and on CUDA.
+
+The package itself is imported when a model is loaded: a benchmark lists this engine in processes that use another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, open_artifact
+from exporter.bundle.golden import check_golden
+from exporter.bundle.probabilities import FloatArray
+from exporter.engines.engine import ModelEngine
+from exporter.engines.spec import Device, EngineSpec
+from trainer.encoding import Encoded, Encoder, IntArray
+from trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    from trainer.run import RunDir
+
+Feeds = dict[str, IntArray]
+"""The inputs of an ONNX model by name, each [texts, tokens]."""
+
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxModel:
+    """An ONNX model that takes encoded texts.
+
+    Args:
+        path: the model's file.
+        encoder: its encoder.
+        device: where to run it.
+        threads: how many CPU threads one call may use.
+
+    Raises:
+        UserError: the file cannot be loaded, or the device cannot be used.
+    """
+
+    def __init__(self, path: Path, encoder: Encoder, *, device: Device = "cpu", threads: int) -> None:
+        self.encoder = encoder
+        self.session = _session(path, device, threads)
+        self._inputs = {node.name for node in self.session.get_inputs()}
+
+    def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
+        """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
+        (logits,) = self.session.run(["logits"], self.feeds(batch, length))
+        return np.asarray(logits, dtype=np.float32)
+
+    def feeds(self, batch: Sequence[Encoded], length: int | None = None) -> Feeds:
+        """Return the model's inputs for one batch."""
+        ids, mask = self.encoder.pad(batch, length)
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feeds["token_type_ids"] = np.zeros_like(ids)
+        return feeds
+
+
+def load_bundle(
+    folder: Path, *, device: Device, threads: int, golden: bool = True
+) -> tuple[Artifact, ModelEngine[OnnxModel]]:
+    """Check a bundle's files, load it, and let it answer its golden texts.
+
+    Args:
+        folder: the bundle's.
+        device: where to run.
+        threads: how many CPU threads one call may use.
+        golden: whether to refuse a classifier that answers differently here than where it was exported.
+
+    Raises:
+        IntegrityError: a file was changed, or the golden answers come out differently.
+        UserError: the folder is no ONNX artifact, or the device cannot be used.
+    """
+    artifact = open_artifact(folder)
+    if not artifact.model_file.endswith(".onnx"):
+        raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
+    if device == "cuda" and artifact.precision == "int8":
+        raise UserError(
+            f"`{folder}` is int8, for which onnxruntime has no fast operators on CUDA",
+            "export with `--target cuda` and load `onnx-fp16`",
+        )
+    engine = open_engine(folder, artifact, device=device, threads=threads)
+    if golden:
+        check_golden(folder, engine.logits)
+    return artifact, engine
+
+
+def load_engine(folder: Path, *, device: Device = "cpu", threads: int) -> ModelEngine[OnnxModel]:
+    """Load a bundle's engine as whoever deploys it does; see `load_bundle`."""
+    return load_bundle(folder, device=device, threads=threads)[1]
+
+
+def open_engine(folder: Path, artifact: Artifact, *, device: Device = "cpu", threads: int) -> ModelEngine[OnnxModel]:
+    """Load what `folder` holds without any check: for the exporter, which is still at work on it.
+
+    Raises:
+        UserError: it cannot be loaded, or the device cannot be used.
+    """
+    encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
+    return ModelEngine(OnnxModel(folder / artifact.model_file, encoder, device=device, threads=threads))
+
+
+def session_options(threads: int) -> SessionOptions:
+    """Return the options of every session: so many threads, which do not spin on cores that somebody else may want."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return options
+
+
+def _session(model: Path, device: Device, threads: int) -> InferenceSession:
+    """Open a session on `device`, and refuse the silent fall-back to another one."""
+    import onnxruntime
+
+    provider = PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise UserError(
+            f"this onnxruntime has no `{provider}`",
+            "for CUDA, replace the package `onnxruntime` by `onnxruntime-gpu`",
+        )
+    onnxruntime.disable_telemetry_events()
+    try:
+        session: Any = onnxruntime.InferenceSession(model, session_options(threads), providers=[provider])
+    except Exception as error:  # onnxruntime raises classes of its own that it does not export
+        raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
+    if session.get_providers()[0] != provider:
+        raise UserError(
+            f"onnxruntime fell back from `{provider}` to `{session.get_providers()[0]}`",
+            "install the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
+        )
+    return session
+
+
+def _load(run: RunDir, threads: int, _: Path, *, artifact: str, device: Device) -> ModelEngine[OnnxModel]:
+    return load_engine(run.export / artifact, device=device, threads=threads)
+
+
+def _objection(_: RunDir, *, device: Device) -> str | None:
+    if device == "cpu":
+        return None
+    import onnxruntime
+
+    can = PROVIDERS[device] in onnxruntime.get_available_providers()
+    return None if can else "this onnxruntime cannot use CUDA; `onnxruntime-gpu` can"
+
+
+def _spec(artifact: str, precision: str, device: Device = "cpu", made_with: str = "") -> EngineSpec:
+    return EngineSpec(
+        name=f"{artifact}-{device}",
+        load=partial(_load, artifact=artifact, device=device),
+        precision=precision,
+        device=device,
+        artifact=artifact,
+        made_with=made_with,
+        imports=("onnxruntime", "tokenizers"),
+        packages=("onnxruntime-gpu" if device == "cuda" else "onnxruntime", "tokenizers", "numpy"),
+        can_ship=True,
+        objection=partial(_objection, device=device),
+    )
+
+
+ENGINES = (
+    _spec(ONNX_FP32, "fp32"),
+    _spec(ONNX_FP32, "fp32", "cuda"),
+    _spec(ONNX_FP16, "fp16", "cuda", " --target cuda"),
+    _spec(ONNX_INT8, "int8", made_with=" --quantize"),
+)

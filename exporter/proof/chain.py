@@ -1,0 +1,103 @@
+"""The chain of proof: every step of an export, compared with the step before and with what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from exporter.engines.engine import Engine
+from exporter.proof.verify import (
+    SAME_NUMBERS,
+    Answers,
+    Run,
+    ask,
+    check,
+    check_labels,
+    choose_examples,
+    compare,
+    plan,
+)
+from exporter.proof.worker import StartWorker, Worker
+from exporter.records import Comparison, Tolerance
+from trainer.data import Examples
+from trainer.encoding import Encoder
+
+
+class Chain:
+    """The steps of an export, each loaded from disk in a process of its own.
+
+    Args:
+        encoder: how texts are encoded.
+        evaluation: texts to compare on, up to `most` of them, of all lengths.
+        label_names: in the order of the logits.
+        most: the maximum number of texts to compare on.
+        start: starts a process that holds an engine.
+        threads: how many CPU threads each may use.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        evaluation: Examples,
+        label_names: tuple[str, ...],
+        *,
+        most: int,
+        start: StartWorker,
+        threads: int,
+    ) -> None:
+        chosen = choose_examples(evaluation, [len(e) for e in encoder.encode(evaluation.texts)], most)
+        self._plan, self._labels, self._label_names = plan(encoder, chosen.texts), chosen.labels, label_names
+        self._answers: dict[str, Answers] = {}
+        self._start = start
+        self.threads = threads
+        self.comparisons: list[Comparison] = []
+
+    def opened(self, name: str, load: Callable[[], Engine]) -> closing[Worker]:
+        """Load an engine in a process of its own, for the length of a `with`."""
+        return closing(self._start(name, load, self.threads))
+
+    def begin(self, name: str, load: Callable[[], Engine]) -> None:
+        """Add the first step, with which all others are compared."""
+        with self.opened(name, load) as worker:
+            self.add(name, worker.run)
+
+    @contextmanager
+    def proved(
+        self, folder: Path, load: Callable[[], Engine], *, after: str, tolerance: Tolerance = SAME_NUMBERS
+    ) -> Iterator[Worker]:
+        """Add the step in `folder`, called like it, and keep its process for the length of the `with`.
+
+        Raises:
+            VerificationError: it is not the same classifier; see `add`.
+        """
+        with self.opened(folder.name, load) as worker:
+            check_labels(folder, self._label_names)
+            self.add(folder.name, worker.run, after=after, tolerance=tolerance)
+            yield worker
+
+    def add(self, name: str, run: Run, *, after: str | None = None, tolerance: Tolerance = SAME_NUMBERS) -> None:
+        """Add a step.
+
+        Args:
+            name: what to call it.
+            run: answers for it.
+            after: the step it was made from; None for the first.
+            tolerance: how far it may be from that, and from the first.
+
+        Raises:
+            VerificationError: it differs by more.
+        """
+        answers = ask(name, run, self._plan, len(self._label_names))
+        found = []
+        for reference in dict.fromkeys([after, *list(self._answers)[:1]]) if after else ():
+            comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
+            check(comparison)
+            found.append(comparison)
+        self.comparisons += found
+        self._answers[name] = answers
+
+    def link(self, name: str) -> Comparison:
+        """Return the comparison of a step with the first of all."""
+        first = next(iter(self._answers))
+        return next(c for c in self.comparisons if (c.candidate, c.reference) == (name, first))

@@ -1,0 +1,51 @@
+"""How steady answers are: the same texts in batches, padded, and with another number of threads."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from exporter.bundle.probabilities import FloatArray, softmax
+from exporter.engines.engine import ONE_BY_ONE
+from exporter.engines.onnxruntime import load_engine
+from exporter.proof.worker import StartWorker, Worker
+from exporter.records import Variation
+from trainer.data import Examples
+from trainer.encoding import Encoder
+
+BATCH = 32
+"""Texts a batch where it is asked what batching does to answers."""
+
+
+def in_batches(worker: Worker, examples: Examples, usual: FloatArray) -> Variation:
+    """Compare the answers to texts asked one by one, `usual`, with those to the same texts in padded batches."""
+    batches = [examples.texts[i : i + BATCH] for i in range(0, len(examples), BATCH)]
+    return vary(f"in batches of {BATCH}", usual, np.concatenate([worker.logits(b) for b in batches]))
+
+
+def vary(name: str, usual: FloatArray, varied: FloatArray) -> Variation:
+    """Compare two sets of logits for the same texts from the same classifier."""
+    return Variation(
+        name=name,
+        texts=len(usual),
+        flips=int((usual.argmax(-1) != varied.argmax(-1)).sum()),
+        max_abs_probability=float(np.abs(softmax(usual) - softmax(varied)).max()),
+    )
+
+
+def variations(
+    folder: Path, encoder: Encoder, examples: Examples, start: StartWorker, threads: int
+) -> tuple[Variation, ...]:
+    """Ask a sealed bundle, loaded as a server loads it, the same texts in other ways than one by one on `threads`."""
+    with closing(start(folder.name, partial(load_engine, folder, threads=threads), threads)) as worker:
+        usual = worker.logits(examples.texts, ONE_BY_ONE)
+        longest = encoder.max_length
+        padded = np.concatenate([worker.run([e], longest) for e in encoder.encode(examples.texts)])
+        found = (in_batches(worker, examples, usual), vary(f"padded to {longest} tokens", usual, padded))
+    other = 1 if threads > 1 else 2
+    with closing(start(folder.name, partial(load_engine, folder, threads=other), other)) as worker:
+        name = f"on {other} thread{'s' * (other > 1)} instead of {threads}"
+        return (*found, vary(name, usual, worker.logits(examples.texts, ONE_BY_ONE)))

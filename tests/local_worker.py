@@ -1,0 +1,61 @@
+"""The one stand-in for a worker: the engine is loaded into this process, where torch is imported already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from exporter.engines.engine import Engine
+from exporter.proof.worker import Worker, failure
+from trainer.errors import UserError
+
+R = TypeVar("R")
+
+
+class LocalWorker(Worker):
+    """Answers as a worker does; `before`, which is for a process of its own, is left out."""
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Engine | None],
+        threads: int,  # noqa: ARG002
+        before: Callable[[], None] | None = None,  # noqa: ARG002
+    ) -> None:
+        self._name = name
+        self._engine = self._told(load)
+
+    def call(self, function: Callable[..., R], *arguments: Any) -> R:
+        return self._told(function, self._engine, *arguments)
+
+    def is_alive(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def _told(self, function: Callable[..., R], *arguments: Any) -> R:
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            raise failure(self._name, error) from None
+
+
+class Spoiling:
+    """Starts such workers, and spoils what lies in a step's folder just before it is loaded.
+
+    Args:
+        step: the folder's name.
+        spoil: what is done to it.
+    """
+
+    def __init__(self, step: str, spoil: Callable[[Path], None]) -> None:
+        self._step, self._spoil = step, spoil
+
+    def __call__(self, name: str, load: Any, threads: int, before: Callable[[], None] | None = None) -> Worker:
+        if name == self._step:
+            self._spoil(load.args[0])
+        return LocalWorker(name, load, threads, before)

@@ -1,0 +1,144 @@
+"""Adoption: an adapter or a merged checkpoint, and labelled texts in; a run that can be exported like any other out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.adopt.checks import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_complete,
+    is_adapter,
+    locate_model,
+    read_label_names,
+)
+from trainer.adopt.config import AdoptConfig
+from trainer.data import Examples, Splits, load_splits
+from trainer.errors import UserError
+from trainer.model import check_length, load_tokenizer, make_encoder, positions
+from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+MAX_DEFAULT_LENGTH = 512
+"""The default length for models that take more: the cost of attention grows with the square of the length."""
+SEED = 42
+PARTIAL = "adopted.partial"
+"""The folder in which a new run is made; it exists only while that goes on, or where it was interrupted."""
+
+
+def adopt(config: AdoptConfig) -> TrainRecord:
+    """Make a run of the peft adapter, or the merged checkpoint, in `config.adapter`, and leave it in `config.run_dir`.
+
+    Its labels are called what `config.label_names` says, else what its own configuration says, else what the dataset
+    says if that gives them an order: only their order says which logit is whose, and alphabetical order does not.
+
+    What an earlier adoption left in the run directory is replaced when the new run is complete. A trained run is not.
+
+    Returns:
+        The record of the new run.
+
+    Raises:
+        UserError: it is not a classifier, lacks its head, or the dataset does not fit it.
+    """
+    from transformers import logging
+
+    logging.set_verbosity_error()
+    run, folder = RunDir(config.run_dir), config.adapter
+    _check_run_dir(run)
+    base = locate_model(folder, config.model)
+    tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)
+    splits = _number_labels(_load_data(config), config.label_names or read_label_names(folder))
+    model_config = check_complete(folder, base, splits.label_names)
+    own_length = min(tokenizer.model_max_length, positions(model_config) or MAX_DEFAULT_LENGTH, MAX_DEFAULT_LENGTH)
+    max_length = config.max_length or own_length
+    check_length(model_config, max_length)
+    encoder = make_encoder(tokenizer, max_length, config.truncation)
+    new = RunDir(run.path / PARTIAL)
+    shutil.rmtree(new.path, ignore_errors=True)
+    _copy(folder, tokenizer, new.adapter)
+    record = write_run(new, base, splits, encoder, None, {})
+    _replace(run, new)
+    return record
+
+
+def _check_run_dir(run: RunDir) -> None:
+    """Refuse to replace anything but an adopted run, finished or interrupted while it was put in place."""
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"`{run.path}` is a file", "choose another `--run-dir`")
+    if run.record.is_file() and run.is_ours():
+        if run.load().training is not None:
+            raise UserError(f"`{run.path}` already holds a trained run", "choose another `--run-dir`")
+        return
+    entries = {path.name for path in run.path.iterdir()} if run.path.exists() else set()
+    if entries <= {PARTIAL} or RunDir(run.path / PARTIAL).record.is_file():
+        return
+    raise UserError(f"`{run.path}` is not empty and holds no adopted run", "choose another `--run-dir`")
+
+
+def _load_data(config: AdoptConfig) -> Splits:
+    """Without an evaluation dataset, a few of the texts are kept for calibration and all others for evaluation."""
+    return load_splits(
+        config.dataset,
+        config.eval_dataset,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        max_eval_samples=config.max_eval_samples,
+        seed=SEED,
+        calibration=CALIBRATION_TEXTS,
+    )
+
+
+def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
+    """Number the labels of the data as the classifier does.
+
+    Args:
+        splits: the data.
+        names: the classifier's labels in the order of its logits, None where they are not known.
+
+    Raises:
+        UserError: nothing says in which order they are, or the data has other labels.
+    """
+    if names is None:
+        if not splits.labels_in_order:
+            raise UserError(
+                "the order of the classifier's labels is not known",
+                f"name them in the order of its training, such as `--label-names {' '.join(splits.label_names)}`",
+            )
+        return splits
+    by_number = {str(i): i for i in range(len(names))}
+    is_numbered = all(name in by_number for name in splits.label_names)
+    places = by_number if is_numbered else {name: i for i, name in enumerate(names)}
+    if unknown := [name for name in splits.label_names if name not in places]:
+        raise UserError(
+            f"the dataset has the label `{unknown[0]}`, and the classifier's labels are {', '.join(names)}",
+            "use the same names; `--label-names` gives those of the classifier, in its order",
+        )
+    if unseen := [names[i] for name, i in places.items() if name not in splits.label_names]:
+        raise UserError(f"the dataset has no text with the label `{unseen[0]}`", "add texts with every label")
+    order = [places[name] for name in splits.label_names]
+    train, evaluation = (
+        Examples(part.texts, [order[label] for label in part.labels]) for part in (splits.train, splits.evaluation)
+    )
+    return replace(splits, train=train, evaluation=evaluation, label_names=names)
+
+
+def _copy(folder: Path, tokenizer: PreTrainedTokenizerFast, target: Path) -> None:
+    target.mkdir(parents=True)
+    if is_adapter(folder):
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            shutil.copyfile(folder / name, target / name)
+    tokenizer.save_pretrained(target)
+
+
+def _replace(run: RunDir, new: RunDir) -> None:
+    """Remove the old run and put the new one, which is complete, in its place; the record comes last."""
+    run.clear_training()
+    for source, target in ((new.adapter, run.adapter), (new.evaluation.parent, run.evaluation.parent)):
+        source.rename(target)
+    new.record.rename(run.record)
+    new.path.rmdir()

@@ -1,0 +1,170 @@
+"""Whether what came from elsewhere is one whole classifier: an adapter with its base and head, or a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import UserError
+from trainer.model import first_line, load_classifier
+from trainer.sources import Base, locate_base
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+IS_IT_ITS_BASE = "is `--model`, or the model that it names, the one it was trained on?"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds a peft adapter, rather than a merged checkpoint."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def locate_model(folder: Path, model: str | None) -> Base:
+    """Find what the adapter in `folder` adapts; a merged checkpoint is its own base.
+
+    Args:
+        folder: the adapter's or the checkpoint's.
+        model: the adapter's base, if not the one that its configuration names.
+
+    Raises:
+        UserError: the folder holds neither, or an adapter that cannot be merged into a classifier.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder `{folder}`", "give the folder of a peft adapter, or of a merged checkpoint")
+    if not is_adapter(folder):
+        if model:
+            raise UserError(f"`--model` is for adapters, and `{folder}` holds no adapter", "leave out `--model`")
+        return locate_base(str(folder))
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(
+            f"`{folder}` has no `{ADAPTER_WEIGHTS}`", "save the adapter again with a peft that writes safetensors"
+        )
+    config = _read(folder / ADAPTER_CONFIG)
+    if config.get("task_type") != "SEQ_CLS":
+        raise UserError(
+            f"the adapter in `{folder}` is for `{config.get('task_type')}`",
+            "give one made for `SEQ_CLS`, with its head",
+        )
+    _check_mergeable(folder, str(config.get("peft_type")))
+    name = model or config.get("base_model_name_or_path")
+    if not name:
+        raise UserError(f"the adapter in `{folder}` does not name its base model", "add `--model`")
+    return locate_base(name, None if model else config.get("revision"))
+
+
+def read_label_names(folder: Path) -> tuple[str, ...] | None:
+    """Return the label names in the configuration beside the weights, None where it has none of its own."""
+    if not (folder / "config.json").is_file():
+        return None
+    by_index = _read(folder / "config.json").get("id2label") or {}
+    if not isinstance(by_index, dict) or by_index.keys() != {str(i) for i in range(len(by_index))}:
+        raise UserError(f"`id2label` in `{folder / 'config.json'}` does not name the labels 0, 1, …", "fix it")
+    names = tuple(str(by_index[str(i)]) for i in range(len(by_index)))
+    return None if not names or names == tuple(f"LABEL_{i}" for i in range(len(names))) else names
+
+
+def check_complete(folder: Path, base: Base, label_names: tuple[str, ...]) -> PretrainedConfig:
+    """Refuse an adapter and a base that do not make one classifier: no weight may be missing, unused or misshapen.
+
+    Returns:
+        The model's configuration.
+
+    Raises:
+        UserError: they do not.
+    """
+    model, fresh = load_classifier(base, label_names)
+    config: PretrainedConfig = model.config
+    if config.problem_type == "multi_label_classification":
+        raise UserError(f"`{folder}` gives several labels to a text", "give a classifier with one label for each text")
+    missing = fresh
+    if is_adapter(folder):
+        shapes = _shapes(folder / ADAPTER_WEIGHTS)
+        missing = [name for name in fresh if f"base_model.model.{name}" not in shapes]
+        _check_fits(folder, model, shapes, fresh)
+    if missing:
+        raise UserError(
+            f"neither `{folder}` nor its base has `{missing[0]}` for {len(label_names)} labels: its answers would be "
+            "random",
+            "save what was trained with its head (peft's `modules_to_save`), and check the number of labels",
+        )
+    return config
+
+
+def _check_mergeable(folder: Path, kind: str) -> None:
+    """Refuse adapters that change no weights, and types that this peft does not know."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
+    if known is None:
+        raise UserError(f"this peft does not know the adapter type `{kind}` of `{folder}`", "update peft")
+    if known(task_type="SEQ_CLS").is_prompt_learning:
+        raise UserError(
+            f"the adapter in `{folder}` is of the type `{kind}`, which cannot be merged into weights",
+            "give one that can, such as LoRA",
+        )
+
+
+def _check_fits(folder: Path, model: PreTrainedModel, shapes: dict[str, list[int]], fresh: list[str]) -> None:
+    """Refuse an adapter that was made for another base, or for another number of labels.
+
+    Args:
+        folder: the adapter's.
+        model: its base.
+        shapes: of the adapter's weights.
+        fresh: the names of the parameters that the base does not have.
+    """
+    heads = {f"base_model.model.{name}": list(model.get_parameter(name).shape) for name in fresh}
+    for name, shape in heads.items():
+        if shapes.get(name, shape) != shape:
+            raise UserError(
+                f"`{name}` of the adapter has the shape {shapes[name]}, and {model.num_labels} labels need {shape}",
+                "give a dataset with exactly the labels it was trained on, or its names with `--label-names`",
+            )
+    expected = _adapter_shapes(folder, model)
+    for name in sorted((expected.keys() | shapes.keys()) - heads.keys()):
+        if expected.get(name) != shapes.get(name):
+            raise UserError(
+                f"the adapter in `{folder}` does not fit its base: `{name}` has the shape {shapes.get(name)} in the "
+                f"file and {expected.get(name)} on the base",
+                IS_IT_ITS_BASE,
+            )
+
+
+def _adapter_shapes(folder: Path, model: PreTrainedModel) -> dict[str, list[int]]:
+    """Return the shapes of the weights that an adapter with this configuration has on this model."""
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.base_model_name_or_path = None  # or else peft warns that `--model` has another name
+    try:
+        adapted = get_peft_model(model, config)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the adapter in `{folder}` does not fit its base: {first_line(error)}", IS_IT_ITS_BASE
+        ) from None
+    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return {name: list(tensor.shape) for name, tensor in weights.items()}
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shapes of the tensors in a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as weights:
+            return {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"`{path}` is not a safetensors file: {first_line(error)}", "download it again") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"`{path}` is not a JSON object", "restore the file")
+    return values

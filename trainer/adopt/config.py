@@ -1,0 +1,89 @@
+"""AdoptConfig: the only home of the defaults of adoption, and its flags, here and in the exporter."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from trainer.config import TrainConfig, Truncation
+from trainer.errors import UserError
+from trainer.flags import check_at_least, flag_of, take_defaults
+
+
+@dataclass(frozen=True)
+class AdoptConfig:
+    """What was asked of an adoption. `python -m trainer.adopt --help` explains each field.
+
+    Raises:
+        UserError: a value is out of its range, or there is no dataset.
+    """
+
+    adapter: Path
+    model: str | None = None
+    dataset: str | None = None
+    eval_dataset: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    label_names: tuple[str, ...] | None = None
+    max_eval_samples: int = 0
+    max_length: int | None = None
+    truncation: Truncation = "head"
+    run_dir: Path = TrainConfig.run_dir
+
+    def __post_init__(self) -> None:
+        check_at_least(self, {"max_eval_samples": 0, "max_length": 4})
+        if self.dataset is None:
+            raise UserError(
+                "an adapter from elsewhere needs texts to be checked on",
+                "add `--dataset` with labelled texts that it was not trained on",
+            )
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of adoption to another command's parser, which has `--run-dir` already, with their defaults."""
+    group = parser.add_argument_group("an adapter from elsewhere, as in `python -m trainer.adopt`")
+    group.add_argument("--adapter", type=Path, metavar="FOLDER", help="peft adapter or merged checkpoint to export")
+    add_data_flags(group)
+    take_defaults(parser, AdoptConfig)
+
+
+def add_data_flags(group: argparse._ActionsContainer) -> None:
+    """Add the flags that say what an adapter was trained from and which texts it is checked on."""
+    group.add_argument("--model", help="its base model, if not the one that the adapter names")
+    group.add_argument("--dataset", help="labelled texts it was not trained on: a file or a Hub id")
+    group.add_argument("--eval-dataset", help="the same; then --dataset may be its training texts")
+    group.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
+    group.add_argument("--label-column", help="column with the labels (by default the first with a usual name)")
+    group.add_argument("--label-names", nargs="+", metavar="NAME", help="names of its labels, in its own order")
+    group.add_argument(
+        "--max-eval-samples", type=int, metavar="N", help="maximum number of evaluation texts; 0 for all"
+    )
+    group.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="maximum number of tokens in a text (by default the model's, up to 512)",
+    )
+    group.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
+
+
+def take_config(values: dict[str, Any]) -> AdoptConfig | None:
+    """Take the values of `add_flags` out of a command's parsed values, which keep `run_dir`.
+
+    Returns:
+        The configuration, None where `--adapter` was not given.
+
+    Raises:
+        UserError: another of these flags was given without `--adapter`, or the values cannot be used.
+    """
+    run_dir = values["run_dir"]
+    defaults = {field.name: field.default for field in fields(AdoptConfig) if field.name != "run_dir"}
+    asked = {name: values.pop(name) for name in defaults}
+    if asked["adapter"] is not None:
+        return AdoptConfig(**asked, run_dir=run_dir)
+    for name, value in asked.items():
+        if name != "adapter" and value != defaults[name]:
+            raise UserError(f"`{flag_of(name)}` needs `--adapter`", f"add `--adapter`, or leave out `{flag_of(name)}`")
+    return None

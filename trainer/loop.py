@@ -1,0 +1,159 @@
+"""What fine-tuning and pretraining share of the training loop, which is the Hugging Face `Trainer`.
+
+The Trainer brings checkpoints, resuming, mixed precision and several GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from sklearn.metrics import accuracy_score, f1_score
+
+from trainer.config import Device, Precision
+from trainer.data import Examples
+from trainer.encoding import Encoded, Encoder
+from trainer.errors import UserError
+from trainer.progress import say
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+"""Those whose versions a record keeps."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a training runs, and in which precision."""
+
+    device: str
+    """`cuda`, `mps` or `cpu`."""
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+
+    @property
+    def name(self) -> str:
+        """The GPU's name, or else the kind of device."""
+        return str(torch.cuda.get_device_name()) if self.device == "cuda" else self.device
+
+
+def choose_hardware(device: Device, precision: Precision) -> Hardware:
+    """Return the device and the precision to train with.
+
+    Raises:
+        UserError: what was asked for does not exist here.
+    """
+    chosen = choose_device(device)
+    return Hardware(chosen, choose_precision(precision, chosen))
+
+
+def choose_device(asked: Device) -> str:
+    """Return `cuda`, `mps` or `cpu`: what was asked for, or the best available.
+
+    Raises:
+        UserError: the device asked for is not available.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(device for device, is_available in available.items() if is_available)
+    if not available[asked]:
+        raise UserError(f"no `{asked}` device on this machine", "leave out `--device` to use the best available")
+    return asked
+
+
+def choose_precision(asked: Precision, device: str) -> str:
+    """Return the precision to train in; `auto` is bf16 where the hardware multiplies it natively, else fp32.
+
+    Raises:
+        UserError: fp16 was asked for without a GPU.
+    """
+    if asked == "fp16" and device != "cuda":
+        raise UserError("fp16 training needs a CUDA device", "leave out `--precision` to use the best available")
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    # A CPU with AMX tiles or AVX-512's bf16 products trains about twice as fast in it; others emulate it, slower.
+    features = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
+
+
+def training_arguments(hardware: Hardware, **settings: Any) -> transformers.TrainingArguments:
+    """Return training arguments for a device and a precision, with what all trainings here have in common."""
+    # Where neither half precision is asked for, transformers takes the one that this variable names, and it is set by
+    # any training that this process has done before.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    return transformers.TrainingArguments(
+        use_cpu=hardware.device == "cpu",
+        bf16=hardware.precision == "bf16",
+        fp16=hardware.precision == "fp16",
+        save_total_limit=1,
+        remove_unused_columns=False,
+        dataloader_pin_memory=hardware.device == "cuda",
+        ddp_find_unused_parameters=False,
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+        **settings,
+    )
+
+
+def keep_stdout_clean(trainer: transformers.Trainer) -> None:
+    """Remove the callbacks that print dictionaries to stdout, which is for results."""
+    trainer.remove_callback(transformers.PrinterCallback)
+    if trainer.pop_callback(transformers.ProgressCallback):
+        trainer.add_callback(_ProgressBar())
+
+
+class _ProgressBar(transformers.ProgressCallback):
+    """The progress bar without its log lines."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+class EpochReport(transformers.TrainerCallback):
+    """Says the scores after each epoch.
+
+    Args:
+        epochs: how many there will be.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
+        """Say the scores of the epoch that has just ended."""
+        if state.is_world_process_zero:
+            say(
+                f"epoch {round(state.epoch)}/{self._epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
+                f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
+            )
+
+
+def encode_rows(encoder: Encoder, examples: Examples) -> list[dict[str, Any]]:
+    """Return one row for each example, as `make_collator` takes them: `input_ids` without padding, and `labels`."""
+    encoded = encoder.encode(examples.texts)
+    return [{"input_ids": e.ids, "labels": label} for e, label in zip(encoded, examples.labels, strict=True)]
+
+
+def make_collator(encoder: Encoder) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return a function that makes a padded batch of rows."""
+
+    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids, mask = encoder.pad([Encoded(row["input_ids"], truncated=False) for row in rows])
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": labels}
+
+    return collate
+
+
+def compute_metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
+    """Return accuracy and weighted F1, to be logged beside the evaluation loss."""
+    predicted = prediction.predictions.argmax(axis=-1)
+    return {
+        "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
+        "f1_weighted": float(f1_score(prediction.label_ids, predicted, average="weighted")),
+    }

@@ -1,0 +1,24 @@
+"""Progress on stderr, for a person; results go to stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from trainer.sources import Source
+
+
+def say(message: str) -> None:
+    """Write a line of progress to stderr, once in a run of several processes."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        sys.stderr.write(message + "\n")
+
+
+def say_source(kind: str, source: Source) -> None:
+    """Say where a base model or a dataset came from, with a warning where it replaces one that was out of reach."""
+    say(f"{kind}: {source.name}{f' at {source.revision}' if source.revision else ''}")
+    if source.stands_in_for:
+        say(
+            f"WARNING: the Hugging Face Hub cannot be reached for `{source.stands_in_for}`. "
+            f"The built-in {source.name} is used instead: scores say nothing about `{source.stands_in_for}`."
+        )
