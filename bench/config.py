@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from trainer.flags import check_at_least, flag_of, out_of_range
 
 LEAST_PAIRS = 3
-"""Pairs of restarts from which on speeds are compared pair by pair: two would give Student's t one degree of freedom."""
+"""Pairs of restarts from which on speeds are compared pair by pair: two would give Student's t a single degree."""
 
 
 @dataclass(frozen=True)

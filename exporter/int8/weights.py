@@ -59,7 +59,9 @@ def check_weights(original: Path, quantized: Path, name: str) -> int:
             steps = _block_steps_off(tensor, before, after)
         else:
             if tensor.name in before and not np.array_equal(_array(tensor), _array(before[tensor.name])):
-                raise VerificationError(f"`{name}` has a different `{tensor.name}` than the model it was made from", UNTOUCHED)
+                raise VerificationError(
+                    f"`{name}` has a different `{tensor.name}` than the model it was made from", UNTOUCHED
+                )
             continue
         compared += 1
         if not steps <= HALF_STEP:
