@@ -5,24 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from bench.config import BenchConfig
 from exporter.engines.spec import Device
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, parse, take_defaults
 
-FILE_WIDTH = 200
-"""Characters per line of the table where it goes to a file."""
+if TYPE_CHECKING:
+    from bench.judge.summary import Summary
 
 
-def main(**how: Any) -> None:
-    """Read the flags, measure, and print what to ship.
-
-    Args:
-        how: what `bench` takes beside the configuration.
-    """
+def main(bench: Callable[[BenchConfig], Summary] | None = None) -> None:
+    """Read the flags, measure, and print what to ship; `bench` measures, the real one where None."""
     config = parse(make_parser(), BenchConfig)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from rich.console import Console
@@ -30,18 +27,20 @@ def main(**how: Any) -> None:
     from bench.judge.against import compare, load_earlier, refuse_worse
     from bench.measure.environment import read_environment
     from bench.report.tables import comparison, console, notes
-    from bench.run import bench  # imports numpy and onnxruntime, and --help should not wait for it
     from exporter.engines.cores import usable_cores
     from trainer.run import RunDir
 
-    earlier = None
-    if config.against:  # now, since it may be the file that this benchmark will replace
-        here = read_environment(config.threads or usable_cores())
-        earlier = load_earlier(config.against, config, here)
-    summary = bench(config, **how)
-    Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH).print(console(summary))
+    if config.against:  # is read now, since it may be the file that this benchmark will replace
+        earlier = load_earlier(config.against, config, read_environment(config.threads or usable_cores()))
+    if bench is None:
+        from bench import run  # takes a while to import, and --help should not wait for it
+
+        bench = run.bench
+    summary = bench(config)
+    file_width = 200  # where the table does not go to a terminal
+    Console(highlight=False, width=None if sys.stdout.isatty() else file_width).print(console(summary))
     print(f"\n{notes(summary)}\n\nreport: {RunDir(config.run_dir).bench_report.with_suffix('.html')}")
-    if config.against and earlier:
+    if config.against:
         differences = compare(earlier, summary)
         print(f"\ncompared with {config.against}:\n{comparison(differences)}")
         refuse_worse(differences, config.against)

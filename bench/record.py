@@ -45,7 +45,7 @@ def make_record(
         labels=tuple(workload.examples.labels[i] for i in answered),
         label_names=workload.train.label_names,
         reference=reference,
-        again=reference + SECOND,
+        second_process=reference + SECOND,
         environment=workload.environment,
         machine=machine,
         engines=tuple(_info(spec, workload, prepared[spec.name]) for spec in engines),

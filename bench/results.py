@@ -239,12 +239,14 @@ def _from_1(values: Values) -> Values:
 def _from_2(values: Values) -> Values:
     """Memory is watched apart from the timed calls, and the grid is measured in every restart."""
     singles = [without(single, "rss_bytes") for single in values["singles"]]
-    return values | {"singles": singles, "grids": [{"generation": 0} | cell for cell in values["grids"]]}
+    grids = [{"generation": 0} | cell for cell in values["grids"]]
+    return values | {"singles": singles, "grids": grids, "config": values["config"] | {"soak_calls": 0}}
 
 
 def _from_3(values: Values) -> Values:
     """Reviews are called texts, backends engines and generations restarts; an engine says whether it can be shipped."""
-    names = {"reviews": "texts", "backend": "engine", "backends": "engines", "generation": "restart"}
+    names = {"reviews": "texts", "backend": "engine", "backends": "engines", "generation": "restart",
+             "again": "second_process"}  # fmt: skip
     values = renamed(values, names)
     ours = ("pytorch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8")
     engines = [
@@ -277,7 +279,7 @@ class BenchRecord:
     label_names: tuple[str, ...]
     reference: str
     """The engine that speed and accuracy are compared with."""
-    again: str | None
+    second_process: str | None
     """A second process of the reference: what differs between the two is noise."""
     environment: Environment
     machine: Machine | None

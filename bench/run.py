@@ -22,6 +22,7 @@ from bench.record import make_record
 from bench.report.write import write_reports
 from bench.results import Machine, Skipped
 from exporter.bundle.artifact import ONNX_FP32, open_artifact
+from exporter.checksums import IntegrityError
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 
@@ -56,7 +57,7 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
     """
     workload = Workload.read(config)
     state = _usable(workload, instruments)
-    with Progress() as progress, TemporaryDirectory() as scratch:
+    with Progress() as progress, TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         prepared = {spec.name: Path(scratch) / spec.name for spec in state.engines}
         state = _prepare(workload, state, prepared, instruments, progress)
         machine = _measure_machine(workload, instruments, progress)
@@ -72,10 +73,6 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
                     state = _without(state, failed)
                 failed_once.add(failed.name)
                 continue
-            except BaseException:
-                if state.samples.bulks:
-                    report(state, is_complete=False)
-                raise
             state, number = replace(state, samples=state.samples.plus(restart)), number + 1
             summary = report(state, is_complete=number == config.restarts)
             progress.done(number / config.restarts)
@@ -130,6 +127,8 @@ def _prepare(
         make = partial(spec.prepare, workload.run, prepared[spec.name])
         try:
             instruments.start(spec.name, make, workload.environment.threads).close()
+        except IntegrityError:  # a changed file: nothing here is what the exporter proved
+            raise
         except UserError as error:
             state = _without(state, EngineFailedError(spec.name, error))
     return state

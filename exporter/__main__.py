@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from exporter.bundle.artifact import ONNX_INT8
 from exporter.config import ExportConfig, Quantize, Target
@@ -15,12 +16,15 @@ from trainer.adopt.config import add_flags, take_config
 from trainer.errors import UserError, run_command
 from trainer.flags import HelpFormatter, parse_values, take_defaults
 
+if TYPE_CHECKING:
+    from exporter.records import ExportRecord
 
-def main(**how: Any) -> None:
+
+def main(export: Callable[[ExportConfig], ExportRecord] | None = None) -> None:
     """Read the flags, export, and print what was made and how it was checked.
 
     Args:
-        how: what `export` takes beside the configuration.
+        export: exports; the real one where None.
     """
     values = parse_values(make_parser())
     adoption, config = take_config(values), ExportConfig(**values)
@@ -29,9 +33,11 @@ def main(**how: Any) -> None:
         from trainer.adopt.adopt import adopt
 
         adopt(adoption)
-    from exporter.export import export  # takes seconds to import, and --help should not wait for it
+    if export is None:
+        from exporter import export as exporting  # takes seconds to import, and --help should not wait for it
 
-    record = export(config, **how)
+        export = exporting.export
+    record = export(config)
     print(summary(record))
     if config.require_int8 and record.chosen != ONNX_INT8:
         raise NoInt8Error("no int8 artifact was chosen", "the export itself is complete; see the reason above")

@@ -19,8 +19,9 @@ from exporter.bundle.artifact import (
     ONNX_INT8,
     Artifact,
     Precision,
-    measured,
+    open_artifact,
     seal,
+    with_size,
 )
 from exporter.bundle.golden import write_golden
 from exporter.bundle.probabilities import FloatArray
@@ -31,8 +32,8 @@ from exporter.convert.merge import copy_around_model, merge
 from exporter.convert.to_onnx import convert
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import ModelEngine
-from exporter.engines.onnxruntime import OnnxModel, open_engine
-from exporter.int8.ladder import Gate, climb
+from exporter.engines.onnxruntime import Feeds, OnnxModel, load_engine, open_engine
+from exporter.int8.ladder import Baseline, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
 from exporter.int8.select import choose
 from exporter.int8.target import instruction_sets, sums_bytes_exactly
@@ -40,7 +41,7 @@ from exporter.proof.chain import Chain
 from exporter.proof.reference import load_trained, open_merged
 from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
-from exporter.proof.worker import StartWorker, Worker
+from exporter.proof.worker import StartWorker, Worker, Workers
 from exporter.records import Candidate, ExportRecord, FailedRecipe
 from exporter.runtime import BATCHING
 from exporter.subject import Subject
@@ -97,17 +98,21 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
     """
     started = time.monotonic()
     subject = Subject.read(RunDir(config.run_dir), calibration=config.quantize is not None)
-    chain = subject.chain(config.verify_samples, start, usable_cores())
+    workers, names = Workers(usable_cores(), start), subject.train.label_names
+    chain = Chain(subject.encoder, subject.evaluation, names, most=config.verify_samples, workers=workers)
     with _workspace(subject.run) as folder:
-        _convert(subject, folder, chain)
-        fused, logits = _fuse(subject, folder, chain, fuse_graph=not config.no_fuse)
+        _convert(subject, folder, chain, workers)
+        fused, logits = _fuse(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
         if config.quantize:
-            outcome = _quantize(subject, folder, chain, logits, config, recipes)
+            outcome = _quantize(subject, folder, chain, workers, logits, config, recipes)
         elif config.target == "cuda":
-            outcome = _halve(subject, folder, chain, fuse_graph=not config.no_fuse)
+            outcome = _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
         else:
             outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
         accuracy = subject.accuracy(logits)
+        artifacts = _seal(subject, folder, chain, outcome, accuracy)
+        _check_sealed(folder, artifacts, workers)
+        varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), workers)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -116,7 +121,7 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
             fp16_fused=outcome.fp16_fused,
             texts=len(subject.evaluation),
             accuracy=accuracy,
-            artifacts=_seal(subject, folder, chain, outcome, accuracy),
+            artifacts=artifacts,
             chosen=outcome.chosen,
             reason=outcome.reason,
             comparisons=tuple(chain.comparisons),
@@ -124,7 +129,7 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
             failed=outcome.failed,
             skipped=outcome.skipped,
             int8_recipe=outcome.int8.recipe if outcome.int8 else None,
-            variations=variations(folder / outcome.chosen, subject.encoder, subject.varied(), start, chain.threads),
+            variations=varied,
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=installed_versions(PACKAGES),
@@ -133,7 +138,7 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
     return record
 
 
-def _convert(subject: Subject, folder: Path, chain: Chain) -> None:
+def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers) -> None:
     """Merge, convert to ONNX, and prove both."""
     chain.begin(TRAINED, partial(load_trained, subject.run))
     merged, unfused = folder / MERGED, folder / UNFUSED
@@ -146,11 +151,13 @@ def _convert(subject: Subject, folder: Path, chain: Chain) -> None:
     say("converting to ONNX")
     convert(merged, unfused)
     finish_conversion(unfused / MODEL, subject.metadata())
-    with chain.proved(unfused, _opening(subject, unfused, "fp32", chain), after=MERGED):
+    with chain.proved(unfused, _opening(subject, unfused, "fp32", workers), after=MERGED):
         pass
 
 
-def _fuse(subject: Subject, folder: Path, chain: Chain, *, fuse_graph: bool) -> tuple[dict[str, int], FloatArray]:
+def _fuse(
+    subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool
+) -> tuple[dict[str, int], FloatArray]:
     """Make the artifact in fp32 and prove it.
 
     Returns:
@@ -163,18 +170,18 @@ def _fuse(subject: Subject, folder: Path, chain: Chain, *, fuse_graph: bool) -> 
         say("onnxruntime's optimizer does not know this architecture: its graph stays as it was converted")
     if not fused:
         shutil.copyfile(unfused / MODEL, fp32 / MODEL)
-    with chain.proved(fp32, _opening(subject, fp32, "fp32", chain), after=unfused.name) as worker:
+    with chain.proved(fp32, _opening(subject, fp32, "fp32", workers), after=unfused.name) as worker:
         write_golden(fp32, worker.logits, "fp32")
         return fused, worker.logits(subject.evaluation.texts, BATCHING)
 
 
-def _halve(subject: Subject, folder: Path, chain: Chain, *, fuse_graph: bool) -> Outcome:
+def _halve(subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool) -> Outcome:
     """Make the artifact for GPUs, in half precision, and prove it."""
     unfused, fp16 = folder / UNFUSED, folder / ONNX_FP16
     say("converting to half precision")
     copy_around_model(unfused, fp16)
     fused = to_half(unfused / MODEL, fp16 / MODEL, folder / MERGED, fuse_graph=fuse_graph)
-    load = _opening(subject, fp16, "fp16", chain)
+    load = _opening(subject, fp16, "fp16", workers)
     with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
         write_golden(fp16, worker.logits, "fp16")
         accuracy = subject.accuracy(worker.logits(subject.evaluation.texts, BATCHING))
@@ -186,6 +193,7 @@ def _quantize(
     subject: Subject,
     folder: Path,
     chain: Chain,
+    workers: Workers,
     fp32_logits: FloatArray,
     config: ExportConfig,
     recipes: Sequence[Recipe],
@@ -195,15 +203,12 @@ def _quantize(
     reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
     if reduce_range:
         say("keeping int8 weights to 7 bits, for CPUs whose sums of 8-bit products can overflow")
-    calibration = read_examples(subject.run.calibration, subject.train.label_names).texts
-    model = _opening(subject, unfused, "fp32", chain)().model
-    feeds = [model.feeds([encoded]) for encoded in model.encoder.encode(calibration)]
-    ingredients = Ingredients(feeds, chain.threads, reduce_range)
-    with chain.opened(fp32.name, _opening(subject, fp32, "fp32", chain)) as worker:
-        gate = Gate(worker, fp32_logits, subject.evaluation, subject.varied(), chain)
+    ingredients = Ingredients(_feeds(subject, unfused, workers), workers.threads, reduce_range)
+    with workers.opened(fp32.name, _opening(subject, fp32, "fp32", workers)) as worker:
+        baseline = Baseline(worker, fp32_logits, subject.evaluation, subject.varied(), chain)
         tried = of_family(recipes, config.quantize or "auto", reduce_range=reduce_range)
         artifact = subject.artifact(ONNX_INT8, "int8")
-        ladder = climb(tried, unfused, artifact, ingredients, gate, minutes=config.budget_minutes)
+        ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
     candidates = ladder.judged(len(subject.evaluation), config.max_drop)
     choice = choose(candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided)
     if choice.int8:
@@ -218,19 +223,26 @@ def _quantize(
     )
 
 
-def _opening(subject: Subject, folder: Path, precision: Precision, chain: Chain) -> partial[ModelEngine[OnnxModel]]:
+def _feeds(subject: Subject, folder: Path, workers: Workers) -> list[Feeds]:
+    """Return an ONNX model's inputs for the calibration texts, one each."""
+    model = _opening(subject, folder, "fp32", workers)().model
+    texts = read_examples(subject.run.calibration, subject.train.label_names).texts
+    return [model.feeds([encoded]) for encoded in model.encoder.encode(texts)]
+
+
+def _opening(subject: Subject, folder: Path, precision: Precision, workers: Workers) -> partial[ModelEngine[OnnxModel]]:
     """Return what loads an ONNX model that is not sealed yet."""
-    return partial(open_engine, folder, subject.artifact(folder.name, precision), threads=chain.threads)
+    return partial(open_engine, folder, subject.artifact(folder.name, precision), threads=workers.threads)
 
 
 def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, accuracy: float) -> tuple[Artifact, ...]:
-    """Complete the artifacts with their cards, and make them tamper-evident.
+    """Complete the artifacts with their cards, manifests and checksums.
 
     Returns:
         All artifacts, the merged checkpoint first.
     """
     texts, int8 = len(subject.evaluation), outcome.int8
-    merged = measured(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
+    merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
     facts: list[tuple[str, Precision, Facts]] = [(ONNX_FP32, "fp32", Facts(accuracy, texts, chain.link(ONNX_FP32)))]
     if outcome.fp16_accuracy is not None:
@@ -240,11 +252,22 @@ def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, accura
         facts.append((ONNX_INT8, "int8", of_int8))
     artifacts = [merged]
     for name, precision, known in facts:
-        artifact = measured(folder / name, subject.artifact(name, precision))
+        artifact = with_size(folder / name, subject.artifact(name, precision))
         write_text(folder / name / CARD, render(artifact, subject.train, known))
         seal(folder / name, artifact)
         artifacts.append(artifact)
     return tuple(artifacts)
+
+
+def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers) -> None:
+    """Open every artifact as whoever deploys it does: its files, and what it answered when it was proved."""
+    for artifact in artifacts:
+        path = folder / artifact.name
+        if artifact.model_file == MODEL:
+            with workers.opened(artifact.name, partial(load_engine, path, threads=workers.threads)):
+                pass
+        else:
+            open_artifact(path)
 
 
 @contextlib.contextmanager

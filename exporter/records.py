@@ -26,7 +26,7 @@ class Tolerance:
     sure_flips_share: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Comparison:
     """How far one step of the export is from the step that it was made from, on the same texts."""
 
@@ -34,17 +34,17 @@ class Comparison:
     reference: str
     texts: int
     """Whole evaluation texts, on which answers are compared."""
-    pieces: int = 0
+    pieces: int
     """Pieces of them, cut to the lengths of a grid, on which numbers are compared as well."""
     max_abs_logit: float
     mean_abs_logit: float
     max_abs_probability: float
     mean_abs_probability: float
-    mean_divergence: float = 0.0
+    mean_divergence: float
     """Kullback-Leibler divergence of the candidate's probabilities from the reference's, in nats."""
-    worst_batch_size: int = 0
+    worst_batch_size: int
     """Of the call with the largest difference of a logit."""
-    worst_length: int = 0
+    worst_length: int
     """In tokens, padding included."""
     flips_harmful: int
     """Right before, wrong after."""
@@ -52,11 +52,11 @@ class Comparison:
     """Wrong before, right after."""
     flips_other: int
     """Wrong before and after, in different ways."""
-    sure: int = 0
+    sure: int
     """Texts whose reference answer had a probability of 60 % or more."""
-    flips_sure: int = 0
+    flips_sure: int
     """Those of the flips where the reference was sure."""
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -100,44 +100,28 @@ class FailedRecipe:
 
 
 def _from_1(values: Values) -> Values:
-    """`--quantize` became a choice, and noise in logits is not compared any more."""
+    """`--quantize` became a choice. Comparisons are dropped: they did not say what they do today."""
     asked = "auto" if values["config"]["quantize"] else None
-    comparisons = [without(c, "logit_noise") for c in values["comparisons"]]
-    for comparison in comparisons:
-        comparison["tolerance"] = without(comparison.get("tolerance", {}), "logit_noise")
-    return values | {"config": values["config"] | {"quantize": asked}, "comparisons": comparisons}
+    return values | {"config": values["config"] | {"quantize": asked}, "comparisons": []}
 
 
 def _from_2(values: Values) -> Values:
-    """Checksums moved out of the artifacts."""
-    return values | {"artifacts": [without(artifact, "sha256") for artifact in values["artifacts"]]}
+    """Checksums moved out of the artifacts, and comparisons say of how many texts the reference was sure."""
+    comparisons = [comparison for comparison in values["comparisons"] if "sure" in comparison]
+    artifacts = [without(artifact, "sha256") for artifact in values["artifacts"]]
+    return values | {"artifacts": artifacts, "comparisons": comparisons}
 
 
 def _from_3(values: Values) -> Values:
-    """Reviews are called texts, pieces are counted apart, and adoption left the configuration."""
+    """Reviews are called texts, pieces are counted apart, and adoption left the configuration for the run's record."""
     values = renamed(values, {"texts": "all_texts"})
     values = renamed(values, {"reviews": "texts", "reviews_to_decide": "texts_to_decide"})
-    comparisons = [_with_pieces(comparison) for comparison in values["comparisons"]]
+    comparisons = [without(c, "all_texts") | {"pieces": c["all_texts"] - c["texts"]} for c in values["comparisons"]]
     return values | {"comparisons": comparisons, "config": without(values["config"], *_ADOPTION)}
 
 
-def _with_pieces(comparison: Values) -> Values:
-    pieces = comparison.get("all_texts", comparison["texts"]) - comparison["texts"]
-    return without(comparison, "all_texts") | {"pieces": pieces}
-
-
-_ADOPTION = (
-    "adapter",
-    "model",
-    "dataset",
-    "eval_dataset",
-    "text_column",
-    "label_column",
-    "label_names",
-    "max_eval_samples",
-    "max_length",
-    "truncation",
-)
+_ADOPTION = ("adapter", "model", "dataset", "eval_dataset", "text_column", "label_column", "label_names",
+             "max_eval_samples", "max_length", "truncation")  # fmt: skip
 """Fields of `ExportConfig` up to schema 3."""
 
 
@@ -158,8 +142,8 @@ class ExportRecord:
     """How many layers of the fp32 graph became one operator, by its name."""
     fp16_fused: dict[str, int] = field(default_factory=dict)
     """The same for half precision; empty where there is none."""
-    texts: int = 0
-    """Evaluation texts that accuracies were measured on."""
+    texts: int | None = None
+    """Evaluation texts that accuracies were measured on; None in records that are too old to tell."""
     accuracy: float | None = None
     """Of `onnx-fp32`; None in records that are too old to tell."""
     artifacts: tuple[Artifact, ...]

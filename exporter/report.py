@@ -61,10 +61,14 @@ def ladder(record: ExportRecord) -> str:
 
 def choice(record: ExportRecord) -> str:
     """Render which artifact to ship, why, and how steady its answers are."""
-    lines = [f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts:,} evaluation texts"]
-    classes = len(record.artifacts[0].label_names)
-    if record.accuracy is not None and record.accuracy < 1 / classes:
-        lines[0] += f": worse than guessing among {classes}; are its classes in another order?"
+    lines = []
+    if record.accuracy is not None and record.texts is not None:
+        labels = len(record.artifacts[0].label_names)
+        guessing = f": worse than guessing among {labels}; are its labels in another order?"
+        lines.append(
+            f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts:,} evaluation texts"
+            + guessing * (record.accuracy < 1 / labels)
+        )
     lines.append(f"chosen: {record.chosen}, {record.reason}")
     for v in record.variations:
         lines.append(

@@ -13,9 +13,10 @@ from pathlib import Path
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.engines.cores import usable_cores
-from exporter.engines.engine import ALL_AT_ONCE, Batching, Model, ModelEngine
+from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
 from exporter.engines.spec import Device
+from trainer.encoding import Encoder
 
 BATCHING = Batching(tokens=4096)
 """How `predict` batches."""
@@ -43,6 +44,11 @@ class Classifier:
         self.artifact = artifact
         self.engine = engine
 
+    @property
+    def encoder(self) -> Encoder:
+        """Its tokenizer and truncation rule."""
+        return self.engine.model.encoder
+
     @classmethod
     def load(
         cls, folder: Path | str, *, device: Device = "cpu", threads: int | None = None, golden: bool = True
@@ -67,7 +73,7 @@ class Classifier:
         Returns:
             One prediction a text, in their order.
         """
-        encoded = self.engine.model.encoder.encode(texts)
+        encoded = self.encoder.encode(texts)
         if not encoded:
             return []
         names = self.artifact.label_names
@@ -80,6 +86,11 @@ class Classifier:
             for e, row in zip(encoded, softmax(self.engine.run_all(encoded, BATCHING)), strict=True)
         ]
 
-    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
-        """Return the logits of one or more texts, [len(texts), classes]."""
-        return self.engine.logits(texts, batching)
+    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
+        """Return the logits of one or more texts, [len(texts), classes].
+
+        Args:
+            texts: the texts.
+            batch_tokens: the maximum number of tokens in a batch, padding included; None makes one batch of all.
+        """
+        return self.engine.logits(texts, Batching(tokens=batch_tokens))

@@ -10,10 +10,8 @@ import numpy as np
 
 from exporter.bundle.artifact import Artifact, Precision
 from exporter.bundle.probabilities import FloatArray
-from exporter.proof.chain import Chain
 from exporter.proof.reference import adapter_encoder
 from exporter.proof.verify import choose_examples
-from exporter.proof.worker import StartWorker
 from trainer.data import Examples, read_examples
 from trainer.encoding import Encoder
 from trainer.run import RunDir, TrainRecord
@@ -67,11 +65,6 @@ class Subject:
             "truncation": self.train.truncation,
             "pad_token_id": str(self.train.pad_token_id),
         }
-
-    def chain(self, most: int, start: StartWorker, threads: int) -> Chain:
-        """Return a chain of proof on up to `most` of the evaluation texts."""
-        names = self.train.label_names
-        return Chain(self.encoder, self.evaluation, names, most=most, start=start, threads=threads)
 
     def accuracy(self, logits: FloatArray) -> float:
         """Return the accuracy of answers to the evaluation texts, logits of [texts, classes]."""

@@ -24,10 +24,10 @@ class LocalWorker(Worker):
         before: Callable[[], None] | None = None,  # noqa: ARG002
     ) -> None:
         self._name = name
-        self._engine = self._told(load)
+        self._engine = self._as_worker(load)
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
-        return self._told(function, self._engine, *arguments)
+        return self._as_worker(function, self._engine, *arguments)
 
     def is_alive(self) -> bool:
         return True
@@ -35,7 +35,7 @@ class LocalWorker(Worker):
     def close(self) -> None:
         pass
 
-    def _told(self, function: Callable[..., R], *arguments: Any) -> R:
+    def _as_worker(self, function: Callable[..., R], *arguments: Any) -> R:
         try:
             return function(*arguments)
         except UserError:

@@ -17,6 +17,7 @@ from toys import TOPICS, make_texts, write_csv
 
 import exporter.__main__
 import trainer.adopt.__main__
+from exporter.export import export
 from exporter.proof.reference import load_trained
 from exporter.records import load_export
 from exporter.runtime import Classifier
@@ -27,7 +28,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 NAMES = tuple(TOPICS)
 
-EXPORTER = partial(exporter.__main__.main, start=LocalWorker)
+EXPORTER = partial(exporter.__main__.main, partial(export, start=LocalWorker))
 
 
 @pytest.fixture
@@ -79,6 +80,9 @@ def test_a_peft_folder_is_exported_and_answers_as_it_did(
     record, texts = load_export(run), [text for text, _ in make_texts(20, seed=4)]
     answers = Classifier.load(run.export / "onnx-fp32").logits(texts)
     np.testing.assert_allclose(answers, load_trained(trained).logits(texts), atol=1e-4)
+    adopted = run.load().adopted
+    assert adopted
+    assert (adopted.adapter, adopted.label_names, adopted.max_length) == (adapter, NAMES, 24)
     assert record.accuracy > 0.8
     assert f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts} evaluation texts\n" in out
     card = (run.export / "onnx-fp32" / "README.md").read_text()
@@ -104,7 +108,7 @@ def test_a_merged_checkpoint_is_exported_with_its_own_names(
 def test_names_in_another_order_are_noticed_by_the_accuracy(adapter: Path, adopt: Command) -> None:
     status, out, _ = adopt(adapter, "--label-names", *NAMES[1:], NAMES[0])
     assert status == 0
-    assert "worse than guessing among 4; are its classes in another order?" in out
+    assert "worse than guessing among 4; are its labels in another order?" in out
 
 
 def test_integers_need_no_names(adapter: Path, adopt: Command, tmp_path: Path) -> None:

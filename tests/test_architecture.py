@@ -6,12 +6,21 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import toy_engine
+from local_worker import LocalWorker
+from test_records import FINGERPRINTS
 
+from bench.config import BenchConfig
 from bench.engines.table import ENGINES
+from bench.measure.instruments import Instruments
+from bench.run import bench
 from exporter.engines.spec import EngineSpec
+from trainer.architectures import ARCHITECTURES
+from trainer.run import RunDir
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT: dict[str, set[str]] = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
@@ -85,14 +94,48 @@ def test_every_engine_is_a_spec_of_a_file_that_the_table_names() -> None:
     assert len({spec.name for spec in ENGINES}) == len(ENGINES)
 
 
-def test_nobody_but_the_engines_asks_what_an_engine_is() -> None:
+def test_nobody_but_the_engines_asks_which_engine_it_is() -> None:
     """What differs between engines stands in their specs, not in comparisons of names."""
     own = {spec.name for spec in ENGINES}
-    for file in (ROOT / "bench").rglob("*.py"):
-        if file.parent.name != "engines":
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
-                assert not own & {c.value for c in compared if isinstance(c, ast.Constant)}, file
+    for file in (*(ROOT / "bench").rglob("*.py"), *(ROOT / "exporter").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            assert not own & {c.value for c in compared if isinstance(c, ast.Constant)}, file
+
+
+def test_a_new_engine_is_one_file_and_a_line_in_a_table(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(exported)
+    config = BenchConfig(run.path, engines=("onnx-fp32-cpu", "majority"), restarts=1, calls=2, soak_calls=0)
+    starts = {"total_s": 1.0, "import_s": 0.5, "load_s": 0.25, "first_s": 0.125}
+    table = (*ENGINES, *toy_engine.ENGINES)
+    summary = bench(config, Instruments(table, LocalWorker, lambda *_: starts, lambda *_: None))
+    row = summary.row("majority")
+    assert row
+    assert row.accuracy
+    assert row.accuracy.accuracy == pytest.approx(0.25, abs=0.1)
+    assert "majority" in run.bench_report.read_text()
+    assert "majority" in run.bench_report.with_suffix(".html").read_text()
+
+
+def test_every_record_is_watched_for_changes_of_its_fields() -> None:
+    """`test_records.py` holds each one's fields and its schema."""
+    with_schema = {
+        f"{file.relative_to(ROOT).as_posix()}:{node.name}"
+        for package in MAY_IMPORT
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and field.value and ast.unparse(field.target) == "SCHEMA"
+    }
+    assert with_schema == {f"{kind.__module__.replace('.', '/')}.py:{kind.__name__}" for kind in FINGERPRINTS}
+
+
+def test_architectures_are_named_in_their_table_alone() -> None:
+    for package in MAY_IMPORT:
+        for path in (ROOT / package).rglob("*.py"):
+            words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert path == ROOT / "trainer" / "architectures.py" or not words & ARCHITECTURES.keys(), path
 
 
 def loaded_by(code: str) -> set[str]:

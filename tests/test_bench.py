@@ -41,7 +41,7 @@ from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
-AGAIN = f"{REFERENCE} (again)"
+SECOND = f"{REFERENCE} (again)"
 QUICK = ["--restarts", "1", "--calls", "3", "--grid-calls", "0", "--soak-calls", "0"]
 
 
@@ -52,7 +52,7 @@ LOCAL = Instruments(
     measure_machine=lambda *_: None,
 )
 """Without processes, where torch is imported already: for tests that are about something else."""
-BENCH = partial(bench.__main__.main, instruments=LOCAL)
+BENCH = partial(bench.__main__.main, partial(run_bench, instruments=LOCAL))
 
 
 def with_engines(*specs: EngineSpec) -> Instruments:
@@ -83,7 +83,7 @@ def test_the_whole_benchmark(
     names = [info.name for info in record.engines]
     assert sorted(names) == sorted(CPU)
     assert [s.engine for s in record.skipped] == ["all engines on CUDA"]
-    both = [*names, AGAIN]
+    both = [*names, SECOND]
     assert {(s.engine, len(s.total_s), len(s.run_s)) for s in record.singles} == {(n, 5, 5) for n in both}
     assert sorted((b.engine, sum(b.texts)) for b in record.bulks) == sorted([(n, 16) for n in both] * 2)
     tried = {(n, batching.name) for n in names for batching in ModelEngine.batchings}
@@ -196,18 +196,6 @@ def test_without_its_reference_a_benchmark_ends_and_what_was_compared_with_it_is
     kept = read_record(run.bench_record, BenchRecord)
     assert not kept.is_complete
     assert {s.restart for s in kept.singles} == {0}
-
-
-def test_a_new_engine_is_one_file_and_a_line_in_a_table(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
-    run = copy_of(exported)
-    config = BenchConfig(run.path, engines=("onnx-fp32-cpu", "majority"), restarts=1, calls=2, soak_calls=0)
-    summary = run_bench(config, with_engines(*toy_engine.ENGINES))
-    row = summary.row("majority")
-    assert row
-    assert row.accuracy
-    assert row.accuracy.accuracy == pytest.approx(0.25, abs=0.1)
-    assert "majority" in run.bench_report.read_text()
-    assert "majority" in run.bench_report.with_suffix(".html").read_text()
 
 
 def test_an_engine_that_cannot_be_prepared_is_a_row_with_its_reason(

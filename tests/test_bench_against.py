@@ -90,6 +90,12 @@ class TestOverTime:
         assert all(d.accuracy is None for d in compare(summary, replace(summary, labels=summary.labels[1:])))
         assert all(d.accuracy is None for d in compare(summary, replace(summary, evaluation_sha256="other")))
 
+    def test_records_that_do_not_say_which_texts_they_scored_are_not_taken_to_have_the_same(self) -> None:
+        old = replace(make_summary(), evaluation_sha256="")
+        differences = compare(old, old)
+        assert all(d.accuracy is None and d.single for d in differences)
+        assert "accuracy not compared, since the texts are not known to be the same" in comparison(differences)
+
     def test_what_cannot_be_measured_any_more_is_worse_and_what_was_not_asked_for_is_not(self) -> None:
         summary = make_summary()
         fewer = replace(summary, rows=tuple(row for row in summary.rows if row.info.name != "onnx-int8-cpu"))

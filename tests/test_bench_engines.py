@@ -53,7 +53,10 @@ def test_reasons(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
     assert "`python -m exporter --target cuda` makes it" in why("onnx-fp16-cuda", "H100")
     assert "`python -m exporter --quantize` makes it" in why("onnx-int8-cpu", artifacts=ARTIFACTS[:2])
     absent = replace(BY_NAME["onnx-int8-cpu"], imports=("onnxruntime", "no_such_package"))
-    assert absent.why_unusable(exported, ARTIFACTS, None) == "the package `no_such_package` is not installed"
+    assert (
+        absent.why_unusable(exported, ARTIFACTS, None)
+        == "`no_such_package` is not installed; `pip install onnxruntime tokenizers numpy` to have it"
+    )
     run = copy_of(exported)
     (run.adapter / "adapter_config.json").unlink()
     assert "merged checkpoint" in why("adapter-fp32-cpu", run=run)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_records import AGAIN, REFERENCE, make_record, make_summary
+from bench_records import REFERENCE, SECOND, make_record, make_summary
 
 from bench.judge.interval import Interval
 from bench.judge.latency import expected_percentile
@@ -28,11 +28,11 @@ class TestSummary:
         assert first.latency
         speed = first.latency.speed
         assert (speed.low, speed.high, speed.verdict) == (1, 1, "cannot tell")
-        assert noise.again
-        assert verdict(noise.again, noise.floor) == "cannot tell"
-        assert noise.floor >= max(0.02, noise.again.estimate - 1)
+        assert noise.second_process
+        assert verdict(noise.second_process, noise.floor) == "cannot tell"
+        assert noise.floor >= max(0.02, noise.second_process.estimate - 1)
         assert summary.second_process
-        assert summary.second_process.name == AGAIN
+        assert summary.second_process.name == SECOND
 
     def test_parts_add_up_and_percentiles_need_their_samples(self) -> None:
         row = make_summary().row("onnx-int8-cpu")
@@ -50,7 +50,7 @@ class TestSummary:
         record = make_record()
         machine = Machine((Limit("fp32", 1e9),), 1e12, 2e6, 1e3, product_weights=10**6)
         single = replace(record.singles[0], tokens=(100,), total_s=(0.6,), tokenise_s=(0.05,), run_s=(0.5,))
-        one = replace(record, machine=machine, singles=(single,), again=None, bulks=())
+        one = replace(record, machine=machine, singles=(single,), second_process=None, bulks=())
 
         def attainable(record: BenchRecord) -> float | None:
             row = summarise(record).row(single.engine)
@@ -102,7 +102,7 @@ class TestSummary:
         record = replace(record, grids=(), soaks=(), bulks=())
         noisy = tuple(
             replace(s, total_s=tuple(t * (1 + 0.2 * (s.restart // 2 % 2)) for t in s.total_s))
-            if s.engine == AGAIN
+            if s.engine == SECOND
             else s
             for s in record.singles
         )
@@ -168,7 +168,7 @@ class TestSummary:
         shorts = [replace(short, restart=4), replace(short, restart=4, engine=REFERENCE)]
         long_without_reference = replace(short, restart=5, tokens=(90,) * 10)
         singles += [*shorts, long_without_reference]
-        summary = summarise(replace(record, singles=tuple(singles), again=None, grids=(), bulks=(), soaks=()))
+        summary = summarise(replace(record, singles=tuple(singles), second_process=None, grids=(), bulks=(), soaks=()))
         assert summary.length_ranges == ((10, 10), (90, 90))
         rows = {row.info.name: row.latency.by_length for row in summary.rows if row.latency}
         speeds = {

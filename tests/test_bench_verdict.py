@@ -86,7 +86,7 @@ class TestVerdict:
             for name, factor in factors.items()
             for s in int8
         )
-        verdict = recommend(replace(record, singles=singles, again=None))
+        verdict = recommend(replace(record, singles=singles, second_process=None))
         assert verdict.engine == "onnx-int8-cpu"
         fastest = "slower than `onnx-fp32-cpu`, which has no measurable speed difference from `onnx-int8-cpu`"
         assert f"`pytorch-fp32-cpu`: {fastest}" in verdict.rejected
@@ -95,7 +95,7 @@ class TestVerdict:
     def test_int8_is_not_shipped_where_nothing_in_fp32_was_measured(self) -> None:
         record = make_record()
         alone = tuple(info for info in record.engines if info.name == "onnx-int8-cpu")
-        verdict = recommend(replace(record, engines=alone, reference="onnx-int8-cpu", again=None))
+        verdict = recommend(replace(record, engines=alone, reference="onnx-int8-cpu", second_process=None))
         assert verdict.engine is None
         assert "no fp32 engine was measured to compare its accuracy with" in verdict.rejected[0]
 

@@ -17,7 +17,6 @@ import exporter.predict
 from exporter.bundle.artifact import CARD, GOLDEN, MANIFEST, open_artifact
 from exporter.bundle.golden import TEXTS, Golden
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
-from exporter.engines.engine import Batching
 from exporter.records import load_export
 from exporter.runtime import Classifier
 from trainer.data import read_examples
@@ -121,6 +120,15 @@ def test_a_golden_answer_that_comes_out_otherwise_is_refused_with_its_tolerance(
     assert Classifier.load(folder, golden=False).predict(["soup"])
 
 
+def test_a_bundle_without_golden_answers_is_refused(bundle: Path) -> None:
+    (bundle / GOLDEN).unlink()
+    write_checksums(bundle)
+    with pytest.raises(IntegrityError, match="has no golden answers") as error:
+        Classifier.load(bundle)
+    assert "copy it again" in error.value.hint
+    assert Classifier.load(bundle, golden=False).predict(["soup"])
+
+
 def test_predict_loads_it_all_the_same_when_told_to(bundle: Path, command: object) -> None:
     golden = read_record(bundle / GOLDEN, Golden)
     other = tuple(tuple(-x for x in row) for row in golden.logits)
@@ -169,7 +177,7 @@ def test_the_card_tells_what_was_measured_in_the_hubs_format(exported: RunDir, n
     (result,) = card.data.eval_results
     assert result.metric_type == "accuracy"
     examples = read_examples(exported.evaluation, record.artifacts[0].label_names)
-    answers = Classifier.load(folder).logits(examples.texts, Batching(tokens=4096)).argmax(-1)
+    answers = Classifier.load(folder).logits(examples.texts, batch_tokens=4096).argmax(-1)
     assert result.metric_value == pytest.approx(np.mean(answers == np.array(examples.labels)), abs=1e-4)
     text = card.content
     assert all(f"`{label}`" in text for label in ("food", "money", "music", "sport"))

@@ -112,11 +112,7 @@ def test_a_parquet_file_of_the_datasets_library_brings_its_class_names(tmp_path:
 
 
 @settings(deadline=None, max_examples=30)
-@given(
-    numbers=st.lists(st.integers(0, 30), min_size=20, max_size=80),
-    seed=st.integers(0, 5),
-    separate=st.booleans(),
-)
+@given(numbers=st.lists(st.integers(0, 30), min_size=20, max_size=80), seed=st.integers(0, 5), separate=st.booleans())
 def test_no_text_is_in_both_parts(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[int], seed: int, *, separate: bool
 ) -> None:

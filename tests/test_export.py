@@ -41,7 +41,7 @@ from trainer.run import RunDir
 Command = Callable[..., tuple[int, str, str]]
 Copy = Callable[[RunDir], RunDir]
 
-EXPORTER = partial(exporter.__main__.main, start=LocalWorker)
+EXPORTER = partial(exporter.__main__.main, partial(export, start=LocalWorker))
 TOKENIZER = {"special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}
 SEALED = TOKENIZER | {MANIFEST, CHECKSUMS, "config.json"}
 ARTIFACTS = {
@@ -104,8 +104,8 @@ def test_all_artifacts_answer_alike(exported: RunDir, batching: Batching) -> Non
     texts = read_examples(exported.evaluation, load_export(exported).artifacts[0].label_names).texts
     adapter = load_trained(exported).logits(texts, batching)
     merged = load_merged(exported.export / "pytorch-fp32").logits(texts, batching)
-    fp32 = Classifier.load(exported.export / "onnx-fp32").logits(texts, batching)
-    int8 = Classifier.load(exported.export / "onnx-int8").logits(texts, batching)
+    fp32 = Classifier.load(exported.export / "onnx-fp32").engine.logits(texts, batching)
+    int8 = Classifier.load(exported.export / "onnx-int8").engine.logits(texts, batching)
     assert np.ptp(adapter) > 1  # a model that says the same of everything would prove nothing
     np.testing.assert_allclose(merged, adapter, atol=1e-4)
     np.testing.assert_allclose(fp32, adapter, atol=1e-4)
@@ -214,7 +214,7 @@ def test_a_broken_step_fails_the_command_and_is_named(
 ) -> None:
     run = copy_of(trained)
     step, spoil = SPOILED[what]
-    main = partial(exporter.__main__.main, start=Spoiling(step, spoil))
+    main = partial(exporter.__main__.main, partial(export, start=Spoiling(step, spoil)))
     status, out, err = command(main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)
     assert (status, out) == (3, "")
     assert f"error: `{step}` " in err
@@ -235,7 +235,7 @@ def test_a_recipe_that_spoils_a_number_fails_the_command_and_is_named(
         recipe.make(model, output, ingredients)
         change_graph(output, spoil)
 
-    main = partial(exporter.__main__.main, start=LocalWorker, recipes=(replace(recipe, make=make),))
+    main = partial(exporter.__main__.main, partial(export, start=LocalWorker, recipes=(replace(recipe, make=make),)))
     status, out, err = command(main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)
     assert (status, out) == (3, "")
     assert f"error: `{name}` " in err
@@ -251,7 +251,7 @@ def test_an_adapter_that_was_not_merged_is_noticed(
         assert any((unmerged[name] != weights[name]).any() for name in weights)
         save_file(unmerged, folder / "model.safetensors", metadata={"format": "pt"})
 
-    main = partial(exporter.__main__.main, start=Spoiling("pytorch-fp32", unmerge))
+    main = partial(exporter.__main__.main, partial(export, start=Spoiling("pytorch-fp32", unmerge)))
     status, _, err = command(main, "--run-dir", copy_of(trained).path, "--verify-samples", 8)
     assert status == 3
     assert "`pytorch-fp32` is not the same classifier as `adapter`" in err

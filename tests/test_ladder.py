@@ -11,13 +11,13 @@ import pytest
 
 from exporter.bundle.artifact import Artifact
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
-from exporter.int8.ladder import Gate, Ladder, Measured, climb, measure
+from exporter.int8.ladder import Baseline, Ladder, Measured, measure, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
 from exporter.proof.chain import Chain
 from exporter.proof.timing import Spread
 from exporter.proof.variations import in_batches, vary
 from exporter.proof.verify import VerificationError
-from exporter.proof.worker import Worker
+from exporter.proof.worker import Worker, Workers
 from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
@@ -73,9 +73,9 @@ class Search:
         (self.unfused / "config.json").write_text('{"id2label": {"0": "no", "1": "yes"}}')
         texts = Examples(["soup", "bread", "a goal"], [1, 1, 1])
         encoder = Encoder.load(checkpoint, 24, "head", 0)
-        chain = Chain(encoder, texts, ("no", "yes"), most=3, start=self.start, threads=1)
+        chain = Chain(encoder, texts, ("no", "yes"), most=3, workers=Workers(1, self.start))
         chain.add("unfused", Fake().run)
-        self.gate = Gate(self.fp32, self.fp32.logits(texts.texts), texts, texts, chain)
+        self.baseline = Baseline(self.fp32, self.fp32.logits(texts.texts), texts, texts, chain)
         self.artifact = Artifact("x", "model.onnx", "int8", ("no", "yes"), 24, "head", 0, 0)
 
     def clock(self) -> float:
@@ -94,7 +94,9 @@ class Search:
 
     def __call__(self, recipes: Sequence[Recipe], minutes: float = 100) -> Ladder:
         ingredients = Ingredients([])
-        return climb(recipes, self.unfused, self.artifact, ingredients, self.gate, minutes=minutes, clock=self.clock)
+        return try_recipes(
+            recipes, self.unfused, self.artifact, ingredients, self.baseline, minutes=minutes, clock=self.clock
+        )
 
 
 class Contrary(Fake):
@@ -180,10 +182,10 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     texts = [str(i) for i in range(100)]
     fp32 = Fake(lambda text, _: text != "99", 0.3)
     gate = Examples(texts, [1] * 100)
-    bench = Gate(fp32, fp32.logits(texts), gate, gate.take(range(40)), None)  # type: ignore[arg-type]
+    baseline = Baseline(fp32, fp32.logits(texts), gate, gate.take(range(40)), None)  # type: ignore[arg-type]
     (tmp_path / "model.onnx").write_bytes(b"12345")
     candidate = Fake(lambda text, size: text not in ("0", "1") or size == 1, 0.1)
-    measured = measure(recipe("x"), tmp_path, candidate, bench)
+    measured = measure(recipe("x"), tmp_path, candidate, baseline)
     (found,) = Ladder((measured,)).judged(100, 0.5)
     assert (found.change.harmful, found.change.helpful, found.change.texts) == (2, 1, 100)
     assert found.size_bytes == 5
@@ -199,9 +201,9 @@ def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -
             return np.full((len(texts), 2), np.nan, dtype=np.float32)
 
     gate = Examples(["0", "1"], [0, 1])
-    bench = Gate(Fake(), np.zeros((2, 2), np.float32), gate, gate, None)  # type: ignore[arg-type]
+    baseline = Baseline(Fake(), np.zeros((2, 2), np.float32), gate, gate, None)  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match="`x` returned NaN or infinity"):
-        measure(recipe("x"), tmp_path, Odd(), bench)
+        measure(recipe("x"), tmp_path, Odd(), baseline)
 
 
 def test_a_variation_counts_flips_and_finds_the_largest_move() -> None:

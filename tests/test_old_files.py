@@ -17,6 +17,7 @@ from bench.config import BenchConfig
 from bench.judge.against import compare, load_earlier
 from bench.judge.summarise import summarise
 from bench.results import BenchRecord
+from exporter.export import export
 from exporter.records import load_export
 from exporter.runtime import Classifier
 from trainer.records import file_sha256, read_record
@@ -54,7 +55,7 @@ def test_a_run_predicts_with_the_artifact_that_was_chosen(command: object, old: 
 
 
 def test_a_run_is_exported_again(command: object, old: RunDir) -> None:
-    main = partial(exporter.__main__.main, start=LocalWorker)
+    main = partial(exporter.__main__.main, partial(export, start=LocalWorker))
     status, _, _ = command(main, "--run-dir", old.path, "--verify-samples", 8)  # type: ignore[operator]
     assert status == 0
     found = Classifier.load(old.export / "onnx-fp32").logits(EXPECTED["texts"])
@@ -64,9 +65,9 @@ def test_a_run_is_exported_again(command: object, old: RunDir) -> None:
 def test_a_benchmark_is_compared_with() -> None:
     record = read_record(OLD.bench_record, BenchRecord)
     summary = summarise(record)
-    assert [row.info.name for row in summary.rows if row.info.can_ship] == [
-        "pytorch-fp32-cpu", *(r.info.name for r in summary.rows[1:] if r.info.can_ship)
-    ]  # fmt: skip
+    shippable = {row.info.name for row in summary.rows if row.info.can_ship}
+    assert shippable == {"pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"}
+    assert (summary.restarts, summary.calls) == (2, 3)
     earlier = load_earlier(OLD.bench_record, BenchConfig(against=OLD.bench_record), record.environment)
     differences = {d.engine: d for d in compare(earlier, summary)}
     assert set(differences) == {"adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"}

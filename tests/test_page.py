@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from bench_records import (
-    AGAIN,
     BATCHINGS,
     CALLS,
     LEAK,
@@ -22,6 +21,7 @@ from bench_records import (
     MISSING_CELL,
     REFERENCE,
     RESTARTS,
+    SECOND,
     make_record,
     make_summary,
 )
@@ -79,7 +79,7 @@ def test_all_engines_and_reasons_are_shown(page: str) -> None:
         assert line.replace("`", "") in shown
     for skipped in record.skipped:
         assert [skipped.engine, skipped.reason] in table_of(page, "skipped-table")
-    assert AGAIN in shown
+    assert SECOND in shown
     assert shown.count("other tool, for comparison") >= 2
 
 
@@ -213,7 +213,7 @@ def test_chart_data_is_what_was_measured(page: str) -> None:
     assert all(line["x"] == sorted(line["x"]) and len(line["x"]) == 8 for line in lines)
 
 
-def test_a_engine_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
+def test_an_engine_looks_the_same_in_every_chart_and_like_no_other(page: str) -> None:
     charts = charts_of(page)
     marks = {
         trace["text"][0].split("<br>")[0]: (trace["marker"]["color"], trace["marker"]["symbol"].removesuffix("-open"))
@@ -291,7 +291,7 @@ def test_little_was_measured() -> None:
     bare = replace(
         record,
         is_complete=False,
-        again=None,
+        second_process=None,
         machine=None,
         skipped=(),
         accuracies=(),

@@ -39,7 +39,7 @@ def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
             for name, calls in rounds(workers, drawn, timed, rng).items():
                 seconds[name][restart] = [call.total_s for call in calls]
     ratios = {name: speed for name, taken in seconds.items() if (speed := speed_of(seconds["reference"], taken))}
-    floor = noise_floor([ratios["again"]])
+    floor = noise_floor(ratios["again"])
     found = {name: verdict(ratio, floor) for name, ratio in ratios.items()}
-    assert verdict(ratios["again"], noise_floor([])) == "cannot tell", ratios
+    assert verdict(ratios["again"], noise_floor(None)) == "cannot tell", ratios
     assert found == {"reference": "cannot tell", "again": "cannot tell", "1 %": "cannot tell", "10 %": "slower"}, ratios

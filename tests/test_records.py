@@ -33,14 +33,14 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (4, "f27d7d12160083f10332d3a4362a688428736ad5725783c1594f4581fdc72f02"),
+    TrainRecord: (4, "4f873e87ab20884f93ba97e75693bfc23c021577de489476e398c0ca47ff76ea"),
     UnfinishedRun: (1, "3818cb486b1dd391fa7e83891684345fb6568ca0c3b8e3a6e12bacd81b9898ea"),
     PretrainRecord: (1, "e518fc5a3ce34c31ec0f5cc2397299b5535086c6005fab14becc93e71f22f769"),
     UnfinishedPretraining: (1, "2d9f85ea5cf7efc3cd649a72a0214ee21c671ad014f4cb4494308f1debd49329"),
-    ExportRecord: (4, "780291932b6c934c9829334ae8ac925018cf9f0ac11d3aec5e47e9a7fb9cfb12"),
+    ExportRecord: (4, "2ce233392ba84045233385659187fdc33691ddd2ee4de499d8e3bad2e10012a5"),
     Artifact: (2, "0c50cfcc252b17e9b7fc69fef981643d6f6a47277eb89f27a39519680a8b9978"),
     Golden: (1, "8ca38710a85740dae5245b04d5f1da8e3d83457e91778284fd9579a5ef6faf0e"),
-    BenchRecord: (4, "ae62285ba831a0ab27431edc0c2f7cfca60798f9e190a98b4ab85becc465c315"),
+    BenchRecord: (4, "287ae7fee458e5359800bf291ab42feb748255ee6921c2aee0f07b69649ae794"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 
@@ -79,7 +79,33 @@ def test_records_of_every_schema_can_be_read(path: Path) -> None:
     assert isinstance(read_record(path, kind), kind)
 
 
-@pytest.mark.skipif(not OLD_RECORDS.exists(), reason="no old records are kept yet")
+def test_what_old_records_say_is_still_said() -> None:
+    def old(kind: type[Any], name: str) -> Any:
+        return read_record(OLD_RECORDS / f"{kind.__name__}-{name}.json", kind)
+
+    first, last = old(TrainRecord, "1-ce7de68"), old(TrainRecord, "3-1218b36")
+    assert (first.training.train_texts, first.evaluation_texts, first.training.best.epoch) == (128, 32, 4)
+    assert (first.calibration_sha256, first.training.data_sha256, first.training.eval_dataset) == ("", "", None)
+    assert (last.training.train_texts, last.evaluation_texts, last.adopted) == (128, 32, None)
+    export = old(ExportRecord, "1-ce7de68")
+    assert (export.chosen, export.config.quantize, export.comparisons, export.accuracy) == (
+        "onnx-int8",
+        "auto",
+        (),
+        None,
+    )
+    export = old(ExportRecord, "3-1218b36")
+    assert {c.texts + c.pieces for c in export.comparisons} == {c.texts + c.pieces for c in export.comparisons[:1]}
+    assert all(c.pieces > c.texts > 0 and c.sure <= c.texts for c in export.comparisons)
+    assert {c.change.texts for c in export.candidates} == {export.texts}
+    assert old(BenchRecord, "1-ce7de68").engines == ()
+    assert old(BenchRecord, "2-7ba8e9c").config.soak_calls == 0
+    bench = old(BenchRecord, "3-1218b36")
+    assert {single.restart for single in bench.singles} == {0, 1}
+    assert {e.name for e in bench.engines if e.can_ship} == {"pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"}
+    assert bench.second_process == "pytorch-fp32-cpu (again)"
+
+
 @pytest.mark.parametrize("kind", FINGERPRINTS, ids=lambda kind: kind.__name__)
 def test_a_file_of_every_earlier_schema_is_kept(kind: type[Any]) -> None:
     kept = {int(path.name.split("-")[1]) for path in OLD_RECORDS.glob(f"{kind.__name__}-*.json")}

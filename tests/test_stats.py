@@ -311,17 +311,17 @@ def test_a_negative_floor_is_refused() -> None:
         verdict(Interval(1, 1, 1), -0.01)
 
 
-def test_the_noise_floor_is_the_farthest_estimate_to_either_side() -> None:
-    assert noise_floor([]) == 0.02
-    assert noise_floor([Interval(0.9, 1.01, 1.1)]) == 0.02
-    assert noise_floor([Interval(0.9, 0.99, 1.1)], least=0) == pytest.approx(1 / 0.99 - 1)
-    assert noise_floor([Interval(0.9, 1.03, 1.2), Interval(0.9, 0.98, 1.1)]) == pytest.approx(0.03)
-    assert noise_floor([Interval(1.04, 1.05, 1.06)]) == pytest.approx(0.05)  # a bias, however certain, counts
+def test_the_noise_floor_is_the_distance_of_the_estimate_to_either_side() -> None:
+    assert noise_floor(None) == 0.02
+    assert noise_floor(Interval(0.9, 1.01, 1.1)) == 0.02
+    assert noise_floor(Interval(0.9, 0.99, 1.1), least=0) == pytest.approx(1 / 0.99 - 1)
+    assert noise_floor(Interval(0.9, 1.03, 1.2)) == pytest.approx(0.03)
+    assert noise_floor(Interval(1.04, 1.05, 1.06)) == pytest.approx(0.05)  # a bias, however certain, counts
 
 
-@given(st.lists(intervals, min_size=1))
-def test_a_engine_is_never_faster_or_slower_than_itself(aa: list[Interval]) -> None:
-    assert {verdict(interval, noise_floor(aa) + 1e-9) for interval in aa} == {"cannot tell"}
+@given(intervals)
+def test_an_engine_is_never_faster_or_slower_than_itself(again: Interval) -> None:
+    assert verdict(again, noise_floor(again) + 1e-9) == "cannot tell"
 
 
 @pytest.mark.parametrize(("share", "published"), [(0.90, 64), (0.99, 662)])

@@ -30,57 +30,38 @@ def main() -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are those of TrainConfig."""
     parser = argparse.ArgumentParser(
-        prog="python -m trainer",
-        description="Fine-tune a text classifier with LoRA.",
-        formatter_class=HelpFormatter,
+        prog="python -m trainer", description="Fine-tune a text classifier with LoRA.", formatter_class=HelpFormatter
     )
-    data = parser.add_argument_group("data")
-    data.add_argument("--model", help="base model: a folder, a Hub id, or `sample` (by default DistilBERT)")
-    data.add_argument(
-        "--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample` (by default IMDB)"
-    )
-    data.add_argument(
-        "--eval-dataset", help="the same, or a split of --dataset (by default its evaluation split, or a fifth of it)"
-    )
-    data.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
-    data.add_argument("--label-column", help="column with the labels (by default the first with a usual name)")
-    data.add_argument("--label-names", nargs="+", metavar="NAME", help="names for labels that are the integers 0, 1, …")
-    data.add_argument("--max-train-samples", type=int, metavar="N", help="maximum number of training texts; 0 for all")
-    data.add_argument("--max-eval-samples", type=int, metavar="N", help="maximum number of evaluation texts; 0 for all")
-    data.add_argument("--max-length", type=int, metavar="N", help="maximum number of tokens in a text")
-    data.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--epochs", type=int, metavar="N", help="passes over the training texts; the best one is kept"
-    )
-    training.add_argument("--batch-size", type=int, metavar="N", help="texts per step and device")
-    training.add_argument("--learning-rate", type=float, metavar="X", help="peak learning rate")
-    training.add_argument(
-        "--warmup-ratio", type=float, metavar="X", help="share of the steps in which the learning rate rises"
-    )
-    training.add_argument("--weight-decay", type=float, metavar="X", help="AdamW's weight decay")
-    training.add_argument("--gradient-accumulation-steps", type=int, metavar="N", help="batches per optimizer step")
-    training.add_argument(
-        "--early-stopping-patience",
-        type=int,
-        metavar="N",
-        help="stop after N epochs without improvement (by default never)",
-    )
-    training.add_argument("--lora-r", type=int, metavar="N", help="rank of the LoRA matrices")
-    training.add_argument("--lora-alpha", type=int, metavar="N", help="scale of the LoRA update, divided by the rank")
-    training.add_argument("--lora-dropout", type=float, metavar="X", help="dropout before the LoRA matrices")
-    training.add_argument(
-        "--lora-targets", nargs="+", metavar="LAYER", help="layers to adapt (by default the query and value layers)"
-    )
-    training.add_argument(
-        "--seed", type=int, metavar="N", help="seed of the data split, the new weights and the order of the texts"
-    )
-    run = parser.add_argument_group("run")
-    run.add_argument("--device", choices=get_args(Device), help="where to train")
-    run.add_argument("--precision", choices=get_args(Precision), help="auto is bf16 where that is fast")
-    run.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write the run")
-    run.add_argument("--resume", action="store_true", help="continue an interrupted run with the same flags")
-    run.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
+    add = parser.add_argument_group("data").add_argument
+    add("--model", help="base model: a folder, a Hub id, or `sample` (by default DistilBERT)")
+    add("--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample` (by default IMDB)")
+    add("--eval-dataset", help="the same, or a split of --dataset (by default its evaluation split, or a fifth of it)")
+    add("--text-column", help="column with the texts (by default the first with a usual name)")
+    add("--label-column", help="column with the labels (by default the first with a usual name)")
+    add("--label-names", nargs="+", metavar="NAME", help="names for labels that are the integers 0, 1, …")
+    add("--max-train-samples", type=int, help="maximum number of training texts; 0 for all")
+    add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
+    add("--max-length", type=int, help="maximum number of tokens in a text")
+    add("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=int, help="passes over the training texts; the best one is kept")
+    add("--batch-size", type=int, help="texts per step and device")
+    add("--learning-rate", type=float, help="peak learning rate")
+    add("--warmup-ratio", type=float, help="share of the steps in which the learning rate rises")
+    add("--weight-decay", type=float, help="AdamW's weight decay")
+    add("--gradient-accumulation-steps", type=int, help="batches per optimizer step")
+    add("--early-stopping-patience", type=int, help="stop after N epochs without improvement (by default never)")
+    add("--lora-r", type=int, help="rank of the LoRA matrices")
+    add("--lora-alpha", type=int, help="scale of the LoRA update, divided by the rank")
+    add("--lora-dropout", type=float, help="dropout before the LoRA matrices")
+    add("--lora-targets", nargs="+", metavar="LAYER", help="layers to adapt (by default the query and value layers)")
+    add("--seed", type=int, help="seed of the data split, the new weights and the order of the texts")
+    add = parser.add_argument_group("run").add_argument
+    add("--device", choices=get_args(Device), help="where to train")
+    add("--precision", choices=get_args(Precision), help="auto is bf16 where that is fast")
+    add("--run-dir", type=Path, metavar="DIR", help="where to write the run")
+    add("--resume", action="store_true", help="continue an interrupted run with the same flags")
+    add("--overwrite", action="store_true", help="replace the run in --run-dir")
     return take_defaults(parser, TrainConfig)
 
 

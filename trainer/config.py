@@ -16,11 +16,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What was asked of a training run. `python -m trainer --help` explains each field.
-
-    Raises:
-        UserError: a value is out of its range.
-    """
+    """What was asked of a training run, as `python -m trainer --help` explains; misuse is a UserError."""
 
     model: str | None = None
     dataset: str | None = None
@@ -64,16 +60,6 @@ class TrainConfig:
             )
 
 
-_MINIMUMS = {
-    "max_train_samples": 0,
-    "max_eval_samples": 0,
-    "epochs": 1,
-    "batch_size": 1,
-    "weight_decay": 0,
-    "gradient_accumulation_steps": 1,
-    "early_stopping_patience": 1,
-    "max_length": 4,
-    "seed": 0,
-    "lora_r": 1,
-    "lora_alpha": 1,
-}
+_MINIMUMS = {"max_train_samples": 0, "max_eval_samples": 0, "epochs": 1, "batch_size": 1, "weight_decay": 0,
+             "gradient_accumulation_steps": 1, "early_stopping_patience": 1, "max_length": 4, "seed": 0, "lora_r": 1,
+             "lora_alpha": 1}  # fmt: skip

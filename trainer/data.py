@@ -13,14 +13,7 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.records import write_text
-from trainer.sources import (
-    DEFAULT_DATASET,
-    SAMPLE,
-    SAMPLE_REVIEWS,
-    HubUnreachableError,
-    Source,
-    dataset_splits,
-)
+from trainer.sources import DEFAULT_DATASET, SAMPLE, SAMPLE_REVIEWS, HubUnreachableError, Source, dataset_splits
 from trainer.tables import FILE_TYPES, Table, find_column, listed, read_table
 
 TEXT_COLUMNS = ("text", "review", "sentence", "content", "comment", "body", "message", "document", "tweet")
@@ -96,10 +89,10 @@ def load_splits(
             the Hub cannot be reached.
         eval_dataset: a file, a Hub id, a source, or the name of a split of `dataset`. None uses the split that the
             dataset has for evaluation, or else holds out a stratified fifth.
-        text_column: the column with the texts; None for the first with a usual name.
+        text_column: None for the first with a usual name.
         label_column: the same for the labels.
         label_names: names for labels that are the integers 0, 1, …
-        max_train_samples: the maximum number of training examples, stratified by label; 0 for all.
+        max_train_samples: 0 for all; a part is stratified by label.
         max_eval_samples: the same for evaluation.
         seed: decides which examples are held out and sampled.
         calibration: where nothing is to be trained, how many training examples are needed for calibration. If
@@ -131,11 +124,7 @@ def load_splits(
 
 
 def read_texts(path: Path, text_column: str | None = None) -> list[str]:
-    """Read the texts of a file, in order; empty ones are allowed.
-
-    Raises:
-        UserError: the file or its text column cannot be read.
-    """
+    """Read the texts of a file, in order; empty ones are allowed. See `read_table` and `find_column` for errors."""
     table = read_table(path)
     column = find_column(table, text_column, TEXT_COLUMNS, "text")
     return ["" if text is None else str(text) for text in table.columns[column]]
@@ -157,11 +146,7 @@ def read_examples(path: Path, label_names: tuple[str, ...]) -> Examples:
 
 
 def check_unicode(texts: Sequence[str], where: str) -> None:
-    """Refuse texts with half a surrogate pair, which JSON can spell and no tokenizer can read.
-
-    Raises:
-        UserError: there is one.
-    """
+    """Raise a UserError for half a surrogate pair in a text, which JSON can spell and no tokenizer can read."""
     for number, text in enumerate(texts, 1):
         try:
             text.encode()
@@ -210,11 +195,7 @@ def _is_path(name: str) -> bool:
 def _choose(
     tables: dict[str, Table], name: str, eval_dataset: str | Source | None
 ) -> tuple[Table, Table | None, Source | None]:
-    """Choose the table to train on and the one to evaluate on, with its source where that is a separate one.
-
-    Returns:
-        Both tables and the source; None for the second where evaluation examples have to be held out.
-    """
+    """Return the tables to train and to evaluate on, None where examples are to be held out, and a separate source."""
     if "train" not in tables:
         raise UserError(f"`{name}` has no split `train`", f"it has {listed(tables)}; give a file instead")
     train = tables["train"]

@@ -61,10 +61,11 @@ class Encoder:
         self._tokenizer = tokenizer
         self._before = probe.ids[: body[0]]
         self._after = probe.ids[body[-1] + 1 :]
-        self._room = max_length - len(self._before) - len(self._after)
-        if self._room < 1:
+        self.room = max_length - len(self._before) - len(self._after)
+        """The maximum number of a text's own tokens, special tokens not counted."""
+        if self.room < 1:
             raise UserError(
-                f"a length of {max_length} tokens leaves no room beside {max_length - self._room} special tokens",
+                f"a length of {max_length} tokens leaves no room beside {max_length - self.room} special tokens",
                 "give a longer `--max-length`",
             )
         self.truncation = truncation
@@ -73,11 +74,7 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path, max_length: int, truncation: Truncation, pad_token_id: int) -> Encoder:
-        """Make an encoder from the `tokenizer.json` in `folder`.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Make an encoder from the `tokenizer.json` in `folder`, or raise a UserError if it is missing or damaged."""
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -91,14 +88,8 @@ class Encoder:
         """Encode each text, cut to `max_length` tokens."""
         bodies = [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         return [
-            Encoded([*self._before, *self._cut(body), *self._after], truncated=len(body) > self._room)
-            for body in bodies
+            Encoded([*self._before, *self._cut(ids), *self._after], truncated=len(ids) > self.room) for ids in bodies
         ]
-
-    @property
-    def room(self) -> int:
-        """The maximum number of a text's own tokens, special tokens not counted."""
-        return self._room
 
     def resize(self, encoded: Encoded, tokens: int) -> Encoded:
         """Return a text of exactly `tokens` tokens of its own: cut, or repeated from its start."""
@@ -109,9 +100,7 @@ class Encoder:
     def pad(self, encoded: Sequence[Encoded], length: int | None = None) -> tuple[IntArray, IntArray]:
         """Return token ids and attention mask, both [len(encoded), length], filled on the right.
 
-        Args:
-            encoded: the texts.
-            length: how many tokens to pad to; the longest text's where None.
+        `length` is that of the longest text where None.
         """
         shape = (len(encoded), length or max(len(e) for e in encoded))
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
@@ -122,7 +111,7 @@ class Encoder:
         return ids, mask
 
     def _cut(self, body: list[int]) -> list[int]:
-        if len(body) <= self._room:
+        if len(body) <= self.room:
             return body
-        head = {"head": self._room, "tail": 0, "head-tail": round(self._room * HEAD_SHARE)}[self.truncation]
-        return body[:head] + body[len(body) - (self._room - head) :]
+        head = {"head": self.room, "tail": 0, "head-tail": round(self.room * HEAD_SHARE)}[self.truncation]
+        return body[:head] + body[len(body) - (self.room - head) :]

@@ -14,7 +14,11 @@ C = TypeVar("C")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one."""
+    """Shows a default where there is one, and numbers as N and X."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        named = "N" if action.type is int else "X" if action.type is float else None
+        return named or super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
@@ -54,11 +58,7 @@ def as_typed(field: str, value: object) -> str:
 
 
 def check_at_least(config: object, minimums: dict[str, int]) -> None:
-    """Refuse fields of `config` that are below their minimum.
-
-    Raises:
-        UserError: one of them is.
-    """
+    """Raise a UserError where a field of `config` is below its minimum."""
     for field, minimum in minimums.items():
         value = getattr(config, field)
         if value is not None and not value >= minimum:

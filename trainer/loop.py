@@ -1,6 +1,6 @@
-"""What fine-tuning and pretraining share of the training loop, which is the Hugging Face `Trainer`.
+"""The training loop is the Hugging Face `Trainer`, for its checkpoints, resuming, mixed precision and several GPUs.
 
-The Trainer brings checkpoints, resuming, mixed precision and several GPUs.
+Here is what every training asks of it, and what fine-tuning adds: rows, batches and scores of texts.
 """
 
 from __future__ import annotations
@@ -41,21 +41,13 @@ class Hardware:
 
 
 def choose_hardware(device: Device, precision: Precision) -> Hardware:
-    """Return the device and the precision to train with.
-
-    Raises:
-        UserError: what was asked for does not exist here.
-    """
+    """Return the device and the precision to train with, or raise a UserError for what does not exist here."""
     chosen = choose_device(device)
     return Hardware(chosen, choose_precision(precision, chosen))
 
 
 def choose_device(asked: Device) -> str:
-    """Return `cuda`, `mps` or `cpu`: what was asked for, or the best available.
-
-    Raises:
-        UserError: the device asked for is not available.
-    """
+    """Return `cuda`, `mps` or `cpu`: what was asked for, or the best available."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
         return next(device for device, is_available in available.items() if is_available)
@@ -65,11 +57,7 @@ def choose_device(asked: Device) -> str:
 
 
 def choose_precision(asked: Precision, device: str) -> str:
-    """Return the precision to train in; `auto` is bf16 where the hardware multiplies it natively, else fp32.
-
-    Raises:
-        UserError: fp16 was asked for without a GPU.
-    """
+    """Return the precision to train in; `auto` is bf16 where the hardware multiplies it natively, else fp32."""
     if asked == "fp16" and device != "cuda":
         raise UserError("fp16 training needs a CUDA device", "leave out `--precision` to use the best available")
     if asked != "auto":
@@ -115,20 +103,13 @@ class _ProgressBar(transformers.ProgressCallback):
 
 
 class EpochReport(transformers.TrainerCallback):
-    """Says the scores after each epoch.
-
-    Args:
-        epochs: how many there will be.
-    """
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    """Says the scores after each epoch."""
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
-        """Say the scores of the epoch that has just ended."""
+        """Say those of the epoch that has just ended."""
         if state.is_world_process_zero:
             say(
-                f"epoch {round(state.epoch)}/{self._epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
+                f"epoch {round(state.epoch)}/{state.num_train_epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
                 f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
             )
 

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a checkpoint.
-
-    Raises:
-        UserError: it has none, or none that the `tokenizers` library can express.
-    """
+    """Load a checkpoint's tokenizer, or raise a UserError if it has none that the `tokenizers` library can express."""
     from transformers import AutoTokenizer
 
     try:
@@ -74,7 +70,7 @@ def build_model(
         r=lora_r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        target_modules=_targets(model, lora_targets or _default_targets(model.config)),
+        target_modules=_targets(model, lora_targets),
         modules_to_save=_modules_to_train(model, fresh),
     )
     return get_peft_model(model, lora)
@@ -119,17 +115,14 @@ def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # a template that is meant to be filled in by hand
 
 
-def _default_targets(config: PretrainedConfig) -> tuple[str, ...]:
-    if targets := architecture_of(config.model_type).lora_targets:
-        return targets
-    raise UserError(
-        f"no default LoRA targets for the architecture `{config.model_type}`",
-        "give its attention layers by the ends of their names, for example `--lora-targets query value`",
-    )
-
-
-def _targets(model: PreTrainedModel, targets: tuple[str, ...]) -> list[str] | str:
-    """Check that each target names a layer: peft only checks that one of them does."""
+def _targets(model: PreTrainedModel, asked: tuple[str, ...] | None) -> list[str] | str:
+    """Return the layers to adapt, and check that there is each of them: peft only checks that there is one."""
+    targets = asked or architecture_of(model.config.model_type).lora_targets
+    if not targets:
+        raise UserError(
+            f"no default LoRA targets for the architecture `{model.config.model_type}`",
+            "give its attention layers by the ends of their names, for example `--lora-targets query value`",
+        )
     if targets == ("all-linear",):
         return "all-linear"
     layers = ["." + name for name, _ in model.named_modules()]
@@ -150,11 +143,7 @@ def _modules_to_train(model: PreTrainedModel, fresh: list[str]) -> list[str]:
 
 
 def check_length(config: PretrainedConfig, max_length: int) -> None:
-    """Refuse a length that the model has too few positions for.
-
-    Raises:
-        UserError: that is so.
-    """
+    """Raise a UserError where the model has too few positions for a length."""
     longest = positions(config)
     if longest and max_length > longest:
         raise UserError(

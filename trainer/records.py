@@ -147,11 +147,7 @@ class _MismatchError(Exception):
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:
-    """Turn parsed JSON into the type that `hint` describes.
-
-    Handles what records are made of: dataclasses, `tuple[X, ...]`, `dict[str, X]`, `X | None`, `Literal`, paths and
-    plain values. `where` is the dotted path of the value, for the error.
-    """
+    """Turn parsed JSON into the type that `hint` describes; `where` is the dotted path of the value, for the error."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(typing.cast(type, hint), value, where)
@@ -182,14 +178,14 @@ def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
     made: Any = object.__new__(kind)
     for name, field in fields.items():
         if name in value:
-            found = _decode(hints[name], value[name], f"{where}.{name}".lstrip("."))
+            item = _decode(hints[name], value[name], f"{where}.{name}".lstrip("."))
         elif field.default is not dataclasses.MISSING:
-            found = field.default
+            item = field.default
         elif field.default_factory is not dataclasses.MISSING:
-            found = field.default_factory()
+            item = field.default_factory()
         else:
             raise _MismatchError(f"field `{f'{where}.{name}'.lstrip('.')}` is missing")
-        object.__setattr__(made, name, found)
+        object.__setattr__(made, name, item)
     if unknown := sorted(value.keys() - fields.keys()):
         raise _MismatchError(f"field `{f'{where}.{unknown[0]}'.lstrip('.')}` is unknown")
     return made

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from trainer.config import TrainConfig
 from trainer.errors import UserError
 from trainer.flags import as_typed
 from trainer.records import read_record, write_record
 from trainer.run import RunDir, UnfinishedRun
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-C = TypeVar("C", bound="DataclassInstance")
 
 
 def check_run_dir(run: RunDir, config: TrainConfig) -> None:
@@ -45,52 +39,33 @@ def check_run_dir(run: RunDir, config: TrainConfig) -> None:
 
 
 def check_writable(folder: Path, flag: str) -> None:
-    """Refuse a folder that does not exist and cannot be made, or in which nothing can be written.
-
-    Args:
-        folder: where the work is to be left.
-        flag: by which it was chosen.
-
-    Raises:
-        UserError: it is such a folder.
-    """
+    """Raise a UserError where nothing can be written to the folder that `flag` chose, or it cannot be made."""
     nearest = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to `{nearest}`", f"choose another `{flag}`")
 
 
-def check_same(before: C, now: C, *, free: Sequence[str]) -> None:
-    """Refuse to resume with other flags than the run was started with.
+def check_same(before: object, now: object, *, free: Sequence[str]) -> None:
+    """Raise a UserError where a run is resumed with other flags than it was started with.
 
-    Args:
-        before: the configuration it was started with.
-        now: the one it is to continue with.
-        free: fields that may differ, besides the device and the flags that control resuming.
-
-    Raises:
-        UserError: another field differs.
+    The fields in `free` may differ, and so may the device and the flags that control resuming.
     """
-    for field in dataclasses.fields(now):
-        old, new = getattr(before, field.name), getattr(now, field.name)
-        if field.name not in {"resume", "overwrite", "device", *free} and old != new:
+    for field, new in vars(now).items():
+        old = getattr(before, field)
+        if field not in {"resume", "overwrite", "device", *free} and old != new:
             raise UserError(
-                f"the interrupted run had {as_typed(field.name, old)}, not {as_typed(field.name, new)}",
+                f"the interrupted run had {as_typed(field, old)}, not {as_typed(field, new)}",
                 "use the same flags, or start again with `--overwrite`",
             )
 
 
 def begin(run: RunDir, inputs: UnfinishedRun) -> None:
-    """Make room for a run and write down what it was given; on `--resume` check that it is given the same.
-
-    Raises:
-        UserError: the data or the base model has changed since the run was interrupted.
-    """
+    """Make room for a run and write down what it was given; on `--resume` refuse it if it is not given the same."""
     if not inputs.config.resume:
         run.clear_training()
         write_record(run.unfinished, inputs)
         return
-    before = read_record(run.unfinished, UnfinishedRun)
-    if (before.base_sha256, before.data_sha256) != (inputs.base_sha256, inputs.data_sha256):
+    if replace(read_record(run.unfinished, UnfinishedRun), config=inputs.config) != inputs:
         raise UserError(
             "the data or the base model is not that of the interrupted run",
             "restore them, or start again with `--overwrite`",

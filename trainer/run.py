@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainer.adopt.config import AdoptConfig
 from trainer.config import TrainConfig, Truncation
 from trainer.data import Splits, load_splits, write_examples
 from trainer.encoding import Encoder
@@ -21,70 +22,36 @@ CALIBRATION_TEXTS = 64
 """Training texts kept for the exporter, which measures ranges of activations on them."""
 
 
-@dataclass(frozen=True)
 class RunDir:
     """The paths inside one run directory. Creating this object reads and writes nothing."""
 
-    path: Path
-
-    @property
-    def record(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "run.json"
         """TrainRecord, written last."""
-        return self.path / "run.json"
-
-    @property
-    def adapter(self) -> Path:
+        self.adapter = path / "adapter"
         """The LoRA adapter with its head, and the tokenizer."""
-        return self.path / "adapter"
-
-    @property
-    def evaluation(self) -> Path:
-        """The evaluation texts as JSON Lines: the later stages measure on exactly these."""
-        return self.path / "data" / "evaluation.jsonl"
-
-    @property
-    def calibration(self) -> Path:
-        """Some of the training texts as JSON Lines, on which the exporter measures ranges of activations."""
-        return self.path / "data" / "calibration.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
+        self.evaluation = path / "data" / "evaluation.jsonl"
+        """The evaluation texts: the later stages measure on exactly these."""
+        self.calibration = path / "data" / "calibration.jsonl"
+        """Some of the training texts, on which the exporter measures ranges of activations."""
+        self.checkpoints = path / "checkpoints"
         """The state of an unfinished run, removed when it finishes."""
-        return self.path / "checkpoints"
-
-    @property
-    def unfinished(self) -> Path:
+        self.unfinished = self.checkpoints / "config.json"
         """The configuration of an unfinished run, against which `--resume` is checked."""
-        return self.checkpoints / "config.json"
-
-    @property
-    def export(self) -> Path:
+        self.export = path / "export"
         """The exporter's artifacts, a folder each."""
-        return self.path / "export"
-
-    @property
-    def export_record(self) -> Path:
-        """ExportRecord, written last."""
-        return self.path / "export.json"
-
-    @property
-    def bench_record(self) -> Path:
-        """BenchRecord, written last."""
-        return self.path / "bench.json"
-
-    @property
-    def bench_report(self) -> Path:
-        """BenchRecord as a table."""
-        return self.path / "bench.md"
+        self.export_record = path / "export.json"
+        self.bench_record = path / "bench.json"
+        self.bench_report = path / "bench.md"
+        """The bench record as tables; `.csv` and `.html` are beside it."""
 
     def load(self, *, calibration: bool = False) -> TrainRecord:
         """Read the record of the finished run and check that the files it describes are unchanged.
 
-        Args:
-            calibration: whether the caller needs the calibration texts, which the oldest runs do not have.
-
         Raises:
-            UserError: there is no finished run, or its files have changed, or it lacks what is needed.
+            UserError: there is no finished run, or its files have changed, or it is one of the oldest, which have no
+                `calibration` texts, and these are needed.
         """
         if not self.record.exists():
             raise UserError(f"no trained run in `{self.path}`", f"run `{TrainRecord.MADE_BY}` first")
@@ -174,9 +141,8 @@ def _gather_training(values: Values) -> Values:
 
 def _call_reviews_texts(values: Values) -> Values:
     """Schema 3: texts were called reviews."""
-    return typing.cast(
-        Values, renamed(values, {"evaluation_reviews": "evaluation_texts", "train_reviews": "train_texts"})
-    )
+    names = {"evaluation_reviews": "evaluation_texts", "train_reviews": "train_texts"}
+    return typing.cast(Values, renamed(values, names))
 
 
 @dataclass(frozen=True)
@@ -203,6 +169,8 @@ class TrainRecord:
     evaluation_sha256: str
     calibration_sha256: str = ""
     """Empty for runs older than schema 2, which kept no calibration texts."""
+    adopted: AdoptConfig | None = None
+    """What was asked for, where the adapter or checkpoint was trained elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -220,11 +188,7 @@ class UnfinishedRun:
 
 
 def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: str | Source | None) -> Splits:
-    """Load the data that a configuration asks for, from the dataset that it names or from a recorded source.
-
-    Raises:
-        UserError: see `load_splits`.
-    """
+    """Load the data that a configuration asks for, from the datasets that it names or from their recorded sources."""
     return load_splits(
         dataset,
         eval_dataset,
@@ -259,17 +223,18 @@ def reload_splits(record: TrainRecord) -> Splits:
 
 
 def write_run(
-    run: RunDir, base: Base, splits: Splits, encoder: Encoder, training: Training | None, versions: dict[str, str]
+    run: RunDir,
+    base: Base,
+    splits: Splits,
+    encoder: Encoder,
+    training: Training | None,
+    versions: dict[str, str],
+    adopted: AdoptConfig | None = None,
 ) -> TrainRecord:
     """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
 
-    Args:
-        run: where.
-        base: what the adapter adapts, or the whole checkpoint where there is no adapter.
-        splits: its texts; some of the training texts are kept for calibration.
-        encoder: how it reads them.
-        training: how it was trained, None where that was elsewhere.
-        versions: of the packages that made it.
+    `base` is what the adapter adapts, or the whole checkpoint where there is none. Some of the training texts are kept
+    for calibration. `training` is None where that was elsewhere; `versions` are of the packages that made the run.
     """
     chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
@@ -288,6 +253,7 @@ def write_run(
         adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
         evaluation_sha256=file_sha256(run.evaluation),
         calibration_sha256=file_sha256(run.calibration),
+        adopted=adopted,
     )
     write_record(run.record, record)
     return record

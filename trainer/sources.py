@@ -38,13 +38,7 @@ class Source:
 
 
 class HubUnreachableError(UserError):
-    """The Hub does not answer and its cache does not have what was asked for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"cannot reach the Hugging Face Hub for `{name}`, and its cache does not have it",
-            "check the network, or use a local path or `sample`",
-        )
+    """The Hub does not answer and its cache does not have all that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +54,6 @@ class Base:
         for path in [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]:
             digest.update(file_sha256(path).encode())
         return digest.hexdigest()
-
-
-class IncompleteCheckpointError(HubUnreachableError):
-    """The Hub or its cache gave only a part of a checkpoint."""
-
-    def __init__(self, name: str) -> None:
-        UserError.__init__(
-            self,
-            f"`{name}` came without safetensors weights or without a tokenizer",
-            "check the network, since the cache may be incomplete; otherwise use another checkpoint",
-        )
 
 
 def locate_base(name: str | None, revision: str | None = None) -> Base:
@@ -97,45 +80,32 @@ def locate_base(name: str | None, revision: str | None = None) -> Base:
     return Base(folder, Source(name, commit, None))
 
 
-def _checkpoint_folder(name: str, revision: str | None = None) -> tuple[Path, str]:
-    """Fetch a checkpoint's configuration, tokenizer and safetensors weights, or find them in the cache.
-
-    Args:
-        name: Hub id.
-        revision: the commit; the newest where None.
-
-    Returns:
-        The local folder and the commit.
-
-    Raises:
-        HubUnreachableError: no network and not in the cache.
-        UserError: there is no such public checkpoint.
-    """
+def _checkpoint_folder(name: str, revision: str | None) -> tuple[Path, str]:
+    """Fetch a checkpoint from the Hub or its cache, and return its folder and commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=_CHECKPOINT_FILES))
     except LocalEntryNotFoundError:
-        raise HubUnreachableError(name) from None
+        raise _unreachable(name) from None
     except (HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"no model `{name}`: it is neither a folder nor a public id on the Hub ({type(error).__name__})",
             "check the spelling; for a private model set `HF_TOKEN`",
         ) from None
     except OSError:
-        raise HubUnreachableError(name) from None
+        raise _unreachable(name) from None
     if not any(folder.glob("*.safetensors")) or not any(folder.glob("tokenizer*")):
-        raise IncompleteCheckpointError(name)
+        raise HubUnreachableError(
+            f"`{name}` came without safetensors weights or without a tokenizer",
+            "check the network, since the cache may be incomplete; otherwise use another checkpoint",
+        )
     return folder, folder.name
 
 
 def dataset_splits(name: str, revision: str | None = None) -> tuple[datasets.DatasetDict, str | None]:
-    """Load every split of a Hub dataset.
-
-    Args:
-        name: `owner/name` or `owner/name:configuration`.
-        revision: the commit; the newest where None.
+    """Load every split of a Hub dataset, `owner/name` or `owner/name:configuration`.
 
     Returns:
         The splits and the commit; None for the commit where the copy in the cache had to be used.
@@ -155,7 +125,7 @@ def dataset_splits(name: str, revision: str | None = None) -> tuple[datasets.Dat
     except datasets.exceptions.DatasetNotFoundError:
         raise _no_dataset(name, "it is neither a file nor a public id on the Hub") from None
     except (ConnectionError, FileNotFoundError):
-        raise HubUnreachableError(name) from None
+        raise _unreachable(name) from None
     except (HFValidationError, ValueError, RuntimeError) as error:
         raise _no_dataset(name, str(error).splitlines()[0]) from None
 
@@ -191,6 +161,13 @@ def _offline() -> Iterator[None]:
     finally:
         for module, value in zip(modules, before, strict=True):
             module.HF_HUB_OFFLINE = value
+
+
+def _unreachable(name: str) -> HubUnreachableError:
+    return HubUnreachableError(
+        f"cannot reach the Hugging Face Hub for `{name}`, and its cache does not have it",
+        "check the network, or use a local path or `sample`",
+    )
 
 
 def _no_dataset(name: str, why: str) -> UserError:

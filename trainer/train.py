@@ -65,9 +65,6 @@ def train(config: TrainConfig) -> TrainResult | None:
 
     Returns:
         The result, or None in every process but the first of a distributed run.
-
-    Raises:
-        UserError: anything about the input or the machine that the user can fix.
     """
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
@@ -136,7 +133,7 @@ def _make_trainer(
         eval_dataset=sorted(encode_rows(encoder, splits.evaluation), key=lambda row: len(row["input_ids"])),
         data_collator=make_collator(encoder),
         compute_metrics=compute_metrics,
-        callbacks=[EpochReport(config.epochs)],
+        callbacks=[EpochReport()],
     )
     keep_stdout_clean(trainer)
     if config.early_stopping_patience:

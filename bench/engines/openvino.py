@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.engines.pipelines import PEER_BATCHINGS
 from exporter.bundle.artifact import ONNX_FP32, open_artifact
 from exporter.bundle.probabilities import FloatArray
-from exporter.engines.engine import ModelEngine
+from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
 from exporter.engines.spec import EngineSpec
 from trainer.encoding import Encoded, Encoder
 
@@ -48,7 +47,7 @@ class OpenVinoModel:
 class OpenVino(ModelEngine[OpenVinoModel]):
     """An engine of such a model."""
 
-    batchings = PEER_BATCHINGS
+    batchings = (ONE_BY_ONE, Batching(texts=32))
 
 
 def _load(run: RunDir, threads: int, _: Path) -> OpenVino:

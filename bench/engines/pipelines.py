@@ -116,7 +116,7 @@ def _ort_model(folder: Path, threads: int, **options: Any) -> Any:
 
 _OPTIMUM = partial(
     EngineSpec,
-    imports=("torch", "transformers", "onnxruntime", "optimum"),
+    imports=("torch", "transformers", "onnxruntime", "optimum.onnxruntime"),
     packages=("torch", "transformers", "optimum-onnx", "onnxruntime"),
     is_peer=True,
 )

@@ -25,16 +25,10 @@ def score(
     reference: Sequence[int] | None,
     tried: int = 1,
 ) -> Accuracy:
-    """Score an engine's answers.
+    """Score an engine's answers, alone and against those of the reference, which are None for itself.
 
-    Args:
-        engine: its name.
-        logits: [texts, classes].
-        labels: the true class of each text.
-        label_names: what the classes are called.
-        tokens: how long each text is, as the classifier reads it.
-        reference: what the reference answered, None for itself.
-        tried: how many engines are compared with the reference, for intervals that hold together.
+    The logits are [texts, classes], and `tokens` the length of each text as the classifier reads it. `tried` engines
+    are compared with the reference, and their intervals hold jointly.
     """
     from sklearn.metrics import accuracy_score, f1_score
 

@@ -10,14 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from bench.config import BenchConfig
 from bench.engines.table import choose_engines, reference_of
 from bench.judge.interval import Interval
 from bench.judge.stats import verdict
 from bench.judge.summarise import summarise
-from bench.judge.summary import Noise, Row, Summary
+from bench.judge.summary import Latency, Noise, Row, Summary, Throughput
 from bench.results import BenchRecord, Environment
 from exporter.int8.budget import AccuracyChange, accuracy_change, count_changes
 from trainer.errors import UserError
@@ -49,7 +48,7 @@ class Difference:
 
     @property
     def is_worse(self) -> bool:
-        """Whether anything about it became worse."""
+        """Whether it is in any way worse than before."""
         return self.is_slower or self.is_less_accurate or self.is_gone
 
 
@@ -63,6 +62,8 @@ def load_earlier(path: Path, config: BenchConfig, here: Environment) -> Summary:
     record = read_record(path, BenchRecord)
     if not record.is_complete:
         raise UserError(f"the benchmark `{path}` did not finish", "compare with a complete one")
+    if not record.engines:
+        raise UserError(f"the benchmark `{path}` is too old to be compared with", "measure that version again")
     for field in SAME_MACHINE:
         old, new = getattr(record.environment, field), getattr(here, field)
         if old != new and not config.any_machine:
@@ -72,50 +73,44 @@ def load_earlier(path: Path, config: BenchConfig, here: Environment) -> Summary:
             )
     wanted = choose_engines(config.engines, peers=config.peers)
     if record.reference not in {spec.name for spec in wanted}:
-        _refuse_reference(record.reference, reference_of(wanted).name)
+        _check_reference(record.reference, reference_of(wanted).name)
     return summarise(record)
 
 
-def _refuse_reference(before: str, now: str) -> NoReturn:
-    raise UserError(
-        f"the earlier benchmark's reference is `{before}`, and this one's `{now}`",
-        "measure the same `--engines`",
-    )
+def _check_reference(before: str, now: str) -> None:
+    if before != now:
+        raise UserError(
+            f"the earlier benchmark's reference is `{before}`, and this one's `{now}`", "measure the same `--engines`"
+        )
 
 
 def compare(before: Summary, now: Summary) -> list[Difference]:
-    """Compare two benchmarks.
-
-    Returns:
-        One difference for each engine that both have, and for each that can no longer be measured.
+    """Compare each engine that both benchmarks have, and name those that can no longer be measured.
 
     Raises:
         UserError: the two have different references.
     """
-    if before.reference != now.reference:
-        _refuse_reference(before.reference, now.reference)
-    has_same_texts = (before.evaluation_sha256, before.labels) == (now.evaluation_sha256, now.labels)
+    _check_reference(before.reference, now.reference)
+    has_same_texts = _has_same_texts(before, now)
     single_floor = _joint_floor(before.single_noise, now.single_noise)
     bulk_floor = _joint_floor(before.bulk_noise, now.bulk_noise)
     pairs = [(old, new) for new in now.rows if (old := before.row(new.info.name))]
     differences = []
     for old, new in pairs:
-        single = _change_of_speed(*(row.latency.speed if row.latency else None for row in (old, new)))
-        bulk = _change_of_speed(*(row.throughput.speed if row.throughput else None for row in (old, new)))
+        single = _change_of_speed(old.latency, new.latency)
+        bulk = _change_of_speed(old.throughput, new.throughput)
         accuracy = _change_of_accuracy(old, new, now.labels, len(pairs)) if has_same_texts else None
-        is_slower = _is_slower(single, single_floor) or _is_slower(bulk, bulk_floor)
-        differences.append(
-            Difference(
-                new.info.name,
-                single,
-                bulk,
-                accuracy,
-                is_slower=is_slower and not new.is_reference,
-                is_less_accurate=accuracy is not None and accuracy.upper < 0,
-            )
-        )
+        is_slower = not new.is_reference and (_is_slower(single, single_floor) or _is_slower(bulk, bulk_floor))
+        is_less_accurate = accuracy is not None and accuracy.upper < 0
+        differences.append(Difference(new.info.name, single, bulk, accuracy, is_slower, is_less_accurate))
     failed = {skipped.engine for skipped in now.skipped}
     return [*differences, *(Difference(r.info.name, is_gone=True) for r in before.rows if r.info.name in failed)]
+
+
+def _has_same_texts(before: Summary, now: Summary) -> bool:
+    """Records older than the checksum of the evaluation file do not say which texts they scored."""
+    texts = now.evaluation_sha256, now.labels
+    return now.evaluation_sha256 != "" and (before.evaluation_sha256, before.labels) == texts
 
 
 def _joint_floor(before: Noise, now: Noise) -> float:
@@ -127,13 +122,16 @@ def _is_slower(ratio: Interval | None, floor: float) -> bool:
     return ratio is not None and verdict(ratio, floor) == "slower"
 
 
-def _change_of_speed(before: Interval | None, now: Interval | None) -> Interval | None:
+def _change_of_speed(before: Latency | Throughput | None, now: Latency | Throughput | None) -> Interval | None:
     """Return the ratio of two ratios; on a log scale, the widths of their intervals add up as squares."""
-    if not before or not now or not all(s.low > 0 and math.isfinite(s.high) for s in (before, now)):
+    if not before or not now:
         return None
-    estimate = now.estimate / before.estimate
-    down = math.hypot(math.log(now.estimate / now.low), math.log(before.high / before.estimate))
-    up = math.hypot(math.log(now.high / now.estimate), math.log(before.estimate / before.low))
+    old, new = before.speed, now.speed
+    if not all(speed.low > 0 and math.isfinite(speed.high) for speed in (old, new)):
+        return None
+    estimate = new.estimate / old.estimate
+    down = math.hypot(math.log(new.estimate / new.low), math.log(old.high / old.estimate))
+    up = math.hypot(math.log(new.high / new.estimate), math.log(old.estimate / old.low))
     return Interval(estimate * math.exp(-down), estimate, estimate * math.exp(up))
 
 
@@ -145,12 +143,7 @@ def _change_of_accuracy(before: Row, now: Row, labels: Sequence[int], tried: int
 
 
 def refuse_worse(differences: Sequence[Difference], path: Path) -> None:
-    """Refuse a benchmark in which something became worse.
-
-    Raises:
-        WorseError: an engine is slower or less accurate than before, beyond noise, or can no longer be measured.
-    """
-    worse = [difference.engine for difference in differences if difference.is_worse]
+    """Raise WorseError where an engine became worse beyond noise, or can no longer be measured."""
+    worse = [f"`{difference.engine}`" for difference in differences if difference.is_worse]
     if worse:
-        named = ", ".join(f"`{name}`" for name in worse)
-        raise WorseError(f"worse than in `{path}`: {named}", "see the comparison above")
+        raise WorseError(f"worse than in `{path}`: {', '.join(worse)}", "see the comparison above")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
@@ -22,21 +22,9 @@ MAX_RANGES = 8
 
 
 def latency_of(
-    record: BenchRecord,
-    info: EngineInfo,
-    singles: Sequence[Single],
-    speed: Speed,
-    by_length: tuple[LengthLatency, ...],
+    record: BenchRecord, info: EngineInfo, singles: Sequence[Single], speed: Speed, by_length: tuple[LengthLatency, ...]
 ) -> Latency:
-    """Return what an engine's calls with one text each show.
-
-    Args:
-        record: for the machine, and the lengths of the user's texts.
-        info: the engine's.
-        singles: its calls.
-        speed: over the reference.
-        by_length: the same calls, by length.
-    """
+    """Return what an engine's calls with one text each show; the record knows the machine and the user's lengths."""
     totals = [s for single in singles for s in single.total_s]
     tokens = [n for single in singles for n in single.tokens]
     parts = [(t, a, b) for s in singles for t, a, b in zip(s.total_s, s.tokenise_s, s.run_s, strict=bool(s.run_s))]
@@ -62,11 +50,7 @@ def calls_of(samples: Sequence[float]) -> Calls:
 
 
 def length_ranges(tokens: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return ranges of lengths, both ends included, with about equally many of the calls in each.
-
-    Args:
-        tokens: of each call's text.
-    """
+    """Return ranges of lengths, both ends included, with about equally many of the calls in each."""
     ordered = sorted(tokens)
     count = min(MAX_RANGES, max(1, len(ordered) // CALLS_PER_RANGE))
     starts = sorted({ordered[len(ordered) * i // count] for i in range(count)}) if ordered else []
@@ -79,44 +63,36 @@ def latencies_by_length(
 ) -> tuple[LengthLatency, ...]:
     """Return the latency of an engine in each range of lengths in which it was asked.
 
-    Args:
-        singles: the engine's calls.
-        reference: those to compare with, none for the reference itself.
-        ranges: least and most tokens.
-        floor: share below which no difference of speed is claimed.
+    Nothing is compared for the reference itself, whose `reference` is empty.
     """
     latencies = []
     for least, most in ranges:
-        calls, baseline = (_within(own, least, most) for own in (singles, reference))
-        if calls:
-            tokens, seconds = zip(*(call for own in calls.values() for call in own), strict=True)
-            ratio = speed_of(_seconds(baseline), _seconds(calls))
+        tokens, seconds = _within(singles, least, most)
+        if tokens:
+            ratio = speed_of(_within(reference, least, most)[1], seconds)
             speed = with_verdict(ratio, floor) if ratio else None
-            latencies.append(LengthLatency(least, median(tokens), median(seconds), speed))
+            middle = median(s for own in seconds.values() for s in own)
+            latencies.append(LengthLatency(least, median(tokens), middle, speed))
     return tuple(latencies)
 
 
-def _within(singles: Sequence[Single], least: int, most: int) -> dict[int, list[tuple[int, float]]]:
-    """Return the tokens and seconds of the calls in a range of lengths, by restart."""
-    calls = {
-        single.restart: [(n, s) for n, s in zip(single.tokens, single.total_s, strict=True) if least <= n <= most]
-        for single in singles
-    }
-    return {restart: own for restart, own in calls.items() if own}
-
-
-def _seconds(calls: Mapping[int, Sequence[tuple[int, float]]]) -> ByRestart:
-    return {restart: [seconds for _, seconds in own] for restart, own in calls.items()}
+def _within(singles: Sequence[Single], least: int, most: int) -> tuple[list[int], ByRestart]:
+    """Return the tokens of the calls in a range of lengths, and their seconds by restart."""
+    tokens, seconds = [], {}
+    for single in singles:
+        calls = [(n, s) for n, s in zip(single.tokens, single.total_s, strict=True) if least <= n <= most]
+        if calls:
+            tokens += [n for n, _ in calls]
+            seconds[single.restart] = [s for _, s in calls]
+    return tokens, seconds
 
 
 def _attainable_share(machine: Machine | None, info: EngineInfo, singles: Sequence[Single]) -> float | None:
     """Return the share of what this machine can do at most that the median call reaches.
 
     A call takes at least its multiplications at the measured peak, those inside attention in fp32, and at least the
-    reading of the weights that it multiplies by: the longer one counts (Williams et al. 2009, "Roofline").
-
-    Returns:
-        None where the machine, or the engine's run alone, was not measured.
+    reading of the weights that it multiplies by: the longer one counts (Williams et al. 2009, "Roofline"). None where
+    the machine, or the engine's run alone, was not measured.
     """
     calls = [call for single in singles for call in zip(single.tokens, single.run_s, strict=bool(single.run_s))]
     peaks = {limit.precision: limit.flops for limit in machine.limits} if machine else {}
@@ -138,12 +114,6 @@ def expected_percentile(
 
     Each of the user's texts is represented by the timed texts nearest to it in length, five or as many as are equally
     near, with equal weights.
-
-    Args:
-        tokens: of the timed texts.
-        seconds: that each of them took.
-        own_tokens: of the user's texts.
-        share: from 0 to 1.
 
     Returns:
         Seconds; None without texts of the user's, and where too few were timed for this percentile.

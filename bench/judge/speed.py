@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.config import LEAST_PAIRS
 from bench.judge.interval import Interval, Speed
-from bench.judge.stats import noise_floor, speed_ratio_interval, verdict
+from bench.judge.stats import Rounds, noise_floor, speed_ratio_interval, verdict
 from bench.judge.summary import Noise
 
 ByRestart = Mapping[int, Sequence[float]]
@@ -17,22 +17,17 @@ ByRestart = Mapping[int, Sequence[float]]
 
 
 def compare_with_reference(
-    seconds: Mapping[str, ByRestart], reference: str, again: str | None
+    seconds: Mapping[str, ByRestart], reference: str, second_process: str | None
 ) -> tuple[dict[str, Speed], Noise]:
-    """Compare every engine with the reference.
-
-    Args:
-        seconds: by engine.
-        reference: name of the engine that the others are compared with.
-        again: name of the reference's second process.
+    """Compare every engine with the reference, and measure the noise with the reference's second process, `second`.
 
     Returns:
-        The speed of each engine that shares a restart with the reference, and the noise measured with `again`.
+        The speed of each engine that shares a restart with the reference, and the noise.
     """
     baseline = seconds.get(reference, {})
     ratios = {name: ratio for name, own in seconds.items() if (ratio := speed_of(baseline, own))}
-    second = ratios.pop(again or "", None)
-    noise = Noise(noise_floor([second] if second else []), second)
+    second = ratios.pop(second_process or "", None)
+    noise = Noise(noise_floor(second), second)
     speeds = {
         name: with_verdict(ratio if name == reference else widen(ratio, second), noise.floor)
         for name, ratio in ratios.items()
@@ -46,11 +41,7 @@ def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
     Two restarts that start the processes in opposite orders form a pair: what a process loses by starting before
     another, it gains back in the other restart. From three pairs on, the interval is computed over pairs, and a restart
     without its partner is left out; below that, over single restarts. One restart or pair does not show how much they
-    differ: its interval holds everything.
-
-    Args:
-        baseline: what to compare with.
-        candidate: seconds for the same work in the same rounds.
+    differ: its interval holds everything. Both sides did the same work in the same rounds.
 
     Returns:
         None where the two share no restart.
@@ -66,19 +57,15 @@ def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
     return ratio if len(units) > 1 else Interval(0.0, ratio.estimate, math.inf)
 
 
-def widen(speed: Interval, again: Interval | None) -> Interval:
+def widen(speed: Interval, second: Interval | None) -> Interval:
     """Widen the interval of a speed to what the noise of the reference alone allows.
 
     A comparison of the reference with itself has its noise twice; one with another engine has it once, and the other's.
     Five pairs may agree by luck, and what they say of all engines counts for more than what they say of one.
-
-    Args:
-        speed: of an engine over the reference.
-        again: of the reference's second process over its first.
     """
-    if again is None or again.low <= 0 or speed.low <= 0:
+    if second is None or second.low <= 0 or speed.low <= 0:
         return speed
-    reach = math.log(again.high / again.low) / 2 / math.sqrt(2)
+    reach = math.log(second.high / second.low) / 2 / math.sqrt(2)
     low, high = speed.estimate * math.exp(-reach), speed.estimate * math.exp(reach)
     return Interval(min(speed.low, low), speed.estimate, max(speed.high, high))
 
@@ -88,7 +75,7 @@ def with_verdict(ratio: Interval, floor: float) -> Speed:
     return Speed(ratio.low, ratio.estimate, ratio.high, verdict(ratio, floor))
 
 
-def _level(baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]) -> list[float]:
+def _level(baseline: Rounds, candidate: Rounds) -> list[float]:
     """Return the candidate's seconds, with the restarts' medians of the ratio moved to their mean.
 
     Otherwise the median of two groups that lie apart would be any value between them.

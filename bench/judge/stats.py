@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +14,19 @@ import numpy.typing as npt
 from bench.judge.interval import Interval, Verdict
 from exporter.bundle.probabilities import FloatArray
 
-BLOCKS = 5
-"""Into how many blocks the rounds of a restart are cut for resampling.
+Array = npt.NDArray[np.float64]
+Rounds = Sequence[Sequence[float]]
+"""Seconds, [restarts][rounds]."""
 
-In simulated drift, few long blocks kept the coverage best; Student's t allows for how few they are.
-"""
+BLOCKS = 5
+"""Into how many the rounds of a restart are cut for resampling. In simulated drift, few long blocks kept the coverage
+best; Student's t allows for how few they are."""
 EARLY_STOPPING_CONFIDENCE = 0.99
 """Of MLPerf's rule for percentiles."""
 
 
 def speed_ratio_interval(
-    baseline: Sequence[Sequence[float]],
-    candidate: Sequence[Sequence[float]],
-    *,
-    confidence: float = 0.99,
-    resamples: int = 2000,
-    seed: int = 0,
+    baseline: Rounds, candidate: Rounds, *, confidence: float = 0.99, resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """Estimate how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
 
@@ -40,14 +36,8 @@ def speed_ratio_interval(
 
     At 99 % it holds the estimate of a second, equally long run in more than 90 % of cases, since the difference of two
     runs spreads only sqrt(2) times as widely as one. Two or three restarts give a very wide interval: use at least
-    five. One restart cannot show how much restarts differ, and its interval holds for that one only.
-
-    Args:
-        baseline: seconds, [restarts][rounds].
-        candidate: seconds for the same work in the same round, in the same shape.
-        confidence: share of intervals that contain the true ratio.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    five. One restart cannot show how much restarts differ, and its interval holds for that one only. Both sides do the
+    same work in the same round.
 
     Returns:
         Times faster, above 1 where the candidate is faster; (0, estimate, infinity) for a single sample.
@@ -72,30 +62,20 @@ def speed_ratio_interval(
     return Interval(float(low), float(middle), float(high))
 
 
-def noise_floor(aa: Sequence[Interval], least: float = 0.02) -> float:
-    """Return the smallest difference of speed that is more than noise, from how an engine compares with itself.
+def noise_floor(second: Interval | None, least: float = 0.02) -> float:
+    """Return the smallest share by which speeds differ beyond noise: 0.03 for an estimate of 1.03 or 1 / 1.03.
 
-    It is the largest difference between two processes of the same engine, due to their placement for example. Only the
-    estimates count: the interval of a ratio that is compared with the floor has the same noise already. `least` allows
-    for what no comparison within one session shows, such as another day.
-
-    Args:
-        aa: speed ratios of the baseline and a second process of it (an A/A test).
-        least: the smallest floor, and the answer where `aa` is empty.
-
-    Returns:
-        A share: 0.03 if an A/A estimate is 1.03 or 1 / 1.03.
+    It is the difference between two processes of the same engine (an A/A test), due to their placement for example.
+    Only the estimate counts: the interval of a ratio that is compared with the floor has the same noise already.
+    `least` allows for what no comparison within one session shows, such as another day.
     """
-    return max([least, *(max(interval.estimate, 1 / interval.estimate) - 1 for interval in aa)])
+    return max(least, max(second.estimate, 1 / second.estimate) - 1) if second else least
 
 
 def verdict(ratio: Interval, floor: float) -> Verdict:
-    """Say whether an engine is faster or slower than the baseline by more than `floor`.
+    """Say whether an engine is faster or slower than the baseline by more than `floor`, as `noise_floor` returns it.
 
-    Args:
-        ratio: times faster than the baseline.
-        floor: share, as `noise_floor` returns it. A loss is compared with 1 / (1 + floor), so that swapping the two
-            engines swaps the verdict.
+    A loss is compared with 1 / (1 + floor), so that swapping the two engines swaps the verdict.
 
     Raises:
         ValueError: the floor is negative.
@@ -112,11 +92,8 @@ def samples_needed(percentile: float) -> int:
 
     With so many, two or more lie above the true percentile with 99 % confidence: 64 for 0.90, 662 for 0.99.
 
-    Args:
-        percentile: share of calls that are faster, from 0.5 to below 1.
-
     Raises:
-        ValueError: the percentile is out of that range.
+        ValueError: the percentile, a share of calls, is not from 0.5 to below 1.
 
     Source: MLPerf LoadGen, `loadgen/early_stopping.cc` and `results.cc`, for the single-stream scenario: the least
     h + t with t = 1 slower call, tolerance 0 and confidence 0.99.
@@ -140,28 +117,19 @@ def percentile(samples: Sequence[float], q: float) -> float | None:
     It is interpolated linearly, as the quartiles of `exporter.proof.timing.spread` are. MLPerf reports an upper bound
     instead, which is the maximum where the samples just suffice: that is no estimate to compare engines by.
 
-    Args:
-        samples: seconds, or any other unit.
-        q: share of samples that are smaller, from 0.5 to below 1.
-
     Returns:
-        None where there are fewer than `samples_needed(q)`.
+        In the unit of the samples; None where there are fewer than `samples_needed(q)`.
 
     Raises:
-        ValueError: `q` is out of that range.
+        ValueError: `q`, a share of samples, is not from 0.5 to below 1.
     """
     return float(np.quantile(samples, q)) if len(samples) >= samples_needed(q) else None
 
 
 def mcnemar_exact(harmful: int, helpful: int) -> float:
-    """Return the p-value of the change in accuracy: how likely a split as uneven is at even odds.
+    """Return the exact two-sided p-value of a change in accuracy: how likely a split as uneven is at even odds.
 
-    Args:
-        harmful: answers that went from right to wrong.
-        helpful: answers that went from wrong to right.
-
-    Returns:
-        The exact two-sided p-value; 1 where no answer changed.
+    Harmful answers went from right to wrong, helpful ones from wrong to right.
 
     Raises:
         ValueError: a count is negative.
@@ -179,10 +147,7 @@ def mcnemar_exact(harmful: int, helpful: int) -> float:
 def expected_calibration_error(probabilities: FloatArray, labels: Sequence[int], bins: int = 15) -> float:
     """Return how far the confidence in the answers is from their accuracy, over bins of equal width.
 
-    Args:
-        probabilities: [texts, classes].
-        labels: the right class of each text.
-        bins: over (0, 1]; each holds its upper edge.
+    The probabilities are [texts, classes]. The bins divide (0, 1], and each holds its upper edge.
 
     Returns:
         The mean over texts of |accuracy - mean confidence| in the bin of their top class's probability, from 0 to 1.
@@ -202,17 +167,10 @@ def expected_calibration_error(probabilities: FloatArray, labels: Sequence[int],
 
 
 def brier_score(probabilities: FloatArray, labels: Sequence[int]) -> float:
-    """Return the mean squared distance of the probabilities from the truth.
+    """Return the mean squared distance of the probabilities from the truth: from 0, certain and right, to 2.
 
     The squares are summed over the classes, as Brier defined it. For two classes this is twice what scikit-learn's
-    `brier_score_loss` returns without `scale_by_half=False`.
-
-    Args:
-        probabilities: [texts, classes].
-        labels: the right class of each text.
-
-    Returns:
-        From 0, certain and right, to 2, certain and wrong.
+    `brier_score_loss` returns without `scale_by_half=False`. The probabilities are [texts, classes].
 
     Raises:
         ValueError: the rows are not probabilities, or not each has its label.
@@ -230,11 +188,6 @@ def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0
 
     The confidence is that for independent noise; where neighbours are correlated, the interval is too narrow. All
     pairs are compared, so that thousands of points take seconds.
-
-    Args:
-        x: such as seconds.
-        y: such as bytes, one for each `x`.
-        confidence: share of intervals that hold the true slope.
 
     Returns:
         In units of `y` for each unit of `x`; an end is infinite where there are too few points for the confidence.
@@ -257,11 +210,7 @@ def slope_interval(x: Sequence[float], y: Sequence[float], confidence: float = 0
 
 
 def per_million_cost(texts_per_s: float, price_per_hour: float) -> float:
-    """Return what it costs to classify a million texts.
-
-    Args:
-        texts_per_s: throughput of a machine that is never idle.
-        price_per_hour: of that machine, in any currency.
+    """Return what it costs to classify a million texts on a machine of this price that is never idle.
 
     Raises:
         ValueError: the throughput is not positive.
@@ -276,9 +225,7 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(f"a confidence of {confidence}")
 
 
-def _log_ratios(
-    baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]]
-) -> list[npt.NDArray[np.float64]]:
+def _log_ratios(baseline: Rounds, candidate: Rounds) -> list[Array]:
     """Return log(baseline / candidate) of every round, by restart."""
     if not baseline:
         raise ValueError("no restarts")
@@ -293,7 +240,7 @@ def _log_ratios(
     return logs
 
 
-def _reach_of_restarts(logs: Sequence[npt.NDArray[np.float64]], confidence: float) -> float | None:
+def _reach_of_restarts(logs: Sequence[Array], confidence: float) -> float | None:
     """Return how far an interval reaches by the spread of the restarts' medians, None for one restart."""
     if len(logs) == 1:
         return None
@@ -301,9 +248,7 @@ def _reach_of_restarts(logs: Sequence[npt.NDArray[np.float64]], confidence: floa
     return _student_t(confidence, len(logs) - 1) * error
 
 
-def _reach_of_rounds(
-    logs: Sequence[npt.NDArray[np.float64]], confidence: float, resamples: int, seed: int
-) -> float | None:
+def _reach_of_rounds(logs: Sequence[Array], confidence: float, resamples: int, seed: int) -> float | None:
     """Return how far an interval reaches by the spread of the rounds, None for one round a restart."""
     rng = np.random.default_rng(seed)
     variance, freedom = 0.0, 0
@@ -324,14 +269,8 @@ def _student_t(confidence: float, freedom: int) -> float:
     return float(t.ppf((1 + confidence) / 2, freedom))
 
 
-def _checked(
-    probabilities: FloatArray, labels: Sequence[int]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.signedinteger[Any]]]:
-    """Return both as arrays.
-
-    Raises:
-        ValueError: the rows are not probabilities, or not each has its label.
-    """
+def _checked(probabilities: FloatArray, labels: Sequence[int]) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return both as arrays, or raise ValueError."""
     rows, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if rows.ndim != 2 or not rows.size or truth.shape != rows.shape[:1]:
         raise ValueError(f"probabilities of shape {rows.shape} for labels of shape {truth.shape}")
@@ -342,7 +281,7 @@ def _checked(
     return rows, truth
 
 
-def _pairwise_slopes(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _pairwise_slopes(x: Array, y: Array) -> Array:
     """Return the slopes between all pairs of points at different `x`, sorted."""
     first, second = np.triu_indices(len(x), 1)
     runs, rises = x[second] - x[first], y[second] - y[first]

@@ -13,17 +13,7 @@ from bench.judge.interval import Interval, Speed
 from bench.judge.latency import calls_of, latencies_by_length, latency_of, length_ranges
 from bench.judge.speed import ByRestart, compare_with_reference, speed_of, with_verdict
 from bench.judge.stats import per_million_cost, slope_interval
-from bench.judge.summary import (
-    Batching,
-    ColdStarts,
-    GridCell,
-    Latency,
-    Noise,
-    Row,
-    SecondProcess,
-    Summary,
-    Throughput,
-)
+from bench.judge.summary import Batching, ColdStarts, GridCell, Latency, Noise, Row, SecondProcess, Summary, Throughput
 from bench.judge.verdict import recommend
 from bench.results import BenchRecord, Bulk, ColdStart, EngineInfo, Single, Soak
 from exporter.int8.budget import judge
@@ -62,7 +52,7 @@ def summarise(record: BenchRecord) -> Summary:
         calls=max((len(single.total_s) for single in record.singles), default=0),
         soak_calls=max((len(soak.tokens) for soak in record.soaks), default=0),
         reference=record.reference,
-        second_process=_second_process(record.again, totals),
+        second_process=_second_process(record.second_process, totals),
         rows=tuple(rows),
         length_ranges=ranges,
         grid=_grid(record, single_noise.floor),
@@ -87,7 +77,7 @@ def _latencies(
     totals: Mapping[str, ByRestart],
     ranges: Sequence[tuple[int, int]],
 ) -> tuple[dict[str, Latency], Noise]:
-    speeds, noise = compare_with_reference(totals, record.reference, record.again)
+    speeds, noise = compare_with_reference(totals, record.reference, record.second_process)
     latencies = {}
     for info in record.engines:
         name = info.name
@@ -106,7 +96,7 @@ def _second_process(name: str | None, totals: Mapping[str, ByRestart]) -> Second
 
 def _throughputs(record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]]) -> tuple[dict[str, Throughput], Noise]:
     seconds = {name: {bulk.restart: bulk.seconds for bulk in own} for name, own in bulks.items()}
-    speeds, noise = compare_with_reference(seconds, record.reference, record.again)
+    speeds, noise = compare_with_reference(seconds, record.reference, record.second_process)
     price = record.config.price_per_hour
     return {name: _throughput(bulks[name], speed, price) for name, speed in speeds.items()}, noise
 
@@ -142,11 +132,10 @@ def _row(record: BenchRecord, info: EngineInfo, latency: Latency | None, through
 def _batchings(record: BenchRecord, engine: str) -> tuple[Batching, ...]:
     chosen = {bulk.batching for bulk in record.bulks if bulk.engine == engine}
     tried = []
-    for trial in record.batching_trials:
-        if trial.engine == engine:
-            per_s = [trial.texts / seconds for seconds in trial.seconds]
-            rates = min(per_s), median(per_s), max(per_s)
-            tried.append(Batching(trial.batching, trial.texts, *rates, is_chosen=trial.batching in chosen))
+    for trial in (trial for trial in record.batching_trials if trial.engine == engine):
+        per_s = [trial.texts / seconds for seconds in trial.seconds]
+        rates = min(per_s), median(per_s), max(per_s)
+        tried.append(Batching(trial.batching, trial.texts, *rates, is_chosen=trial.batching in chosen))
     return tuple(tried)
 
 

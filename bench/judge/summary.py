@@ -145,7 +145,7 @@ class Noise:
 
     floor: float
     """Share below which no difference of speed is claimed."""
-    again: Interval | None
+    second_process: Interval | None
     """Speed of the reference's second process over its first; 1 but for noise."""
 
 

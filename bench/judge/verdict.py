@@ -28,11 +28,6 @@ class Option:
         return self.row.info.name
 
     @property
-    def size(self) -> str:
-        """Of its files, in megabytes."""
-        return f"{(self.row.info.size_bytes or 0) / 1e6:.1f} MB"
-
-    @property
     def total_bytes(self) -> int:
         """Of all that a machine needs to serve it, installed packages included."""
         return (self.row.info.size_bytes or 0) + self.row.info.packages_bytes
@@ -49,26 +44,20 @@ def recommend(
     """Choose among the engines measured on the device asked for: within all limits, the fastest with single texts.
 
     Among those without a measurable speed difference from the fastest, the smallest is chosen, installed packages
-    included.
-
-    Args:
-        record: for its limits and its reference.
-        rows: what was measured.
-        seconds: of each engine's calls with one text.
-        floor: share below which no difference of speed is claimed.
+    included. `seconds` are of each engine's calls with one text; no difference of speed is claimed below `floor`.
     """
+    device = record.config.device
     options = [
         Option(row, row.latency, _objection(row, row.latency, record))
         for row in rows
-        if row.latency and row.info.can_ship and row.info.device == record.config.device
+        if row.latency and row.info.can_ship and row.info.device == device
     ]
-    if not options:
-        return Recommendation(None, f"No engine that can be shipped was measured on `{record.config.device}`.", ())
     options.sort(key=lambda option: -option.speed)
     allowed = [option for option in options if option.objection is None]
     if not allowed:
-        lines = tuple(f"`{option.name}`: {option.objection}" for option in options)
-        return Recommendation(None, "No engine stays within the limits.", lines)
+        nothing = f"No engine that can be shipped was measured on `{device}`."
+        sentence = "No engine stays within the limits." if options else nothing
+        return Recommendation(None, sentence, tuple(f"`{option.name}`: {option.objection}" for option in options))
 
     @cache
     def is_slower(name: str, other: str) -> bool:
@@ -101,10 +90,13 @@ def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
                 f"accuracy {change_text(change)}: {change.texts:,} texts are too few to tell whether the loss stays "
                 f"within {config.max_drop:g} points"
             )
-    size = row.info.size_bytes or 0
-    if config.max_size_mb and size > config.max_size_mb * 1e6:
-        return f"{size / 1e6:.1f} MB, above `--max-size-mb {config.max_size_mb:g}`"
+    if config.max_size_mb and (row.info.size_bytes or 0) > config.max_size_mb * 1e6:
+        return f"{_size(row)}, above `--max-size-mb {config.max_size_mb:g}`"
     return _too_slow(latency, config.max_p95_ms) if config.max_p95_ms else None
+
+
+def _size(row: Row) -> str:
+    return f"{(row.info.size_bytes or 0) / 1e6:.1f} MB"
 
 
 def _too_slow(latency: Latency, max_p95_ms: float) -> str | None:
@@ -116,7 +108,7 @@ def _too_slow(latency: Latency, max_p95_ms: float) -> str | None:
 
 def _comparison(option: Option, best: Option, fastest: str, is_slower: Callable[[str, str], bool]) -> str:
     if is_slower(option.name, best.name):
-        return f"{best.speed / option.speed:.2f}× slower, {option.size}"
+        return f"{best.speed / option.speed:.2f}× slower, {_size(option.row)}"
     if is_slower(option.name, fastest):
         return f"slower than `{fastest}`, which has no measurable speed difference from `{best.name}`"
     return (
@@ -137,7 +129,7 @@ def _sentence(best: Option, reference: str) -> str:
         parts.append(phrases[speed.verdict])
     if scores and scores.change:
         parts.append(f"accuracy {change_text(scores.change)}")
-    parts.append(best.size)
+    parts.append(_size(best.row))
     if bulk and bulk.cost_per_million is not None:
         parts.append(f"{bulk.cost_per_million:.2f} per million texts")
     return f"Ship `{best.name}`: {', '.join(parts)}."

@@ -77,13 +77,13 @@ def _flops(
 
 def _fastest(work: Callable[[], object], repeat_s: float) -> float:
     work()
-    taken: list[float] = []
+    seconds: list[float] = []
     end = time.perf_counter() + repeat_s
-    while time.perf_counter() < end or len(taken) < 3:
+    while time.perf_counter() < end or len(seconds) < 3:
         start = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _fp32(rows: int, height: int, width: int, threads: int) -> Callable[[], object]:

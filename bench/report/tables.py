@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.judge.interval import change_text, ratio_text
@@ -19,43 +19,18 @@ if TYPE_CHECKING:
     from bench.judge.against import Difference
 
 NOT_MEASURED = "–"
-COLUMNS = (
-    "engine",
-    "accuracy",
-    "change, points",
-    "latency, ms",
-    "speed",
-    "",
-    "bulk, texts/s",
-    "bulk speed",
-    "MB",
-    "cold start, s",
-    "of roofline",
-)
 CSV_COLUMNS = {
     "engine": "info.name",
-    "is_peer": "info.is_peer",
-    "size_bytes": "info.size_bytes",
-    "packages_bytes": "info.packages_bytes",
-    "texts": "accuracy.texts",
-    "accuracy": "accuracy.accuracy",
-    "f1_weighted": "accuracy.f1_weighted",
-    "loss": "accuracy.loss",
-    "calibration_error": "accuracy.calibration_error",
-    "brier": "accuracy.brier",
+    **{name: f"info.{name}" for name in ("is_peer", "size_bytes", "packages_bytes")},
+    **{name: f"accuracy.{name}" for name in ("texts", "accuracy", "f1_weighted", "loss", "calibration_error", "brier")},
     "accuracy_change": "accuracy.change.change",
     "accuracy_change_low": "accuracy.change.lower",
     "accuracy_change_high": "accuracy.change.upper",
-    "harmful": "accuracy.change.harmful",
-    "helpful": "accuracy.change.helpful",
+    **{name: f"accuracy.change.{name}" for name in ("harmful", "helpful")},
     "mcnemar_p": "accuracy.mcnemar_p",
     "latency_s": "latency.total_s.median",
     **{f"p{100 * share:g}_s": f"latency.tails.{i}.value_s" for i, share in enumerate(PERCENTILES)},
-    "tokenise_s": "latency.tokenise_s",
-    "run_s": "latency.run_s",
-    "rest_s": "latency.rest_s",
-    "attainable": "latency.attainable",
-    "own_p95_s": "latency.own_p95_s",
+    **{name: f"latency.{name}" for name in ("tokenise_s", "run_s", "rest_s", "attainable", "own_p95_s")},
     "speed": "latency.speed.estimate",
     "speed_low": "latency.speed.low",
     "speed_high": "latency.speed.high",
@@ -85,7 +60,7 @@ def markdown(summary: Summary) -> str:
         "" if summary.is_complete else "**Partial: the benchmark did not finish.**",
         summary.recommendation.sentence,
         "\n".join(f"- {line}" for line in summary.recommendation.rejected),
-        _table([list(COLUMNS), *(_cells(row) for row in summary.rows)]),
+        _table([_cells(row) for row in summary.rows]),
         _expected(summary),
         "\n".join(f"- `{skipped.engine}` was not measured: {skipped.reason}" for skipped in summary.skipped),
         _method(summary),
@@ -97,11 +72,12 @@ def console(summary: Summary) -> Table:
     """Render the rows as a table that fits its terminal."""
     from rich.table import Table
 
+    rows = [_cells(row) for row in summary.rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if i in (0, 5) else "right", overflow="fold")
-    for row in summary.rows:
-        table.add_row(*_cells(row))
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column in ("engine", "") else "right", overflow="fold")
+    for cells in rows:
+        table.add_row(*cells.values())
     return table
 
 
@@ -118,7 +94,7 @@ def comparison(differences: Sequence[Difference]) -> str:
     lines = ["speed over the reference, now divided by then:"]
     for d in differences:
         single, bulk = (ratio_text(ratio) if ratio else "not compared" for ratio in (d.single, d.bulk))
-        accuracy = "accuracy not compared, since the texts differ"
+        accuracy = "accuracy not compared, since the texts are not known to be the same"
         if d.accuracy:
             accuracy = f"{d.accuracy.harmful} answers became wrong, {d.accuracy.helpful} right"
         worse = " SLOWER" * d.is_slower + " LESS ACCURATE" * d.is_less_accurate
@@ -158,7 +134,11 @@ def _method(summary: Summary) -> str:
     single, bulk = summary.single_noise, summary.bulk_noise
     restarts, threads = counted(summary.restarts, "time"), counted(summary.environment.threads, "thread")
     order = ", every second time in the opposite order" if summary.restarts > 1 else ""
-    measured = f", as a second process of the reference shows ({ratio_text(single.again)})" if single.again else ""
+    measured = (
+        f", as a second process of the reference shows ({ratio_text(single.second_process)})"
+        if single.second_process
+        else ""
+    )
     sentences = (
         f"Each engine ran in its own process with {threads}.",
         f"All processes were restarted {restarts}{order}.",
@@ -183,29 +163,32 @@ def _machine(environment: Environment) -> str:
     return f"{environment.cpu}{sets}, {cores}{gpu}, {environment.system}; {versions}."
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row) -> dict[str, str]:
     scores, latency, bulk = row.accuracy, row.latency, row.throughput
-    return [
-        row.info.name + " (peer)" * row.info.is_peer,
-        f"{scores.accuracy:.2%}" if scores else NOT_MEASURED,
-        change_text(scores.change).replace(" points", "") if scores and scores.change else NOT_MEASURED,
-        _milliseconds(latency.total_s) if latency else NOT_MEASURED,
-        ratio_text(latency.speed) if latency and not row.is_reference else NOT_MEASURED,
-        "the reference" if row.is_reference else latency.speed.verdict if latency else "",
-        f"{bulk.texts_per_s.median:.1f}" if bulk else NOT_MEASURED,
-        ratio_text(bulk.speed) if bulk and not row.is_reference else NOT_MEASURED,
-        f"{row.info.size_bytes / 1e6:.1f}" if row.info.size_bytes else NOT_MEASURED,
-        f"{row.start.total_s.median:.1f}" if row.start else NOT_MEASURED,
-        f"{latency.attainable:.0%}" if latency and latency.attainable is not None else NOT_MEASURED,
-    ]
+    return {
+        "engine": row.info.name + " (peer)" * row.info.is_peer,
+        "accuracy": f"{scores.accuracy:.2%}" if scores else NOT_MEASURED,
+        "change, points": change_text(scores.change).replace(" points", "")
+        if scores and scores.change
+        else NOT_MEASURED,
+        "latency, ms": _milliseconds(latency.total_s) if latency else NOT_MEASURED,
+        "speed": ratio_text(latency.speed) if latency and not row.is_reference else NOT_MEASURED,
+        "": "the reference" if row.is_reference else latency.speed.verdict if latency else "",
+        "bulk, texts/s": f"{bulk.texts_per_s.median:.1f}" if bulk else NOT_MEASURED,
+        "bulk speed": ratio_text(bulk.speed) if bulk and not row.is_reference else NOT_MEASURED,
+        "MB": f"{row.info.size_bytes / 1e6:.1f}" if row.info.size_bytes else NOT_MEASURED,
+        "cold start, s": f"{row.start.total_s.median:.1f}" if row.start else NOT_MEASURED,
+        "of roofline": f"{latency.attainable:.0%}" if latency and latency.attainable is not None else NOT_MEASURED,
+    }
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows as a Markdown table with aligned columns; the first row is the header, the first column text."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Lay out rows as a Markdown table with aligned columns; the first column is text."""
+    cells = [tuple(rows[0]), *(tuple(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| " + " | ".join(f"{cell:{'<' if i == 0 else '>'}{widths[i]}}" for i, cell in enumerate(row)) + " |"
-        for row in rows
+        for row in cells
     ]
     rule = "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])

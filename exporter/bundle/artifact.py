@@ -56,7 +56,7 @@ class Artifact:
     """Of the model, the tokenizer and the configuration: all that it takes to answer."""
 
 
-def measured(folder: Path, artifact: Artifact) -> Artifact:
+def with_size(folder: Path, artifact: Artifact) -> Artifact:
     """Return `artifact` with the size of what `folder` holds to answer with."""
     parts = (path for path in folder.iterdir() if path.name not in EXPLAINS)
     return replace(artifact, size_bytes=sum(path.stat().st_size for path in parts))

@@ -81,6 +81,11 @@ def check_golden(folder: Path, ask: Ask) -> None:
     Raises:
         IntegrityError: it answers otherwise than when it was exported.
     """
+    if not (folder / GOLDEN).is_file():
+        raise IntegrityError(
+            f"`{folder}` has no golden answers to check itself by",
+            "copy it again, whole; `golden=False`, or `--no-golden`, loads it without",
+        )
     golden = read_record(folder / GOLDEN, Golden)
     expected = np.array(golden.logits, dtype=np.float32)
     found = np.concatenate([ask([text]) for text in golden.texts])

@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX. The only file that knows optimum."""
+"""Checkpoint to ONNX, by optimum."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Loaded classifiers that answer texts, one file an engine."""
+"""Loaded classifiers that answer texts: the contract, and an engine a file."""

@@ -126,8 +126,7 @@ def _session(model: Path, device: Device, threads: int) -> InferenceSession:
     provider = PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"this onnxruntime has no `{provider}`",
-            "for CUDA, replace the package `onnxruntime` by `onnxruntime-gpu`",
+            f"this onnxruntime has no `{provider}`", "for CUDA, replace the package `onnxruntime` by `onnxruntime-gpu`"
         )
     onnxruntime.disable_telemetry_events()
     try:
@@ -173,6 +172,6 @@ def _spec(artifact: str, precision: str, device: Device = "cpu", made_with: str 
 ENGINES = (
     _spec(ONNX_FP32, "fp32"),
     _spec(ONNX_FP32, "fp32", "cuda"),
-    _spec(ONNX_FP16, "fp16", "cuda", " --target cuda"),
-    _spec(ONNX_INT8, "int8", made_with=" --quantize"),
+    _spec(ONNX_FP16, "fp16", "cuda", "--target cuda"),
+    _spec(ONNX_INT8, "int8", made_with="--quantize"),
 )

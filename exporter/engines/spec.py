@@ -17,6 +17,13 @@ Device = Literal["cpu", "cuda"]
 Load = Callable[["RunDir", int, Path], "Engine"]
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
+
+
 def _no_files(_: RunDir) -> Iterable[Path]:
     return ()
 
@@ -65,11 +72,12 @@ class EngineSpec:
             gpu: the name of the CUDA device, None where there is none.
         """
         if self.artifact and self.artifact not in artifacts:
-            return f"the export has no `{self.artifact}`; `python -m exporter{self.made_with}` makes it"
+            command = " ".join(("python -m exporter", self.made_with)).strip()
+            return f"the export has no `{self.artifact}`; `{command}` makes it"
         if self.device == "cuda" and gpu is None:
             return "no CUDA device"
-        if absent := [name for name in self.imports if importlib.util.find_spec(name) is None]:
-            return f"the package `{absent[0]}` is not installed"
+        if absent := [name for name in self.imports if not _is_installed(name)]:
+            return f"`{absent[0]}` is not installed; `pip install {' '.join(self.packages)}` to have it"
         return self.objection(run)
 
     def import_packages(self) -> None:

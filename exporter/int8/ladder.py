@@ -23,7 +23,7 @@ from exporter.int8.weights import check_ranges, check_weights
 from exporter.proof.chain import Chain
 from exporter.proof.timing import Spread, speed_ratio, time_interleaved
 from exporter.proof.variations import in_batches
-from exporter.proof.verify import SAME_ANSWERS, UNTOUCHED, VerificationError
+from exporter.proof.verify import SAME_ANSWERS, UNTOUCHED, VerificationError, check_labels
 from exporter.proof.worker import Worker
 from exporter.records import Candidate, FailedRecipe, Variation
 from exporter.runtime import BATCHING
@@ -36,18 +36,18 @@ TIME_IS_UP = "out of time (`--budget-minutes`)"
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What every recipe is measured on."""
+class Baseline:
+    """What every recipe is compared with, and on which texts."""
 
     fp32: Worker
-    """The baseline, loaded."""
     fp32_logits: FloatArray
-    """Its answers to the texts."""
+    """Its answers to the evaluation texts."""
     evaluation: Examples
     """Texts on which nothing was trained or calibrated."""
     varied: Examples
     """Those on which batching is tried."""
     chain: Chain
+    """The proof that a recipe's model has to join."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Ladder:
         return [_judged(m, texts, max_drop / 100, tried=len(self.measured)) for m in self.measured]
 
 
-def climb(
+def try_recipes(
     recipes: Sequence[Recipe],
     unfused: Path,
     artifact: Artifact,
     ingredients: Ingredients,
-    gate: Gate,
+    baseline: Baseline,
     *,
     minutes: float,
     clock: Callable[[], float] = time.monotonic,
@@ -95,10 +95,10 @@ def climb(
 
     Args:
         recipes: what to try.
-        unfused: the folder of the model to quantize, and the name of its step in the gate's chain.
+        unfused: the folder of the model to quantize, and the name of its step in the proof.
         artifact: what a recipe's folder will be sealed as.
         ingredients: what recipes may use; the time when to give up a search of their own is set here.
-        gate: what to measure on.
+        baseline: what to compare with.
         minutes: when to stop.
         clock: tells the time, in seconds.
 
@@ -113,7 +113,7 @@ def climb(
         elif number and clock() > deadline:
             ladder = _skip(ladder, recipe, TIME_IS_UP)
         else:
-            ladder = _try(recipe, unfused, artifact, replace(ingredients, deadline=deadline), gate, ladder)
+            ladder = _try(recipe, unfused, artifact, replace(ingredients, deadline=deadline), baseline, ladder)
     return ladder
 
 
@@ -126,13 +126,14 @@ def _fail(ladder: Ladder, recipe: Recipe, reason: str) -> Ladder:
 
 
 def _try(
-    recipe: Recipe, unfused: Path, artifact: Artifact, ingredients: Ingredients, gate: Gate, ladder: Ladder
+    recipe: Recipe, unfused: Path, artifact: Artifact, ingredients: Ingredients, baseline: Baseline, ladder: Ladder
 ) -> Ladder:
     """Make, prove and measure one recipe; one that breaks is a row of its own and does not end the search."""
     folder = unfused.with_name(recipe.name)
     say(f"quantizing to int8: {recipe.name}")
     try:
         make(recipe, unfused, folder, ingredients)
+        check_labels(folder, artifact.label_names)
     except TimeoutError:
         return _skip(ladder, recipe, TIME_IS_UP)
     except (UserError, OSError):  # a full disk, for one, is no fault of the recipe
@@ -141,11 +142,11 @@ def _try(
         return _fail(ladder, recipe, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
     load = partial(open_engine, folder, artifact, threads=ingredients.threads)
     try:
-        with gate.chain.proved(folder, load, after=unfused.name, tolerance=SAME_ANSWERS) as worker:
-            measured = measure(recipe, folder, worker, gate)
+        with baseline.chain.proved(folder, load, after=unfused.name, tolerance=SAME_ANSWERS) as worker:
+            measured = measure(recipe, folder, worker, baseline)
             write_golden(folder, worker.logits, artifact.precision)
     except UserError as error:
-        if not gate.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
+        if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
             raise
         shutil.rmtree(folder)
         return _fail(ladder, recipe, error.message)
@@ -172,24 +173,24 @@ def make(recipe: Recipe, unfused: Path, folder: Path, ingredients: Ingredients) 
             check_ranges(*models, feeds, recipe.name, clips=recipe.clips, threads=threads)
 
 
-def measure(recipe: Recipe, folder: Path, worker: Worker, gate: Gate) -> Measured:
-    """Measure a loaded candidate: answers on the gate, speed beside fp32 in interleaved rounds, what batching does."""
-    texts = gate.evaluation.texts
+def measure(recipe: Recipe, folder: Path, worker: Worker, baseline: Baseline) -> Measured:
+    """Measure a loaded candidate: changed answers, speed beside fp32 in interleaved rounds, what batching does."""
+    texts = baseline.evaluation.texts
     logits = worker.logits(texts, BATCHING)
     if not np.isfinite(logits).all():
         raise VerificationError(f"`{recipe.name}` returned NaN or infinity", UNTOUCHED)
-    before, after = gate.fp32_logits.argmax(-1).tolist(), logits.argmax(-1).tolist()
-    harmful, helpful = count_changes(before, after, gate.evaluation.labels)
-    engines = {"fp32": gate.fp32.time, "candidate": worker.time}
+    before, after = baseline.fp32_logits.argmax(-1).tolist(), logits.argmax(-1).tolist()
+    harmful, helpful = count_changes(before, after, baseline.evaluation.labels)
+    engines = {"fp32": baseline.fp32.time, "candidate": worker.time}
     times = time_interleaved(engines, texts, batch_size=1, calls=CALLS, warmup=WARMUP, seed=0)
     return Measured(
         recipe=recipe,
         size_bytes=(folder / "model.onnx").stat().st_size,
         harmful=harmful,
         helpful=helpful,
-        mean_divergence=divergence(gate.fp32_logits, logits),
+        mean_divergence=divergence(baseline.fp32_logits, logits),
         speed=speed_ratio(times["fp32"], times["candidate"]),
-        batch=in_batches(worker, gate.varied, worker.logits(gate.varied.texts, ONE_BY_ONE)),
+        batch=in_batches(worker, baseline.varied, worker.logits(baseline.varied.texts, ONE_BY_ONE)),
     )
 
 

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from exporter.engines.engine import Engine
-from exporter.proof.verify import (
-    SAME_NUMBERS,
-    Answers,
-    Run,
-    ask,
-    check,
-    check_labels,
-    choose_examples,
-    compare,
-    plan,
-)
-from exporter.proof.worker import StartWorker, Worker
+from exporter.proof.verify import SAME_NUMBERS, Answers, Run, ask, check, check_labels, choose_examples, compare, plan
+from exporter.proof.worker import Worker, Workers
 from exporter.records import Comparison, Tolerance
 from trainer.data import Examples
 from trainer.encoding import Encoder
@@ -32,8 +22,7 @@ class Chain:
         evaluation: texts to compare on, up to `most` of them, of all lengths.
         label_names: in the order of the logits.
         most: the maximum number of texts to compare on.
-        start: starts a process that holds an engine.
-        threads: how many CPU threads each may use.
+        workers: starts the process of each step.
     """
 
     def __init__(
@@ -43,23 +32,17 @@ class Chain:
         label_names: tuple[str, ...],
         *,
         most: int,
-        start: StartWorker,
-        threads: int,
+        workers: Workers,
     ) -> None:
         chosen = choose_examples(evaluation, [len(e) for e in encoder.encode(evaluation.texts)], most)
         self._plan, self._labels, self._label_names = plan(encoder, chosen.texts), chosen.labels, label_names
         self._answers: dict[str, Answers] = {}
-        self._start = start
-        self.threads = threads
+        self._workers = workers
         self.comparisons: list[Comparison] = []
-
-    def opened(self, name: str, load: Callable[[], Engine]) -> closing[Worker]:
-        """Load an engine in a process of its own, for the length of a `with`."""
-        return closing(self._start(name, load, self.threads))
 
     def begin(self, name: str, load: Callable[[], Engine]) -> None:
         """Add the first step, with which all others are compared."""
-        with self.opened(name, load) as worker:
+        with self._workers.opened(name, load) as worker:
             self.add(name, worker.run)
 
     @contextmanager
@@ -71,7 +54,7 @@ class Chain:
         Raises:
             VerificationError: it is not the same classifier; see `add`.
         """
-        with self.opened(folder.name, load) as worker:
+        with self._workers.opened(folder.name, load) as worker:
             check_labels(folder, self._label_names)
             self.add(folder.name, worker.run, after=after, tolerance=tolerance)
             yield worker
@@ -89,12 +72,12 @@ class Chain:
             VerificationError: it differs by more.
         """
         answers = ask(name, run, self._plan, len(self._label_names))
-        found = []
+        comparisons = []
         for reference in dict.fromkeys([after, *list(self._answers)[:1]]) if after else ():
             comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
             check(comparison)
-            found.append(comparison)
-        self.comparisons += found
+            comparisons.append(comparison)
+        self.comparisons += comparisons
         self._answers[name] = answers
 
     def link(self, name: str) -> Comparison:

@@ -78,4 +78,4 @@ def time_interleaved(
             seconds = engines[name](batch)
             if number >= warmup:
                 samples[name].append(seconds)
-    return {name: tuple(taken) for name, taken in samples.items()}
+    return {name: tuple(seconds) for name, seconds in samples.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import numpy as np
 from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.engines.engine import ONE_BY_ONE
 from exporter.engines.onnxruntime import load_engine
-from exporter.proof.worker import StartWorker, Worker
+from exporter.proof.worker import Worker, Workers
 from exporter.records import Variation
 from trainer.data import Examples
 from trainer.encoding import Encoder
+from trainer.progress import say
 
 BATCH = 32
 """Texts a batch where it is asked what batching does to answers."""
@@ -36,16 +37,16 @@ def vary(name: str, usual: FloatArray, varied: FloatArray) -> Variation:
     )
 
 
-def variations(
-    folder: Path, encoder: Encoder, examples: Examples, start: StartWorker, threads: int
-) -> tuple[Variation, ...]:
-    """Ask a sealed bundle, loaded as a server loads it, the same texts in other ways than one by one on `threads`."""
-    with closing(start(folder.name, partial(load_engine, folder, threads=threads), threads)) as worker:
+def variations(folder: Path, encoder: Encoder, examples: Examples, workers: Workers) -> tuple[Variation, ...]:
+    """Ask a sealed bundle, loaded as a server loads it, the same texts in other ways than one by one."""
+    threads, longest = workers.threads, encoder.max_length
+    say(f"checking {folder.name} in batches, padded, and with another number of threads")
+    with workers.opened(folder.name, partial(load_engine, folder, threads=threads)) as worker:
         usual = worker.logits(examples.texts, ONE_BY_ONE)
-        longest = encoder.max_length
         padded = np.concatenate([worker.run([e], longest) for e in encoder.encode(examples.texts)])
-        found = (in_batches(worker, examples, usual), vary(f"padded to {longest} tokens", usual, padded))
+        first = (in_batches(worker, examples, usual), vary(f"padded to {longest} tokens", usual, padded))
     other = 1 if threads > 1 else 2
-    with closing(start(folder.name, partial(load_engine, folder, threads=other), other)) as worker:
+    load = partial(load_engine, folder, threads=other)
+    with replace(workers, threads=other).opened(folder.name, load) as worker:
         name = f"on {other} thread{'s' * (other > 1)} instead of {threads}"
-        return (*found, vary(name, usual, worker.logits(examples.texts, ONE_BY_ONE)))
+        return (*first, vary(name, usual, worker.logits(examples.texts, ONE_BY_ONE)))

@@ -115,7 +115,7 @@ def check_labels(folder: Path, label_names: tuple[str, ...]) -> None:
     found = tuple(named.get(str(i)) for i in range(len(named)))
     if found != label_names:
         raise VerificationError(
-            f"`{folder.name}` names its classes {', '.join(map(str, found))}; trained were {', '.join(label_names)}",
+            f"`{folder.name}` has the labels {', '.join(map(str, found))}; trained were {', '.join(label_names)}",
             UNTOUCHED,
         )
 
@@ -204,7 +204,7 @@ def check(comparison: Comparison) -> None:
             "mean probability difference",
             comparison.mean_abs_probability,
             tolerance.mean_abs_probability,
-            f"on {comparison.texts} texts",
+            f"on {comparison.texts + comparison.pieces} texts and pieces",
         ),
         (
             "share of sure answers changed",

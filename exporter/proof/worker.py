@@ -12,8 +12,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ALL_AT_ONCE, Batching, Engine, Model, ModelEngine
@@ -50,7 +51,11 @@ class Worker:
         with _ignored(signal.SIGINT), _thread_variables(threads):
             self._process.start()
         theirs.close()
-        self._receive()
+        try:
+            self._receive()
+        except BaseException:  # Ctrl-C while it loads: nobody else would end it
+            self.close()
+            raise
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
         """Return what `function`, of a module, returns for the engine and `arguments` in the other process."""
@@ -98,8 +103,25 @@ class Worker:
         return answer
 
 
-StartWorker = Callable[..., Worker]
-"""Starts a worker as the class does, or stands in for it; see `Worker` for the arguments."""
+class StartWorker(Protocol):
+    """Starts a worker as the class does, or stands in for it; see `Worker` for the arguments."""
+
+    def __call__(
+        self, name: str, load: Callable[[], Any], threads: int, before: Callable[[], None] | None = None
+    ) -> Worker:
+        """Start one."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Starts a process for each engine, with so many CPU threads."""
+
+    threads: int
+    start: StartWorker = Worker
+
+    def opened(self, name: str, load: Callable[[], Any]) -> contextlib.closing[Worker]:
+        """Load an engine in a process of its own, for the length of a `with`."""
+        return contextlib.closing(self.start(name, load, self.threads))
 
 
 def timed_call(engine: Engine, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:

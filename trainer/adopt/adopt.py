@@ -7,14 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.adopt.checks import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    check_complete,
-    is_adapter,
-    locate_model,
-    read_label_names,
-)
+from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names
 from trainer.adopt.config import AdoptConfig
 from trainer.data import Examples, Splits, load_splits
 from trainer.errors import UserError
@@ -61,7 +54,7 @@ def adopt(config: AdoptConfig) -> TrainRecord:
     new = RunDir(run.path / PARTIAL)
     shutil.rmtree(new.path, ignore_errors=True)
     _copy(folder, tokenizer, new.adapter)
-    record = write_run(new, base, splits, encoder, None, {})
+    record = write_run(new, base, splits, encoder, None, {}, config)
     _replace(run, new)
     return record
 
@@ -94,15 +87,7 @@ def _load_data(config: AdoptConfig) -> Splits:
 
 
 def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
-    """Number the labels of the data as the classifier does.
-
-    Args:
-        splits: the data.
-        names: the classifier's labels in the order of its logits, None where they are not known.
-
-    Raises:
-        UserError: nothing says in which order they are, or the data has other labels.
-    """
+    """Number the labels of the data as the classifier does: `names` are its own, in the order of its logits."""
     if names is None:
         if not splits.labels_in_order:
             raise UserError(
@@ -121,16 +106,15 @@ def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
     if unseen := [names[i] for name, i in places.items() if name not in splits.label_names]:
         raise UserError(f"the dataset has no text with the label `{unseen[0]}`", "add texts with every label")
     order = [places[name] for name in splits.label_names]
-    train, evaluation = (
-        Examples(part.texts, [order[label] for label in part.labels]) for part in (splits.train, splits.evaluation)
-    )
+    parts = (splits.train, splits.evaluation)
+    train, evaluation = (Examples(part.texts, [order[label] for label in part.labels]) for part in parts)
     return replace(splits, train=train, evaluation=evaluation, label_names=names)
 
 
 def _copy(folder: Path, tokenizer: PreTrainedTokenizerFast, target: Path) -> None:
     target.mkdir(parents=True)
     if is_adapter(folder):
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        for name in ADAPTER_FILES:
             shutil.copyfile(folder / name, target / name)
     tokenizer.save_pretrained(target)
 
@@ -138,7 +122,7 @@ def _copy(folder: Path, tokenizer: PreTrainedTokenizerFast, target: Path) -> Non
 def _replace(run: RunDir, new: RunDir) -> None:
     """Remove the old run and put the new one, which is complete, in its place; the record comes last."""
     run.clear_training()
-    for source, target in ((new.adapter, run.adapter), (new.evaluation.parent, run.evaluation.parent)):
-        source.rename(target)
+    new.adapter.rename(run.adapter)
+    new.evaluation.parent.rename(run.evaluation.parent)
     new.record.rename(run.record)
     new.path.rmdir()

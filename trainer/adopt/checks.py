@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-IS_IT_ITS_BASE = "is `--model`, or the model that it names, the one it was trained on?"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+CHECK_BASE = "is `--model`, or the model that it names, the one it was trained on?"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -23,11 +24,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def locate_model(folder: Path, model: str | None) -> Base:
-    """Find what the adapter in `folder` adapts; a merged checkpoint is its own base.
-
-    Args:
-        folder: the adapter's or the checkpoint's.
-        model: the adapter's base, if not the one that its configuration names.
+    """Find what the adapter in `folder` adapts: `model`, else what it names; a merged checkpoint is its own base.
 
     Raises:
         UserError: the folder holds neither, or an adapter that cannot be merged into a classifier.
@@ -67,13 +64,10 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
 
 
 def check_complete(folder: Path, base: Base, label_names: tuple[str, ...]) -> PretrainedConfig:
-    """Refuse an adapter and a base that do not make one classifier: no weight may be missing, unused or misshapen.
-
-    Returns:
-        The model's configuration.
+    """Return the configuration of the classifier that an adapter and its base make.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not make one: a weight is missing, unused or misshapen.
     """
     model, fresh = load_classifier(base, label_names)
     config: PretrainedConfig = model.config
@@ -108,13 +102,9 @@ def _check_mergeable(folder: Path, kind: str) -> None:
 
 
 def _check_fits(folder: Path, model: PreTrainedModel, shapes: dict[str, list[int]], fresh: list[str]) -> None:
-    """Refuse an adapter that was made for another base, or for another number of labels.
+    """Refuse an adapter with weights of these `shapes` that is for another base, or another number of labels.
 
-    Args:
-        folder: the adapter's.
-        model: its base.
-        shapes: of the adapter's weights.
-        fresh: the names of the parameters that the base does not have.
+    `fresh` names the parameters that the base does not have.
     """
     heads = {f"base_model.model.{name}": list(model.get_parameter(name).shape) for name in fresh}
     for name, shape in heads.items():
@@ -129,7 +119,7 @@ def _check_fits(folder: Path, model: PreTrainedModel, shapes: dict[str, list[int
             raise UserError(
                 f"the adapter in `{folder}` does not fit its base: `{name}` has the shape {shapes.get(name)} in the "
                 f"file and {expected.get(name)} on the base",
-                IS_IT_ITS_BASE,
+                CHECK_BASE,
             )
 
 
@@ -142,9 +132,7 @@ def _adapter_shapes(folder: Path, model: PreTrainedModel) -> dict[str, list[int]
     try:
         adapted = get_peft_model(model, config)
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the adapter in `{folder}` does not fit its base: {first_line(error)}", IS_IT_ITS_BASE
-        ) from None
+        raise UserError(f"the adapter in `{folder}` does not fit its base: {first_line(error)}", CHECK_BASE) from None
     weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {name: list(tensor.shape) for name, tensor in weights.items()}
 

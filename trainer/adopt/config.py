@@ -14,11 +14,7 @@ from trainer.flags import check_at_least, flag_of, take_defaults
 
 @dataclass(frozen=True)
 class AdoptConfig:
-    """What was asked of an adoption. `python -m trainer.adopt --help` explains each field.
-
-    Raises:
-        UserError: a value is out of its range, or there is no dataset.
-    """
+    """What was asked of an adoption, as `python -m trainer.adopt --help` explains; misuse is a UserError."""
 
     adapter: Path
     model: str | None = None
@@ -51,22 +47,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_data_flags(group: argparse._ActionsContainer) -> None:
     """Add the flags that say what an adapter was trained from and which texts it is checked on."""
-    group.add_argument("--model", help="its base model, if not the one that the adapter names")
-    group.add_argument("--dataset", help="labelled texts it was not trained on: a file or a Hub id")
-    group.add_argument("--eval-dataset", help="the same; then --dataset may be its training texts")
-    group.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
-    group.add_argument("--label-column", help="column with the labels (by default the first with a usual name)")
-    group.add_argument("--label-names", nargs="+", metavar="NAME", help="names of its labels, in its own order")
-    group.add_argument(
-        "--max-eval-samples", type=int, metavar="N", help="maximum number of evaluation texts; 0 for all"
-    )
-    group.add_argument(
-        "--max-length",
-        type=int,
-        metavar="N",
-        help="maximum number of tokens in a text (by default the model's, up to 512)",
-    )
-    group.add_argument("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
+    add = group.add_argument
+    add("--model", help="its base model, if not the one that the adapter names")
+    add("--dataset", help="labelled texts it was not trained on: a file or a Hub id")
+    add("--eval-dataset", help="the same; then --dataset may be its training texts")
+    add("--text-column", help="column with the texts (by default the first with a usual name)")
+    add("--label-column", help="column with the labels (by default the first with a usual name)")
+    add("--label-names", nargs="+", metavar="NAME", help="names of its labels, in its own order")
+    add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
+    add("--max-length", type=int, help="maximum number of tokens in a text (by default the model's, up to 512)")
+    add("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
 
 
 def take_config(values: dict[str, Any]) -> AdoptConfig | None:

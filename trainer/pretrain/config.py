@@ -30,11 +30,7 @@ LEARNING_RATE_CONTINUED = 1e-4
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """What was asked of a pretraining. `python -m trainer.pretrain --help` explains each field.
-
-    Raises:
-        UserError: a value is out of its range, or two of them cannot be combined.
-    """
+    """What was asked of a pretraining, as `python -m trainer.pretrain --help` explains; misuse is a UserError."""
 
     text: tuple[Path, ...] = ()
     text_column: str | None = None
@@ -71,7 +67,7 @@ class PretrainConfig:
         for field in ("mask_ratio", "warmup_ratio"):
             if not 0 <= getattr(self, field) < 1:
                 raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
-        if self.student_width % HEAD_WIDTH:
+        if self.width and self.width % HEAD_WIDTH:
             raise out_of_range("width", self.width, f"that is a multiple of {HEAD_WIDTH}")
         self._check_shape()
         if self.batch_tokens < self.max_length:
@@ -84,34 +80,12 @@ class PretrainConfig:
 
     def _check_shape(self) -> None:
         """Refuse flags that would have no effect."""
-        given = {
-            "--model": ("vocabulary", "width", "layers", "word_vectors") if self.model else (),
-            "--teacher": ("vocabulary",) if self.teacher else (),
-        }
-        for flag, fields in given.items():
+        of_a_new_model = {"model": ("vocabulary", "width", "layers", "word_vectors"), "teacher": ("vocabulary",)}
+        for checkpoint, fields in of_a_new_model.items():
             for field in fields:
-                if getattr(self, field) is not None:
-                    raise UserError(f"`{flag_of(field)}` has no effect with `{flag}`", f"leave out `{flag_of(field)}`")
-
-    @property
-    def pieces(self) -> int:
-        """From scratch: the maximum number of word pieces to learn."""
-        return self.vocabulary or VOCABULARY
-
-    @property
-    def student_width(self) -> int:
-        """From scratch: the width of the hidden states."""
-        return self.width or WIDTH
-
-    @property
-    def student_layers(self) -> int:
-        """From scratch: the number of layers."""
-        return self.layers or LAYERS
-
-    @property
-    def start_vectors(self) -> WordVectors:
-        """From scratch: what the word vectors start from."""
-        return self.word_vectors or "cooccurrence"
+                if getattr(self, checkpoint) and getattr(self, field) is not None:
+                    flag = flag_of(field)
+                    raise UserError(f"`{flag}` has no effect with `--{checkpoint}`", f"leave out `{flag}`")
 
     @property
     def peak_learning_rate(self) -> float:
@@ -119,15 +93,8 @@ class PretrainConfig:
         return self.learning_rate or (LEARNING_RATE if self.model is None else LEARNING_RATE_CONTINUED)
 
 
-_MINIMUMS = {
-    "vocabulary": 256,
-    "width": HEAD_WIDTH,
-    "layers": 1,
-    "max_length": 8,
-    "summary_weight": 0,
-    "weight_decay": 0,
-    "seed": 0,
-}
+_MINIMUMS = {"vocabulary": 256, "width": HEAD_WIDTH, "layers": 1, "max_length": 8, "summary_weight": 0,
+             "weight_decay": 0, "seed": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -186,8 +153,3 @@ class UnfinishedPretraining:
     text_sha256: str
     base_sha256: str | None
     teacher_sha256: str | None
-
-    @property
-    def inputs(self) -> tuple[str | None, ...]:
-        """What has to be the same when the run is resumed, besides the configuration."""
-        return (self.text_sha256, self.base_sha256, self.teacher_sha256)

@@ -16,20 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
+from transformers import DistilBertTokenizerFast, PreTrainedTokenizerFast
 
 from trainer.data import check_unicode, read_texts
 from trainer.errors import UserError
 from trainer.pretrain.terms import IdArray, Terms
 from trainer.tables import FILE_TYPES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 HELD_OUT = 0.01
 """The share of the texts that is kept for the evaluation loss."""
@@ -109,8 +107,6 @@ def _within_words(character: str) -> bool:
 
 def make_tokenizer(pieces: dict[str, int]) -> PreTrainedTokenizerFast:
     """Make a tokenizer like BERT's from its word pieces."""
-    from transformers import DistilBertTokenizerFast
-
     wordpiece = BertWordPieceTokenizer(pieces, lowercase=True)
     return DistilBertTokenizerFast(tokenizer_object=wordpiece._tokenizer, model_max_length=POSITIONS)
 
@@ -128,11 +124,7 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[I
 
 
 def stream_of(documents: Sequence[IdArray], tokenizer: PreTrainedTokenizerFast) -> IdArray:
-    """Return all documents end to end, with [SEP] after each.
-
-    Raises:
-        UserError: the tokenizer lacks a special token.
-    """
+    """Return all documents end to end, with [SEP] after each."""
     _, sep, _ = _special_ids(tokenizer)
     return np.concatenate([part for ids in documents for part in (ids, np.array([sep]))])
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.errors import UserError
 from trainer.model import load_tokenizer
 from trainer.pretrain.start import load_masked_lm
 from trainer.pretrain.terms import Terms
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 TEMPERATURE = 2.0
 SOFT_WEIGHT, MASKED_WEIGHT, HIDDEN_WEIGHT = 5.0, 2.0, 1.0
@@ -27,12 +25,9 @@ SUMMARY = "summary"
 
 
 class Tap:
-    """Shows a model's own head only the masked positions, which saves most of the head's work.
+    """Shows the head of a masked language model only the masked positions, which saves most of the head's work.
 
     It hooks into the encoder, so it works with every architecture and every wrapper around the model.
-
-    Args:
-        model: a masked language model.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -127,10 +122,7 @@ class Summary(torch.nn.Module):
 class MaskedLanguageTrainer(transformers.Trainer):
     """A Trainer for the batches of `Batches`: whole, masked, and in an order of their own.
 
-    Args:
-        teacher: to learn from as well.
-        summary_weight: of the loss of the model's Summary; it has one where this is not 0.
-        kwargs: of the Trainer.
+    `summary_weight` is that of the loss of the model's Summary, which it has where this is not 0.
     """
 
     def __init__(self, teacher: Teacher | None, summary_weight: float, **kwargs: Any) -> None:
@@ -140,11 +132,7 @@ class MaskedLanguageTrainer(transformers.Trainer):
         self._tap = Tap(self.accelerator.unwrap_model(self.model))
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        **_: Any,
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
     ) -> Any:
         """Return the loss; in evaluation, that of the masked tokens alone."""
         # No dropout: from scratch a token is seen once or twice, so there is nothing to overfit (Lan et al. 2020,
@@ -178,6 +166,5 @@ class MaskedLanguageTrainer(transformers.Trainer):
 
 def add_projection(student: PreTrainedModel, teacher: Teacher) -> None:
     """Give the student a layer that projects its hidden states to the teacher's width, trained along with it."""
-    narrow, wide = student.config.hidden_size, teacher.model.config.hidden_size
-    layer = torch.nn.Identity() if narrow == wide else torch.nn.Linear(narrow, wide)
-    student.add_module(PROJECTION, layer)
+    own, wanted = student.config.hidden_size, teacher.model.config.hidden_size
+    student.add_module(PROJECTION, torch.nn.Identity() if own == wanted else torch.nn.Linear(own, wanted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from trainer.errors import UserError
@@ -12,31 +12,19 @@ from trainer.records import read_record, write_record
 from trainer.resume import check_same, check_writable
 
 
-@dataclass(frozen=True)
 class OutputDir:
     """Where a pretraining writes its checkpoint and its record, and keeps its state until it finishes."""
 
-    path: Path
-
-    @property
-    def record(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "pretrain.json"
         """PretrainRecord: that it exists means that the pretraining finished."""
-        return self.path / "pretrain.json"
-
-    @property
-    def checkpoints(self) -> Path:
+        self.checkpoints = path / "checkpoints"
         """What `--resume` needs; removed when the pretraining finishes."""
-        return self.path / "checkpoints"
-
-    @property
-    def unfinished(self) -> Path:
+        self.unfinished = self.checkpoints / "pretrain.unfinished.json"
         """UnfinishedPretraining."""
-        return self.checkpoints / "pretrain.unfinished.json"
-
-    @property
-    def tokenizer(self) -> Path:
+        self.tokenizer = self.checkpoints / "tokenizer"
         """The tokenizer of a run from scratch while it is not finished."""
-        return self.checkpoints / "tokenizer"
 
     def check(self, config: PretrainConfig) -> None:
         """Refuse to write where that cannot be, over anything but a pretraining, or over one without `--overwrite`.
@@ -57,12 +45,9 @@ class OutputDir:
             raise UserError(f"`{self.path}` holds {what}", "add `--overwrite`, or choose another `--output-dir`")
 
     def begin(self, given: UnfinishedPretraining) -> None:
-        """Make room for a run and write down what it was given; on `--resume` check that it is given the same.
+        """Make room for a run and write down what it was given; on `--resume` refuse it if it is not given the same.
 
         The note is written before an old record is removed, so that an interruption in between leaves a pretraining.
-
-        Raises:
-            UserError: the text, the base model or the teacher has changed since the run was interrupted.
         """
         if not given.config.resume:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -70,8 +55,7 @@ class OutputDir:
             for old in (self.record, self.path / "model.safetensors"):  # a run that is cut off leaves no checkpoint
                 old.unlink(missing_ok=True)
             return
-        before = read_record(self.unfinished, UnfinishedPretraining)
-        if before.inputs != given.inputs:
+        if replace(read_record(self.unfinished, UnfinishedPretraining), config=given.config) != given:
             raise UserError(
                 "the text, the base model or the teacher is not that of the interrupted run",
                 "restore them, or start again with `--overwrite`",

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import accelerate
 import torch
-import transformers
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.errors import UserError
 from trainer.model import check_length, first_line, load_tokenizer
-from trainer.pretrain.config import HEAD_WIDTH, PretrainConfig, UnfinishedPretraining, WordVectors
+from trainer.pretrain.config import HEAD_WIDTH, LAYERS, VOCABULARY, WIDTH, PretrainConfig, UnfinishedPretraining
 from trainer.pretrain.corpus import POSITIONS, Corpus, learn_pieces, make_tokenizer
 from trainer.pretrain.terms import IdArray
 from trainer.pretrain.vectors import word_vectors
 from trainer.progress import say, say_source
 from trainer.sources import Base, locate_base
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SCALE = 0.05
 """Root mean square of the elements of word and position vectors at the start."""
@@ -37,11 +34,7 @@ class Origin:
 
     @classmethod
     def locate(cls, config: PretrainConfig) -> Origin:
-        """Find both.
-
-        Raises:
-            UserError: there is no such checkpoint, or the run would write over it.
-        """
+        """Find both, or raise a UserError if there is no such checkpoint, or the run would write over it."""
         bases = [locate_base(name) if name else None for name in (config.model, config.teacher)]
         if any(base and base.folder.resolve() == config.output_dir.resolve() for base in bases):
             raise UserError(
@@ -56,66 +49,48 @@ class Origin:
         return UnfinishedPretraining(config, corpus.sha256(), *hashes)
 
 
-def choose_tokenizer(origin: Origin, corpus: Corpus, vocabulary: int, kept: Path | None) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of the base model or the teacher, or else one learnt from the training texts.
+def choose_tokenizer(origin: Origin, corpus: Corpus, size: int | None, kept: Path | None) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of the base model or the teacher, or else one of `size` pieces learnt from the corpus.
 
-    Args:
-        origin: base model and teacher.
-        corpus: the texts.
-        vocabulary: the maximum number of word pieces to learn.
-        kept: where a resumed run keeps the tokenizer that it learnt; another release of the library might learn a
-            different one.
+    A resumed run takes the one that it `kept`: another release of the library might learn a different one.
     """
     if base := origin.base or origin.teacher:
         return load_tokenizer(base.folder)
     if kept and kept.is_dir():
         return load_tokenizer(kept)
-    pieces = [learn_pieces(corpus.train, vocabulary)] if accelerate.PartialState().is_main_process else [None]
-    return make_tokenizer(broadcast_object_list(pieces)[0])
+    is_first = accelerate.PartialState().is_main_process
+    pieces = learn_pieces(corpus.train, size or VOCABULARY) if is_first else None
+    return make_tokenizer(broadcast_object_list([pieces])[0])
 
 
-def continued(base: Base, tokenizer: PreTrainedTokenizerFast, max_length: int, device: str) -> PreTrainedModel:
-    """Load the checkpoint to continue from.
+def make_model(
+    config: PretrainConfig, base: Base | None, tokenizer: PreTrainedTokenizerFast, documents: list[IdArray], device: str
+) -> PreTrainedModel:
+    """Load the checkpoint to continue from, or make a DistilBERT from scratch.
+
+    All its weights are random, but for position vectors, and word vectors where there are documents to count in.
 
     Raises:
-        UserError: it cannot be loaded, or cannot take sequences of `max_length`.
+        UserError: the checkpoint cannot be loaded, or the model cannot take sequences of `config.max_length`.
     """
+    if base is None:
+        return _from_scratch(config, tokenizer, documents, device)
     say_source("base model", base.source)
-    model, has_head = load_masked_lm(base.folder, tokenizer, max_length, device)
+    model, has_head = load_masked_lm(base.folder, tokenizer, config.max_length, device)
     if not has_head:
         say("the checkpoint has no head to predict masked tokens; a new one is trained")
     return model
 
 
-def from_scratch(
-    tokenizer: PreTrainedTokenizerFast,
-    documents: list[IdArray],
-    *,
-    width: int,
-    layers: int,
-    max_length: int,
-    vectors: WordVectors,
-    device: str,
+def _from_scratch(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, documents: list[IdArray], device: str
 ) -> PreTrainedModel:
-    """Make a DistilBERT with random weights, except for its word and position vectors.
-
-    Args:
-        tokenizer: says how many tokens there are.
-        documents: token ids of each text, to count co-occurrences in.
-        width: of the hidden states, a multiple of 64.
-        layers: number of them.
-        max_length: tokens of the longest sequence it has to take.
-        vectors: what the word vectors start from.
-        device: where it will be trained.
-
-    Raises:
-        UserError: it could not take sequences of `max_length`.
-    """
-    architecture = transformers.DistilBertConfig(
+    width = config.width or WIDTH
+    architecture = DistilBertConfig(
         vocab_size=len(tokenizer),
         dim=width,
         hidden_dim=4 * width,
-        n_layers=layers,
+        n_layers=config.layers or LAYERS,
         n_heads=width // HEAD_WIDTH,
         max_position_embeddings=POSITIONS,
         pad_token_id=tokenizer.pad_token_id,
@@ -124,12 +99,10 @@ def from_scratch(
         dropout=0.0,
         attention_dropout=0.0,
     )
-    check_length(architecture, max_length)
-    model: PreTrainedModel = transformers.AutoModelForMaskedLM.from_config(
-        architecture, attn_implementation=_attention(device)
-    )
+    check_length(architecture, config.max_length)
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(architecture, attn_implementation=_attention(device))
     _set_positions(model)
-    if vectors == "cooccurrence":
+    if documents and config.word_vectors != "random":
         say("word vectors: factorising co-occurrence counts")
         _set_word_vectors(model, torch.from_numpy(word_vectors(documents, len(tokenizer), width)))
     return model
@@ -146,10 +119,8 @@ def load_masked_lm(
     Raises:
         UserError: it cannot be loaded, is incomplete, or does not fit the tokenizer or `max_length`.
     """
-    from safetensors import SafetensorError
-
     try:
-        model, loading = transformers.AutoModelForMaskedLM.from_pretrained(
+        model, loading = AutoModelForMaskedLM.from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,

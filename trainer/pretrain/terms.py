@@ -59,10 +59,7 @@ class Terms:
         return np.where(self.shares > 0, weights, 0).astype(np.float32)
 
     def within(self, ids: IdArray) -> tuple[IdArray, IdArray]:
-        """Return the distinct terms in each sequence.
-
-        Args:
-            ids: token ids, [rows, length].
+        """Find the distinct terms in sequences of token ids, [rows, length].
 
         Returns:
             The row of each term found, and the term, both [found].

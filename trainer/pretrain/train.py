@@ -8,34 +8,26 @@ import shutil
 import time
 import warnings
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import accelerate
 import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.architectures import architecture_of
 from trainer.errors import UserError
 from trainer.loop import PACKAGES, Hardware, choose_hardware, keep_stdout_clean, training_arguments
-from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord, UnfinishedPretraining
+from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord, SavePrecision, UnfinishedPretraining
 from trainer.pretrain.corpus import SHORT_SHARE, Batches, Corpus, read_corpus, stream_of, tokenize, whole
-from trainer.pretrain.objective import (
-    PROJECTION,
-    SUMMARY,
-    MaskedLanguageTrainer,
-    Summary,
-    Teacher,
-    add_projection,
-)
+from trainer.pretrain.objective import PROJECTION, SUMMARY, MaskedLanguageTrainer, Summary, Teacher, add_projection
 from trainer.pretrain.output import OutputDir
-from trainer.pretrain.start import Origin, choose_tokenizer, continued, from_scratch
+from trainer.pretrain.start import Origin, choose_tokenizer, make_model
 from trainer.pretrain.terms import IdArray, Terms
 from trainer.progress import say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
 from trainer.resume import last_checkpoint
 from trainer.sources import Base
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 EVALUATIONS = 10
 """How often a run evaluates and saves a checkpoint to resume from."""
@@ -49,9 +41,6 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
 
     Returns:
         The record, or None in every process but the first of a distributed run.
-
-    Raises:
-        UserError: anything about the input or the machine that the user can fix.
     """
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
@@ -64,9 +53,10 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     origin = Origin.locate(config)
     given = origin.given(config, corpus)
     checkpoint = last_checkpoint(output.checkpoints) if config.resume else None
-    tokenizer = choose_tokenizer(origin, corpus, config.pieces, output.tokenizer if config.resume else None)
+    tokenizer = choose_tokenizer(origin, corpus, config.vocabulary, output.tokenizer if config.resume else None)
     documents = tokenize(tokenizer, corpus.train)
-    model = _model(config, origin, tokenizer, documents, hardware.device, resumed=checkpoint is not None)
+    counted = [] if checkpoint else documents  # a checkpoint brings its word vectors, and counting takes a while
+    model = make_model(config, origin.base, tokenizer, counted, hardware.device)
     trainer = _make_trainer(config, origin, corpus, tokenizer, documents, model, hardware)
     if trainer.is_world_process_zero():
         output.begin(given)
@@ -75,34 +65,11 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     _train(trainer, checkpoint)
     if not trainer.is_world_process_zero():
         return None
-    _save(output, model, tokenizer, config)
+    _save(output.path, model, tokenizer, config.save_precision)
     record = _describe(given, origin, corpus, documents, trainer, hardware, started)
     write_record(output.record, record)
     shutil.rmtree(output.checkpoints)
     return record
-
-
-def _model(
-    config: PretrainConfig,
-    origin: Origin,
-    tokenizer: PreTrainedTokenizerFast,
-    documents: list[IdArray],
-    device: str,
-    *,
-    resumed: bool,
-) -> PreTrainedModel:
-    if origin.base:
-        return continued(origin.base, tokenizer, config.max_length, device)
-    return from_scratch(
-        tokenizer,
-        documents,
-        width=config.student_width,
-        layers=config.student_layers,
-        max_length=config.max_length,
-        # A checkpoint of this run brings its vectors, and counting takes a while.
-        vectors="random" if resumed else config.start_vectors,
-        device=device,
-    )
 
 
 def _make_trainer(
@@ -261,18 +228,16 @@ def _evaluations(trainer: MaskedLanguageTrainer) -> tuple[Evaluation, ...]:
     return tuple(Evaluation(step, tokens_before(step * trainer.args.world_size), loss) for step, loss in losses.items())
 
 
-def _save(
-    output: OutputDir, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig
-) -> None:
+def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, precision: SavePrecision) -> None:
     for name in (PROJECTION, SUMMARY):  # only training needs them
         if hasattr(model, name):
             delattr(model, name)
-    if config.save_precision == "fp16":
+    if precision == "fp16":
         model.half()
     if not architecture_of(model.config.model_type).takes_token_types:  # whatever the teacher's tokenizer gives
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    tokenizer.save_pretrained(output.path)
-    model.save_pretrained(output.path)  # last: without weights a folder is no checkpoint
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)  # last: without weights a folder is no checkpoint
 
 
 class _Report(transformers.TrainerCallback):

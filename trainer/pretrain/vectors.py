@@ -24,10 +24,10 @@ SMOOTHING = 0.75
 
 
 def word_vectors(documents: Sequence[IdArray], vocabulary: int, width: int) -> npt.NDArray[np.float32]:
-    """Factorise the positive pointwise mutual information of tokens and their neighbours.
+    """Factorise the positive pointwise mutual information of tokens and their neighbours within a text.
 
     Args:
-        documents: token ids of each text; neighbours are counted within a text.
+        documents: token ids of each text.
         vocabulary: number of tokens.
         width: of the vectors.
 

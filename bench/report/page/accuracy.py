@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.judge.summary import Row, Summary
-from bench.report.page.cells import Cell, Table, count, engine_cell, percent, plain, table_of, token_range, word
-from bench.report.page.parts import Section, code
+from bench.report.page.cells import Table, count, engine_cell, measured, name_cell, percent, table_of, token_range, word
+from bench.report.page.parts import Section, code, lines
 from bench.results import Accuracy
 
 Scored = Sequence[tuple[Row, Accuracy]]
@@ -28,53 +28,53 @@ def accuracy_section(summary: Summary) -> Section | None:
         "<h3>By length of the text</h3>",
         table_of("lengths", "Accuracy in percent, by tokens of the text.", _by_length(scored)),
     ]
-    return Section("accuracy", "Accuracy in detail", "\n".join(body))
+    return Section("accuracy", "Accuracy in detail", lines(body))
 
 
 def _scores(scored: Scored) -> Table:
-    columns = [
-        *("Engine", "Texts", "Accuracy, %", "Weighted F1, %", "Log loss", "Calibration error", "Brier score"),
-        *("Turned wrong", "Turned right", "McNemar p"),
-    ]
     rows = []
     for row, scores in scored:
+        change = scores.change
         why = "the reference" if row.is_reference else "not measured"
-        cells = [
-            engine_cell(row),
-            count(scores.texts),
-            percent(scores.accuracy),
-            percent(scores.f1_weighted),
-            *(plain(value, "{:.4f}") for value in (scores.loss, scores.calibration_error, scores.brier)),
-            count(scores.change.harmful if scores.change else None, why),
-            count(scores.change.helpful if scores.change else None, why),
-            plain(scores.mcnemar_p, "{:.3g}", why),
-        ]
+        cells = {
+            "Engine": engine_cell(row),
+            "Texts": count(scores.texts),
+            "Accuracy, %": percent(scores.accuracy),
+            "Weighted F1, %": percent(scores.f1_weighted),
+            "Log loss": measured(scores.loss, "{:.4f}".format),
+            "Calibration error": measured(scores.calibration_error, "{:.4f}".format),
+            "Brier score": measured(scores.brier, "{:.4f}".format),
+            "Turned wrong": count(change.harmful if change else None, why),
+            "Turned right": count(change.helpful if change else None, why),
+            "McNemar p": measured(scores.mcnemar_p, "{:.3g}".format, why),
+        }
         rows.append(cells)
-    return columns, rows
+    return rows
 
 
 def _by_label(scored: Scored) -> Table:
-    rows = [
-        [
-            Cell(code(row.info.name), row.info.name),
-            word(label.label),
-            count(label.texts),
-            *map(percent, (label.precision, label.recall, label.f1)),
-        ]
+    return [
+        {
+            "Engine": name_cell(row.info.name),
+            "Label": word(label.label),
+            "Texts": count(label.texts),
+            "Precision, %": percent(label.precision),
+            "Recall, %": percent(label.recall),
+            "F1, %": percent(label.f1),
+        }
         for row, scores in scored
         for label in scores.classes
     ]
-    return ["Engine", "Label", "Texts", "Precision, %", "Recall, %", "F1, %"], rows
 
 
 def _by_length(scored: Scored) -> Table:
-    buckets = sorted({(part.least, part.most, part.texts) for _, scores in scored for part in scores.lengths})
-    rows = []
-    for bucket in buckets:
-        least, most, texts = bucket
-        cells = [token_range(least, most), count(texts)]
-        for _, scores in scored:
-            by_bucket = {(part.least, part.most, part.texts): part.accuracy for part in scores.lengths}
-            cells.append(percent(by_bucket.get(bucket)))
-        rows.append(cells)
-    return ["Tokens", "Texts", *(code(row.info.name) for row, _ in scored)], rows
+    found = {
+        code(row.info.name): {(part.least, part.most, part.texts): part.accuracy for part in scores.lengths}
+        for row, scores in scored
+    }
+    buckets = sorted({bucket for by_bucket in found.values() for bucket in by_bucket})
+    return [
+        {"Tokens": token_range(least, most), "Texts": count(texts)}
+        | {name: percent(by_bucket.get((least, most, texts))) for name, by_bucket in found.items()}
+        for least, most, texts in buckets
+    ]

@@ -25,9 +25,6 @@ SHAPES = {  # a marker's name in Plotly, and its outline from -5 to 5 for the ke
     "star": "M0-6.5L1.7-2 6.3-2 2.7.8 4 5.3 0 2.6-4 5.3-2.7.8-6.3-2-1.7-2z",
 }
 DASHES = {"solid": "", "dash": "9 4", "dot": "2 3", "dashdot": "9 4 2 4", "longdash": "14 4"}
-
-MIN_TICKS = 3
-"""Of a logarithmic axis; with fewer round values, others are used."""
 LOG_FROM = 8.0
 """Ratio of the largest to the smallest latency above which an axis is logarithmic."""
 
@@ -50,6 +47,7 @@ class Chart:
     name: str
     data: list[Json]
     layout: Json
+    title: str = ""
     has_labels: bool = False
     """Whether its points have names, which must not overlap."""
 
@@ -115,7 +113,7 @@ def latency_axis(title: str, low_ms: float, high_ms: float, *, is_log: bool | No
             for digit in (1, 2, 5)
             if low <= math.log10(digit * 10.0**power) <= high
         ]
-        if len(ticks) < MIN_TICKS:
+        if len(ticks) < 3:  # too few round values to read the axis by
             ticks = [10 ** (low + (high - low) * share) for share in (0.1, 0.5, 0.9)]
         text = [f"{tick:.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
         return axis_of(title, type="log", range=[low, high], tickvals=ticks, ticktext=text)

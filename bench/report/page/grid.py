@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.judge.interval import ratio_text
 from bench.judge.summary import GridCell, Summary
-from bench.report.page.cells import Cell, Table, count, missing, table_of, timed_cell
+from bench.report.page.cells import Table, count, missing, name_cell, table_of, timed_cell
 from bench.report.page.charts import Chart, Json, Look, axis_of, layout_of, line_of, looks_of
 from bench.report.page.parts import Figure, Section, code, figure_section, key_of
 
@@ -17,12 +17,12 @@ def grid_section(summary: Summary) -> Section | None:
     if not summary.grid:
         return None
     looks, reference = looks_of(summary), summary.reference
-    measured = {cell.engine for cell in summary.grid}
-    others = [row.info.name for row in summary.rows if row.info.name in measured and not row.is_reference]
+    engines = [row.info.name for row in summary.rows if any(cell.engine == row.info.name for cell in summary.grid)]
+    others = [name for name in engines if name != reference]
     batches = sorted({cell.batch for cell in summary.grid})
     layout = _layout(summary.grid, looks[reference])
     charts = [
-        (f"batch of {batch:,}", Chart(f"grid-chart-{batch}", _data(summary.grid, others, batch, looks), layout))
+        Chart(f"grid-chart-{batch}", _data(summary.grid, others, batch, looks), layout, f"batch of {batch:,}")
         for batch in batches
     ]
     caption = (
@@ -35,25 +35,22 @@ def grid_section(summary: Summary) -> Section | None:
         "difference."
     )
     figure = Figure(_slower(summary), how, charts, 300, "grid-table", key_of(others, looks))
-    table = table_of("grid-table", caption, _table(summary, batches))
+    table = table_of("grid-table", caption, _table(summary, engines, batches))
     return figure_section("grid", "Batch and length", figure, table)
 
 
-def _table(summary: Summary, batches: Sequence[int]) -> Table:
-    cells = {(cell.engine, cell.batch, cell.length): cell for cell in summary.grid}
-    lengths = sorted({length for _, _, length in cells})
-    measured = {engine for engine, _, _ in cells}
-    rows = []
-    for row in (row for row in summary.rows if row.info.name in measured):
-        for batch in batches:
-            timed = [cells.get((row.info.name, batch, length)) for length in lengths]
-            shown = [_cell(cell, is_reference=row.is_reference) for cell in timed]
-            rows.append([Cell(code(row.info.name), row.info.name), count(batch), *shown])
-    return ["Engine", "Batch", *(f"{length:,} tokens, ms" for length in lengths)], rows
-
-
-def _cell(cell: GridCell | None, *, is_reference: bool) -> Cell:
-    return timed_cell(cell.seconds.median, None if is_reference else cell.speed) if cell else missing()
+def _table(summary: Summary, engines: Sequence[str], batches: Sequence[int]) -> Table:
+    timed = {
+        (c.engine, c.batch, c.length): timed_cell(c.seconds.median, None if c.engine == summary.reference else c.speed)
+        for c in summary.grid
+    }
+    lengths = sorted({cell.length for cell in summary.grid})
+    return [
+        {"Engine": name_cell(name), "Batch": count(batch)}
+        | {f"{length:,} tokens, ms": timed.get((name, batch, length), missing()) for length in lengths}
+        for name in engines
+        for batch in batches
+    ]
 
 
 def _slower(summary: Summary) -> str:
@@ -77,15 +74,11 @@ def _data(grid: Sequence[GridCell], names: Sequence[str], batch: int, looks: Map
         compared = [(cell.length, cell.speed) for cell in cells if cell.speed]
         if not compared:
             continue
-        line = line_of(
-            name,
-            [length for length, _ in compared],
-            [speed.estimate for _, speed in compared],
-            looks[name],
-            [f"{ratio_text(speed)}, {speed.verdict}" for _, speed in compared],
-        )
+        lengths, speeds = zip(*compared, strict=True)
+        notes = [f"{ratio_text(speed)}, {speed.verdict}" for speed in speeds]
+        line = line_of(name, lengths, [speed.estimate for speed in speeds], looks[name], notes)
         colour = looks[name].colour
-        fills = ["var(--surface)" if speed.verdict == "cannot tell" else colour for _, speed in compared]
+        fills = ["var(--surface)" if speed.verdict == "cannot tell" else colour for speed in speeds]
         line["marker"] |= {"color": fills, "line": {"color": colour, "width": 2}}
         data.append(line)
     return data

@@ -6,17 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.judge.summary import LengthLatency, Row, Summary
 from bench.report.page.cells import Table, missing, table_of, timed_cell, token_range
-from bench.report.page.charts import (
-    LOG_FROM,
-    Chart,
-    Json,
-    Look,
-    axis_of,
-    latency_axis,
-    layout_of,
-    line_of,
-    looks_of,
-)
+from bench.report.page.charts import LOG_FROM, Chart, Json, axis_of, latency_axis, layout_of, line_of, looks_of
 from bench.report.page.parts import Figure, Section, code, figure_section, key_of, ms
 
 ByLength = Mapping[str, Sequence[LengthLatency]]
@@ -28,13 +18,18 @@ def length_section(summary: Summary) -> Section | None:
     if not by_length:
         return None
     looks = looks_of(summary)
-    chart = Chart("length-chart", _data(by_length, looks), _layout(by_length))
+    data = []
+    for name, ranges in by_length.items():
+        latencies_ms = [at.seconds * 1e3 for at in ranges]
+        notes = [f"{latency:.3g} ms" for latency in latencies_ms]
+        data.append(line_of(name, [at.tokens for at in ranges], latencies_ms, looks[name], notes))
     shown = dict.fromkeys((fastest_own(summary).info.name, summary.reference))
     takeaway = " ".join(_from_to(name, by_length[name]) for name in shown)
     how = "One text at a time, from text to label: the median of the calls in each range of lengths."
     caption = "Median latency in ms by length, and times faster than the reference with the 99&nbsp;% interval."
     table = table_of("by-length", caption, _table(by_length, summary.length_ranges))
-    figure = Figure(takeaway, how, [("", chart)], 380, "by-length", key_of(by_length, looks))
+    chart = Chart("length-chart", data, _layout(by_length))
+    figure = Figure(takeaway, how, [chart], 380, "by-length", key_of(by_length, looks))
     return figure_section("length", "Latency by length", figure, table)
 
 
@@ -53,25 +48,10 @@ def _from_to(name: str, ranges: Sequence[LengthLatency]) -> str:
 
 
 def _table(by_length: ByLength, length_ranges: Sequence[tuple[int, int]]) -> Table:
-    found = {(name, at.least): at for name, ranges in by_length.items() for at in ranges}
-    rows = []
-    for least, most in length_ranges:
-        latencies = [found.get((name, least)) for name in by_length]
-        cells = [timed_cell(latency.seconds, latency.speed) if latency else missing() for latency in latencies]
-        rows.append([token_range(least, most), *cells])
-    return ["Tokens", *map(code, by_length)], rows
-
-
-def _data(by_length: ByLength, looks: Mapping[str, Look]) -> list[Json]:
+    timed = {(name, at.least): timed_cell(at.seconds, at.speed) for name, ranges in by_length.items() for at in ranges}
     return [
-        line_of(
-            name,
-            [at.tokens for at in ranges],
-            [at.seconds * 1e3 for at in ranges],
-            looks[name],
-            [f"{at.seconds * 1e3:.3g} ms" for at in ranges],
-        )
-        for name, ranges in by_length.items()
+        {"Tokens": token_range(least, most)} | {code(name): timed.get((name, least), missing()) for name in by_length}
+        for least, most in length_ranges
     ]
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from bench.config import LEAST_PAIRS
 from bench.judge.summary import Summary
-from bench.report.page.cells import Cell, table_of, word
-from bench.report.page.parts import Section, code, counted, facts, lines
+from bench.report.page.cells import name_cell, table_of, word
+from bench.report.page.parts import Section, counted, facts, lines
 from trainer.flags import flag_of
 
 
@@ -15,21 +15,20 @@ def skipped_section(summary: Summary) -> Section | None:
     """Show which engines were not measured, and why; None where there are none."""
     if not summary.skipped:
         return None
-    rows = [[Cell(code(skipped.engine), skipped.engine), word(skipped.reason)] for skipped in summary.skipped]
-    table = table_of("skipped-table", "Engines that were not measured, and why.", (["Engine", "Reason"], rows))
+    rows = [{"Engine": name_cell(skipped.engine), "Reason": word(skipped.reason)} for skipped in summary.skipped]
+    table = table_of("skipped-table", "Engines that were not measured, and why.", rows)
     return Section("skipped", "Not measured", table)
 
 
 def method_section(summary: Summary) -> Section:
     """Say how it was measured, on what, and with which flags."""
-    pairs_from = 2 * LEAST_PAIRS
     paragraphs = [
         "Every engine answers the same texts in its own process. The engines take turns, text by text, so that a drift "
         "of the machine affects all alike. Warm-up calls are not counted.",
         "The calls with one text at a time are spread evenly over the lengths of the texts.",
-        f"All processes were restarted {counted(summary.config.restarts, 'time')}. Every second restart starts them in "
+        f"All processes were restarted {counted(summary.restarts, 'time')}. Every second restart starts them in "
         "the opposite order, since a process that starts earlier can be slower. "
-        f"From {pairs_from} restarts on, two such restarts form a pair of restarts, and intervals are computed "
+        f"From {2 * LEAST_PAIRS} restarts on, two such restarts form a pair of restarts, and intervals are computed "
         "over pairs; below that, over single restarts. A speed is the mean of the pairs' medians, and its interval "
         "shows how much they differ. One text at a time and in bulk, it is never narrower than the noise of the "
         "reference alone allows. Confidence is 99&nbsp;% for intervals of speed, and 95&nbsp;% for those of accuracy "

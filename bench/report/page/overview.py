@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.judge.summary import PERCENTILES, Latency, Row, Summary, Tail
+from bench.judge.summary import PERCENTILES, Latency, Row, Summary
 from bench.report.page.cells import (
     Cell,
     Table,
     engine_cell,
-    in_mb,
-    in_ms,
+    measured,
     missing,
     percent,
-    plain,
+    ranged,
     speed_cell,
     table_of,
-    verdict_tag,
+    verdict_of,
 )
 from bench.report.page.charts import Chart, Json, Look, axis_of, latency_axis, layout_of, looks_of, marker_of, plot_text
-from bench.report.page.parts import Figure, Section, code, figure_section, ms, number
+from bench.report.page.parts import Figure, Section, code, figure_section, mb, ms, number
 from bench.results import Accuracy
 from exporter.int8.select import points
 
@@ -28,27 +27,27 @@ Point = tuple[Row, Latency, Accuracy]
 
 def overview_section(summary: Summary) -> Section:
     """Show accuracy against latency, and every engine in a table."""
-    measured = [(row, row.latency, row.accuracy) for row in summary.rows if row.latency and row.accuracy]
+    drawn = [(row, row.latency, row.accuracy) for row in summary.rows if row.latency and row.accuracy]
     table = table_of("overview", "Every engine, the reference first, then by latency.", _overview(summary))
-    if not measured:
+    if not drawn:
         return Section("overview-section", "Overview", table)
-    own = [point for point in measured if not point[0].info.is_peer] or measured
+    own = [point for point in drawn if not point[0].info.is_peer] or drawn
     how = (
         "Up and to the left is better. Bars show the quartiles of the latency, and the interval of the change of "
         "accuracy against the reference. The dotted line joins the engines that no other beats in both; a ring marks "
         "the recommended one."
     )
-    if any(row.info.is_peer for row, _, _ in measured):
+    if any(row.info.is_peer for row, _, _ in drawn):
         how += " Hollow markers are other tools, for comparison; they are not on the line."
-    data = _data(measured, _frontier(own), summary.recommendation.engine, looks_of(summary))
-    chart = Chart("pareto-chart", data, _layout(measured), has_labels=True)
-    figure = Figure(_takeaway(own), how, [("", chart)], 440, "overview")
+    data = _data(drawn, _frontier(own), summary.recommendation.engine, looks_of(summary))
+    chart = Chart("pareto-chart", data, _layout(drawn), has_labels=True)
+    figure = Figure(_takeaway(own), how, [chart], 440, "overview")
     return figure_section("pareto", "Accuracy against latency", figure, table)
 
 
-def _takeaway(measured: Sequence[Point]) -> str:
-    fastest = min(measured, key=_latency_then_accuracy)
-    best = max(measured, key=lambda point: (point[2].accuracy, -point[1].total_s.median))
+def _takeaway(own: Sequence[Point]) -> str:
+    fastest = min(own, key=_latency_then_accuracy)
+    best = max(own, key=lambda point: (point[2].accuracy, -point[1].total_s.median))
     if fastest[2].accuracy >= best[2].accuracy:
         return f"Fastest: {_at(fastest)}. No other is more accurate."
     return f"Fastest: {_at(fastest)}. Most accurate: {_at(best)}."
@@ -63,10 +62,10 @@ def _at(point: Point) -> str:
     return f"{code(row.info.name)}, {ms(latency.total_s.median)} ms and {100 * scores.accuracy:.2f} %"
 
 
-def _frontier(measured: Iterable[Point]) -> list[Point]:
+def _frontier(own: Iterable[Point]) -> list[Point]:
     """Return the points that no other beats in latency and accuracy, the fastest first."""
     kept: list[Point] = []
-    for point in sorted(measured, key=_latency_then_accuracy):
+    for point in sorted(own, key=_latency_then_accuracy):
         if not kept or point[2].accuracy > kept[-1][2].accuracy:
             kept.append(point)
     return kept
@@ -81,29 +80,21 @@ def _reach(scores: Accuracy) -> tuple[float, float]:
 
 
 def _data(
-    measured: Sequence[Point], frontier: Sequence[Point], recommended: str | None, looks: Mapping[str, Look]
+    drawn: Sequence[Point], frontier: Sequence[Point], recommended: str | None, looks: Mapping[str, Look]
 ) -> list[Json]:
-    line = {
-        "type": "scatter",
-        "mode": "lines",
-        **_places(frontier),
-        "line": {"shape": "hv", "color": "var(--soft)", "width": 1.5, "dash": "dot"},
-        "hoverinfo": "skip",
-    }
-    data: list[Json] = [line]
-    for point in measured:
-        name = point[0].info.name
-        if name == recommended:
-            data.append(_ring(point))
-        data.append(_marker(point, looks[name]))
-    return [*data, _names(measured, recommended, looks)]
-
-
-def _places(measured: Sequence[Point]) -> Json:
-    return {
-        "x": [latency.total_s.median * 1e3 for _, latency, _ in measured],
-        "y": [100 * scores.accuracy for _, _, scores in measured],
-    }
+    dots = {"shape": "hv", "color": "var(--soft)", "width": 1.5, "dash": "dot"}
+    data = [_trace("lines", frontier, line=dots, hoverinfo="skip")]
+    for point in drawn:
+        if point[0].info.name == recommended:
+            line = {"color": "var(--accent)", "width": 2.5}
+            ring = {"symbol": "circle-open", "size": 26, "color": "var(--accent)", "line": line}
+            data.append(_trace("markers", [point], marker=ring, hoverinfo="skip"))
+        data.append(_marker(point, looks[point[0].info.name]))
+    names = [row.info.name for row, _, _ in drawn]
+    text = [f"<b>{plot_text(name)}</b>" if name == recommended else plot_text(name) for name in names]
+    font = {"color": [looks[name].colour for name in names]}
+    # The names are last, so that no bar crosses them.
+    return [*data, _trace("text", drawn, text=text, textfont=font, cliponaxis=False, hoverinfo="skip")]
 
 
 def _marker(point: Point, look: Look) -> Json:
@@ -111,43 +102,27 @@ def _marker(point: Point, look: Look) -> Json:
     total, (below, above) = latency.total_s, _reach(scores)
     bar = {"type": "data", "symmetric": False, "color": look.colour, "thickness": 1, "width": 0}
     left, right = (total.median - total.low) * 1e3, (total.high - total.median) * 1e3
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        **_places([point]),
-        "text": [plot_text(row.info.name)],
-        "marker": marker_of(look, 12, is_hollow=row.info.is_peer),
-        "error_x": {**bar, "array": [right], "arrayminus": [left]},
-        "error_y": {**bar, "array": [above], "arrayminus": [below]},
-        "cliponaxis": False,
-        "hovertemplate": f"%{{text}}<br>{ms(total.median)} ms, {100 * scores.accuracy:.2f} %<extra></extra>",
-    }
+    return _trace(
+        "markers",
+        [point],
+        text=[plot_text(row.info.name)],
+        marker=marker_of(look, 12, is_hollow=row.info.is_peer),
+        error_x={**bar, "array": [right], "arrayminus": [left]},
+        error_y={**bar, "array": [above], "arrayminus": [below]},
+        cliponaxis=False,
+        hovertemplate=f"%{{text}}<br>{ms(total.median)} ms, {100 * scores.accuracy:.2f} %<extra></extra>",
+    )
 
 
-def _names(measured: Sequence[Point], recommended: str | None, looks: Mapping[str, Look]) -> Json:
-    """Return the points' names, last so that no bar crosses them."""
-    names = [row.info.name for row, _, _ in measured]
-    return {
-        "type": "scatter",
-        "mode": "text",
-        **_places(measured),
-        "text": [f"<b>{plot_text(n)}</b>" if n == recommended else plot_text(n) for n in names],
-        "textfont": {"color": [looks[name].colour for name in names]},
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-    }
+def _trace(mode: str, shown: Sequence[Point], **more: object) -> Json:
+    x = [latency.total_s.median * 1e3 for _, latency, _ in shown]
+    return {"type": "scatter", "mode": mode, "x": x, "y": [100 * scores.accuracy for _, _, scores in shown], **more}
 
 
-def _ring(point: Point) -> Json:
-    line = {"color": "var(--accent)", "width": 2.5}
-    marker = {"symbol": "circle-open", "size": 26, "color": "var(--accent)", "line": line}
-    return {"type": "scatter", "mode": "markers", **_places([point]), "marker": marker, "hoverinfo": "skip"}
-
-
-def _layout(measured: Sequence[Point]) -> Json:
-    low_x = min(latency.total_s.low for _, latency, _ in measured) * 1e3
-    high_x = max(latency.total_s.high for _, latency, _ in measured) * 1e3
-    reaches = [(100 * scores.accuracy, *_reach(scores)) for _, _, scores in measured]
+def _layout(drawn: Sequence[Point]) -> Json:
+    low_x = min(latency.total_s.low for _, latency, _ in drawn) * 1e3
+    high_x = max(latency.total_s.high for _, latency, _ in drawn) * 1e3
+    reaches = [(100 * scores.accuracy, *_reach(scores)) for _, _, scores in drawn]
     low_y, high_y = min(y - below for y, below, _ in reaches), max(y + above for y, _, above in reaches)
     pad = max(0.1 * (high_y - low_y), 0.05)
     y_axis = axis_of("accuracy, %", range=[low_y - pad, high_y + pad], nticks=7)
@@ -155,30 +130,26 @@ def _layout(measured: Sequence[Point]) -> Json:
 
 
 def _overview(summary: Summary) -> Table:
-    columns = [
-        *("Engine", "Accuracy, %", "Change, points", "Speed", "Median, ms"),
-        *(f"p{100 * share:g}, ms" for share in PERCENTILES),
-        *("In bulk, texts/s", "On disk, MB", "Packages, MB", "Cold start, s", "Peak memory, MB"),
-        "Of roofline, %",
-    ]
     rows = []
     for row in summary.rows:
         latency = row.latency
-        cells = [
-            engine_cell(row, summary.recommendation.engine),
-            percent(row.accuracy.accuracy if row.accuracy else None),
-            _change(row),
-            speed_cell(row, latency.speed if latency else None),
-            *(_latency(latency) if latency else [missing()] * (1 + len(PERCENTILES))),
-            _bulk(row),
-            in_mb(row.info.size_bytes),
-            in_mb(row.info.packages_bytes or None),
-            plain(row.start.total_s.median if row.start else None),
-            in_mb(row.memory.peak_bytes if row.memory else None),
-            percent(latency.attainable if latency else None, "{:.0f}"),
-        ]
+        total = latency.total_s if latency else None
+        cells = {
+            "Engine": engine_cell(row, summary.recommendation.engine),
+            "Accuracy, %": percent(row.accuracy.accuracy if row.accuracy else None),
+            "Change, points": _change(row),
+            "Speed": speed_cell(row, latency.speed if latency else None),
+            "Median, ms": ranged(total.median, total.low, total.high, ms) if total else missing(),
+            **{f"p{100 * share:g}, ms": _tail(latency, share) for share in PERCENTILES},
+            "In bulk, texts/s": _bulk(row),
+            "On disk, MB": measured(row.info.size_bytes, mb),
+            "Packages, MB": measured(row.info.packages_bytes or None, mb),
+            "Cold start, s": measured(row.start.total_s.median if row.start else None),
+            "Peak memory, MB": measured(row.memory.peak_bytes if row.memory else None, mb),
+            "Of roofline, %": percent(latency.attainable if latency else None, "{:.0f}"),
+        }
         rows.append(cells)
-    return columns, rows
+    return rows
 
 
 def _change(row: Row) -> Cell:
@@ -190,21 +161,18 @@ def _change(row: Row) -> Cell:
     return Cell(f'{points(change.change)}{interval}<small class="{css}">{row.judgement}</small>', change.change)
 
 
-def _latency(latency: Latency) -> list[Cell]:
-    total = latency.total_s
-    median = Cell(f"{ms(total.median)}<small>{ms(total.low)} to {ms(total.high)}</small>", total.median)
-    return [median, *map(_tail, latency.tails)]
-
-
-def _tail(tail: Tail) -> Cell:
+def _tail(latency: Latency | None, share: float) -> Cell:
+    if latency is None:
+        return missing()
+    tail = next(tail for tail in latency.tails if tail.share == share)
     if tail.value_s is None:
         return Cell(f"<small>needs</small><small>{tail.calls_needed:,}</small><small>calls</small>")
-    return in_ms(tail.value_s)
+    return measured(tail.value_s, ms)
 
 
 def _bulk(row: Row) -> Cell:
     if row.throughput is None:
         return missing()
     per_s = row.throughput.texts_per_s.median
-    tag = "<small>the reference</small>" if row.is_reference else verdict_tag(row.throughput.speed.verdict)
+    tag = "<small>the reference</small>" if row.is_reference else verdict_of(row.throughput.speed)
     return Cell(f"{number(per_s)}{tag}", per_s)

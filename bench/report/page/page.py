@@ -7,7 +7,7 @@ a line in `SECTIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.judge.summary import Summary
@@ -39,18 +39,11 @@ SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
 
 
 def render_page(summary: Summary) -> str:
-    """Render a benchmark as an HTML page that needs nothing beside it.
-
-    Returns:
-        The page, of about 5 MB, nearly all of it the charts' library.
-    """
-    sections = [section for make in SECTIONS if (section := make(summary))]
-    return _document(summary, sections, method_section(summary))
-
-
-def _document(summary: Summary, sections: Sequence[Section], method: Section) -> str:
+    """Render a benchmark as an HTML page that needs nothing beside it: 5 MB, nearly all of it the charts' library."""
     from plotly.offline import get_plotlyjs  # takes a tenth of a second, which only this page should cost
 
+    sections = [section for make in SECTIONS if (section := make(summary))]
+    method = method_section(summary)
     charts = [chart for section in sections for chart in section.charts]
     drawn = [{"id": chart.name, "data": chart.data, "layout": chart.layout} for chart in charts]
     title = f"Benchmark of {safe(summary.config.run_dir)}"
@@ -65,7 +58,7 @@ style-src 'unsafe-inline'; img-src data:">
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
-{_read("page.css")}</style>
+{(HERE / "page.css").read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the verdict</a>
@@ -87,7 +80,7 @@ style-src 'unsafe-inline'; img-src data:">
 <script type="application/json" id="charts">{inline_json(drawn)}</script>
 <script>{get_plotlyjs()}</script>
 <script>
-{_read("page.js")}</script>
+{(HERE / "page.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """
@@ -110,7 +103,3 @@ def _banner(summary: Summary) -> str:
         '<p class="banner" role="note">This benchmark is partial: it was interrupted or is still running. '
         "What is missing may change the verdict.</p>"
     )
-
-
-def _read(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ class Section:
     name: str
     title: str
     body: str
-    charts: tuple[Chart, ...] = ()
+    charts: Sequence[Chart] = ()
     css_class: str = ""
 
     @property
@@ -37,8 +37,7 @@ class Figure:
 
     takeaway: str
     how_to_read: str
-    panels: Sequence[tuple[str, Chart]]
-    """Each with a heading, which may be empty."""
+    charts: Sequence[Chart]
     height: int
     """Of each chart, in pixels."""
     table: str
@@ -49,11 +48,11 @@ class Figure:
     def html(self, section: str) -> str:
         """The figure's markup in the section of this name."""
         panels = [
-            f"<div>{f'<p>{title}</p>' if title else ''}"
+            f"<div>{f'<p>{chart.title}</p>' if chart.title else ''}"
             f'<div class="chart" id="{chart.name}" style="height:{self.height}px" role="img" '
             f'aria-labelledby="{section}-title" aria-describedby="{section}-text"'
             f"{' data-labels=true' if chart.has_labels else ''}></div></div>"
-            for title, chart in self.panels
+            for chart in self.charts
         ]
         return (
             f'<figure>\n<figcaption id="{section}-text"><p class="takeaway">{self.takeaway}</p>\n'
@@ -64,7 +63,7 @@ class Figure:
 
 def figure_section(name: str, title: str, figure: Figure, table: str) -> Section:
     """Return a section of a figure with its table below."""
-    return Section(name, title, f"{figure.html(name)}\n{table}", tuple(chart for _, chart in figure.panels))
+    return Section(name, title, f"{figure.html(name)}\n{table}", figure.charts)
 
 
 def key_of(names: Iterable[str], looks: Mapping[str, Look]) -> str:

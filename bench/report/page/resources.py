@@ -4,39 +4,45 @@ from __future__ import annotations
 
 from bench.judge.interval import Interval, bounds_text
 from bench.judge.summary import Row, Summary
-from bench.report.page.cells import Cell, Table, engine_cell, in_mb, missing, plain, quartiles, table_of
-from bench.report.page.parts import Section, counted
+from bench.report.page.cells import Cell, engine_cell, measured, missing, quartiles, table_of
+from bench.report.page.parts import Section, counted, lines, mb
+from bench.results import Memory
 
 
 def resources_section(summary: Summary) -> Section | None:
     """Show cold starts and memory; None where neither was measured."""
     body = []
-    if any(row.start for row in summary.rows):
+    starts = [
+        {
+            "Engine": engine_cell(row),
+            "Total, s": quartiles(start.total_s),
+            "Import, s": measured(start.import_s),
+            "Load, s": measured(start.load_s),
+            "First answer, s": measured(start.first_s),
+        }
+        for row in summary.rows
+        if (start := row.start)
+    ]
+    if starts:
         caption = (
             "Cold start: from the start of a new process to its first answer, medians. The total is shown with its "
             "quartiles, and includes the start of the interpreter."
         )
-        body.append(table_of("starts", caption, _starts(summary)))
-    if remembered := [row for row in summary.rows if row.memory or row.growth_bytes]:
-        columns = ["Engine", "Loaded, MB", "Peak, MB", "GPU, MB", "Growth, kB per call"]
-        table = columns, [_memory(row) for row in remembered]
-        body.append(table_of("memory-table", _memory_caption(summary), table))
-    return Section("start", "Cold start and memory", "\n".join(body)) if body else None
+        body.append(table_of("starts", caption, starts))
+    if memories := [_memory(row) for row in summary.rows if row.memory or row.growth_bytes]:
+        body.append(table_of("memory-table", _memory_caption(summary), memories))
+    return Section("start", "Cold start and memory", lines(body)) if body else None
 
 
-def _starts(summary: Summary) -> Table:
-    rows = [
-        [engine_cell(row), quartiles(start.total_s), *map(plain, (start.import_s, start.load_s, start.first_s))]
-        for row in summary.rows
-        if (start := row.start)
-    ]
-    return ["Engine", "Total, s", "Import, s", "Load, s", "First answer, s"], rows
-
-
-def _memory(row: Row) -> list[Cell]:
-    memory = row.memory
-    sizes = (memory.loaded_bytes, memory.peak_bytes, memory.gpu_bytes) if memory else (None, None, None)
-    return [engine_cell(row), *map(in_mb, sizes), _growth(row.growth_bytes)]
+def _memory(row: Row) -> dict[str, Cell]:
+    memory = row.memory or Memory(row.info.name, None, None, None)
+    return {
+        "Engine": engine_cell(row),
+        "Loaded, MB": measured(memory.loaded_bytes, mb),
+        "Peak, MB": measured(memory.peak_bytes, mb),
+        "GPU, MB": measured(memory.gpu_bytes, mb),
+        "Growth, kB per call": _growth(row.growth_bytes),
+    }
 
 
 def _memory_caption(summary: Summary) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from bench.judge.summary import Calls, Summary
-from bench.report.page.cells import Table, count, engine_cell, in_ms, plain, table_of
+from bench.report.page.cells import Table, count, engine_cell, measured, table_of
 from bench.report.page.charts import Chart, Json, Look, latency_axis, layout_of, looks_of, plot_text
 from bench.report.page.length import fastest_own
 from bench.report.page.parts import Figure, Section, code, figure_section, ms
@@ -30,7 +31,7 @@ def spread_section(summary: Summary) -> Section | None:
     )
     if summary.second_process:
         how += f" {code(summary.second_process.name)} is a second process of the reference."
-    figure = Figure(takeaway, how, [("", chart)], 84 + 76 * len(calls), "split")
+    figure = Figure(takeaway, how, [chart], 84 + 76 * len(calls), "split")
     caption = "One text at a time, in milliseconds. Each part has a median of its own, so they may not add up."
     return figure_section("spread", "Latency distribution", figure, table_of("split", caption, _split(summary)))
 
@@ -86,24 +87,25 @@ def _layout(calls: Mapping[str, Calls], looks: Mapping[str, Look]) -> Json:
 
 
 def _split(summary: Summary) -> Table:
+    part = partial(measured, show=ms, why="not measured inside other tools")
+    rows = []
     timed = [(row, row.latency) for row in summary.rows if row.latency]
     has_own = any(latency.own_p95_s is not None for _, latency in timed)
-    columns = [
-        *("Engine", "Calls", "Fastest", "Lower quartile", "Median", "Upper quartile", "Slowest"),
-        *("Tokenise", "Run", "Rest", "Warm-up calls", "Largest probability gap"),
-        *(["Expected p95 of your texts"] if has_own else []),
-    ]
-    rows = []
     for row, latency in timed:
         total = latency.total_s
-        cells = [
-            engine_cell(row),
-            count(len(total.samples)),
-            *map(in_ms, (total.fastest, total.low, total.median, total.high, total.slowest)),
-            *(in_ms(s, "not measured inside other tools") for s in (latency.tokenise_s, latency.run_s, latency.rest_s)),
-            plain(latency.warmup_calls, "{:.0f}"),
-            plain(latency.largest_gap, "{:.1e}"),
-            *([in_ms(latency.own_p95_s)] if has_own else []),
-        ]
-        rows.append(cells)
-    return columns, rows
+        cells = {
+            "Engine": engine_cell(row),
+            "Calls": count(len(total.samples)),
+            "Fastest": measured(total.fastest, ms),
+            "Lower quartile": measured(total.low, ms),
+            "Median": measured(total.median, ms),
+            "Upper quartile": measured(total.high, ms),
+            "Slowest": measured(total.slowest, ms),
+            "Tokenise": part(latency.tokenise_s),
+            "Run": part(latency.run_s),
+            "Rest": part(latency.rest_s),
+            "Warm-up calls": measured(latency.warmup_calls, "{:.0f}".format),
+            "Largest probability gap": measured(latency.largest_gap, "{:.1e}".format),
+        }
+        rows.append(cells | {"Expected p95 of your texts": measured(latency.own_p95_s, ms)} if has_own else cells)
+    return rows

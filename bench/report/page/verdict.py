@@ -44,7 +44,7 @@ def _figures(row: Row) -> str:
 def _noise(summary: Summary) -> str:
     noises = (("one text at a time", summary.single_noise), ("in bulk", summary.bulk_noise))
     floors = " or ".join(f"below {100 * noise.floor:.1f} % {how}" for how, noise in noises)
-    second = [f"{ratio_text(noise.again)} {how}" for how, noise in noises if noise.again]
+    second = [f"{ratio_text(noise.second_process)} {how}" for how, noise in noises if noise.second_process]
     measured = f"{code(summary.reference)} had no second process to measure the noise with."
     if second:
         measured = f"{code(summary.reference)} compared with a second process of itself: {', '.join(second)}."
