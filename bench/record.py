@@ -18,7 +18,6 @@ from bench.measure.workload import Workload
 from bench.results import Accuracy, BenchRecord, EngineInfo, Machine, Memory, Skipped
 from exporter.bundle.probabilities import FloatArray
 from exporter.engines.spec import EngineSpec
-from trainer.records import file_sha256
 
 
 def make_record(
@@ -38,8 +37,8 @@ def make_record(
     return BenchRecord(
         config=workload.config,
         is_complete=is_complete,
-        export_sha256=file_sha256(workload.run.export_record),
-        evaluation_sha256=file_sha256(workload.run.evaluation),
+        export_sha256=workload.export_sha256,
+        evaluation_sha256=workload.evaluation_sha256,
         chosen=workload.export.chosen,
         accept_undecided=workload.export.config.accept_undecided,
         labels=tuple(workload.examples.labels[i] for i in answered),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from bench.config import BenchConfig
 from bench.engines.table import choose_engines, reference_of
@@ -25,6 +25,8 @@ from exporter.bundle.artifact import ONNX_FP32, open_artifact
 from exporter.checksums import IntegrityError
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
+from trainer.locks import hold
+from trainer.run import RunDir
 
 REAL = Instruments()
 
@@ -55,10 +57,15 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
         UserError: there is no export, no engine can be used, or the reference failed after others were compared with
             it.
     """
-    workload = Workload.read(config)
-    state = _usable(workload, instruments)
-    with Progress() as progress, TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        prepared = {spec.name: Path(scratch) / spec.name for spec in state.engines}
+    run = RunDir(config.run_dir)
+    with hold(run.path) if run.record.exists() else nullcontext():
+        return _bench(Workload.read(config), instruments)
+
+
+def _bench(workload: Workload, instruments: Instruments) -> Summary:
+    config, state = workload.config, _usable(workload, instruments)
+    with Progress() as progress, _scratch(workload.run.path / "bench.partial") as scratch:
+        prepared = {spec.name: scratch / spec.name for spec in state.engines}
         state = _prepare(workload, state, prepared, instruments, progress)
         machine = _measure_machine(workload, instruments, progress)
         report = partial(_report, workload, machine, prepared)
@@ -66,6 +73,7 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
         while number < config.restarts:
             try:
                 trials = state.samples.batching_trials
+                workload.check_unchanged()
                 restart = Restart(workload, state.engines, number, trials, prepared, instruments, progress).measure()
             except EngineFailedError as failed:
                 progress.step(failed.message)
@@ -77,6 +85,16 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
             summary = report(state, is_complete=number == config.restarts)
             progress.done(number / config.restarts)
     return summary
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Give a folder in the run for what engines are prepared with: what a killed benchmark left there goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _report(
@@ -123,7 +141,7 @@ def _prepare(
         if spec.prepare is None:
             continue
         progress.step(f"preparing {spec.name}")
-        prepared[spec.name].mkdir()
+        prepared[spec.name].mkdir(parents=True)
         make = partial(spec.prepare, workload.run, prepared[spec.name])
         try:
             instruments.start(spec.name, make, workload.environment.threads).close()

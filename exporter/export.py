@@ -26,6 +26,7 @@ from exporter.bundle.artifact import (
 from exporter.bundle.golden import write_golden
 from exporter.bundle.probabilities import FloatArray
 from exporter.card import Facts, render
+from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig
 from exporter.convert.graph import finish_conversion, fuse, to_half
 from exporter.convert.merge import copy_around_model, merge
@@ -46,6 +47,7 @@ from exporter.records import Candidate, ExportRecord, FailedRecipe
 from exporter.runtime import BATCHING
 from exporter.subject import Subject
 from trainer.data import read_examples
+from trainer.locks import hold
 from trainer.progress import say
 from trainer.records import file_sha256, installed_versions, write_record, write_text
 from trainer.run import RunDir
@@ -96,8 +98,13 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
         UserError: there is no trained run, or it cannot be exported.
         VerificationError: an artifact is not the classifier that it was made from. An earlier export is left as it was.
     """
+    run = RunDir(config.run_dir)
+    with hold(run.path) if run.record.exists() else contextlib.nullcontext():
+        return _export(Subject.read(run, calibration=config.quantize is not None), config, start, recipes)
+
+
+def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes: Sequence[Recipe]) -> ExportRecord:
     started = time.monotonic()
-    subject = Subject.read(RunDir(config.run_dir), calibration=config.quantize is not None)
     workers, names = Workers(usable_cores(), start), subject.train.label_names
     chain = Chain(subject.encoder, subject.evaluation, names, most=config.verify_samples, workers=workers)
     with _workspace(subject.run) as folder:
@@ -122,6 +129,7 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
             texts=len(subject.evaluation),
             accuracy=accuracy,
             artifacts=artifacts,
+            artifact_sha256={a.name: file_sha256(folder / a.name / CHECKSUMS) for a in artifacts},
             chosen=outcome.chosen,
             reason=outcome.reason,
             comparisons=tuple(chain.comparisons),
@@ -274,6 +282,7 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
 def _workspace(run: RunDir) -> Iterator[Path]:
     """Give a folder beside the export to build in, gone afterwards whatever happens."""
     folder = run.path / "export.partial"
+    _recover(run, folder)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / UNFUSED).parent.mkdir(parents=True)
     try:
@@ -283,12 +292,24 @@ def _workspace(run: RunDir) -> Iterator[Path]:
 
 
 def _put_in_place(run: RunDir, folder: Path, record: ExportRecord) -> None:
-    """Replace the run's export by `folder`; without its record, which goes first, nobody takes either for whole."""
-    written = folder / run.export_record.name
-    write_record(written, record)  # before anything is removed: a record that cannot be written must cost nothing
+    """Replace the run's export by `folder`."""
     shutil.rmtree((folder / UNFUSED).parent)
+    write_record(folder / run.export_record.name, record)  # from now on `folder` is whole, whatever happens
+    _replace(run, folder)
+
+
+def _replace(run: RunDir, folder: Path) -> None:
+    """Put a whole export in place; without its record, which goes first, nobody takes either for whole."""
     run.export_record.unlink(missing_ok=True)
     if run.export.exists():
         shutil.rmtree(run.export)
     folder.rename(run.export)
-    (run.export / written.name).replace(run.export_record)
+    (run.export / run.export_record.name).replace(run.export_record)
+
+
+def _recover(run: RunDir, folder: Path) -> None:
+    """Finish what an export was killed in: it may have removed the one before, and is whole itself."""
+    if (folder / run.export_record.name).is_file():
+        _replace(run, folder)
+    elif (last := run.export / run.export_record.name).is_file():
+        last.replace(run.export_record)

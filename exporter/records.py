@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from exporter.bundle.artifact import Artifact
+from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
 from exporter.int8.budget import AccuracyChange, Judgement
 from exporter.proof.timing import Spread
@@ -147,6 +148,8 @@ class ExportRecord:
     accuracy: float | None = None
     """Of `onnx-fp32`; None in records that are too old to tell."""
     artifacts: tuple[Artifact, ...]
+    artifact_sha256: dict[str, str] = field(default_factory=dict)
+    """Of each artifact's `SHA256SUMS`, by its name; empty in records older than schema 4."""
     chosen: str
     """The name of the artifact to ship."""
     reason: str = ""
@@ -166,10 +169,11 @@ class ExportRecord:
 
 
 def load_export(run: RunDir) -> ExportRecord:
-    """Read the record of a run's export.
+    """Read the record of a run's export, and check that the artifacts are those that it describes.
 
     Raises:
-        UserError: there is none, or the run was trained anew since.
+        UserError: there is none, or the run was trained again since.
+        IntegrityError: an artifact is gone, or another one lies in its place.
     """
     if not run.export_record.exists():
         raise UserError(f"no export in `{run.path}`", f"run `{ExportRecord.MADE_BY}` first")
@@ -178,4 +182,11 @@ def load_export(run: RunDir) -> ExportRecord:
         raise UserError(
             f"the export in `{run.path}` was made from another training run", f"run `{ExportRecord.MADE_BY}` again"
         )
+    for name, sha256 in record.artifact_sha256.items():
+        path = run.export / name / CHECKSUMS
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise IntegrityError(
+                f"`{path.parent}` is not the artifact that `{run.export_record}` describes",
+                f"run `{ExportRecord.MADE_BY}` again",
+            )
     return record

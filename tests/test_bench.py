@@ -128,13 +128,51 @@ def test_fewer_engines_and_texts_on_request_and_all_over_again(
         ("onnx-int8-cpu", 0), ("onnx-int8-cpu", 1)
     ]  # fmt: skip
     assert (record.skipped, record.grids, record.soaks, record.environment.threads) == ((), (), (), 1)
-    flags = ["--run-dir", run.path, "--engines", "onnx-int8-cpu", *QUICK, "--threads", 1]
+    flags = ["--run-dir", run.path, "--engines", "onnx-int8-cpu", *QUICK, "--max-eval-samples", 7, "--threads", 1]
     status, out, _ = command(BENCH, *flags, "--against", run.bench_record)
     assert status == 0
     assert f"compared with {run.bench_record}:\nspeed over the reference, now divided by then:\nonnx-int8-cpu" in out
     status, _, err = command(BENCH, *flags[:-1], 2, "--against", run.bench_record)
     assert status == 2
     assert "was measured on another machine: threads 1, here 2" in err
+
+
+def test_a_comparison_of_nothing_is_an_error(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, tmp_path: Path
+) -> None:
+    """A check in CI that cannot fail would pass everything."""
+    run, earlier = copy_of(exported), tmp_path / "earlier.json"
+    flags = ["--run-dir", run.path, "--engines", "onnx-int8-cpu", "onnx-fp32-cpu", *QUICK]
+    assert command(BENCH, *flags)[0] == 0
+    values = json.loads(run.bench_record.read_text())
+    earlier.write_text(json.dumps(values | {"singles": [], "bulks": [], "accuracies": []}))
+    status, _, err = command(BENCH, *flags, "--against", earlier)
+    assert status == 2
+    assert "has no measurement of an engine to measure now" in err
+    short = [single | {"total_s": single["total_s"][1:]} for single in values["singles"][:1]] + values["singles"][1:]
+    earlier.write_text(json.dumps(values | {"singles": short}))
+    status, _, err = command(BENCH, *flags, "--against", earlier)
+    assert status == 2
+    assert "do not fit one another" in err
+    earlier.write_text(json.dumps(values | {"evaluation_sha256": "other", "singles": [], "bulks": []}))
+    status, _, err = command(BENCH, *flags, "--against", earlier)
+    assert status == 2
+    assert "nothing of the earlier benchmark could be compared" in err
+
+
+def test_an_export_that_is_replaced_while_it_is_measured_is_noticed(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    run = copy_of(exported)
+
+    def replace_export(*_: object) -> dict[str, float]:
+        run.export_record.write_text(run.export_record.read_text() + "\n")
+        return {"total_s": 1.0, "import_s": 0.5, "load_s": 0.25, "first_s": 0.125}
+
+    config = BenchConfig(run.path, engines=("onnx-fp32-cpu",), restarts=2, calls=2, grid_calls=0, soak_calls=0)
+    with pytest.raises(UserError, match="was replaced while it was measured"):
+        run_bench(config, replace(LOCAL, cold_start=replace_export))
+    assert read_record(run.bench_record, BenchRecord).export_sha256 == file_sha256(exported.export_record)
 
 
 def test_what_is_timed_has_to_answer_as_what_was_scored(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:

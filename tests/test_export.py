@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,14 +24,16 @@ from toys import INTERRUPTED, start
 from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
+import exporter.predict
 from exporter.bundle.artifact import CARD, GOLDEN, MANIFEST, open_artifact
-from exporter.checksums import CHECKSUMS
+from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.export import export
 from exporter.int8.recipes import RECIPES, Ingredients
 from exporter.proof.reference import load_merged, load_trained
 from exporter.proof.verify import VerificationError
+from exporter.proof.worker import Worker
 from exporter.records import ExportRecord, load_export
 from exporter.runtime import Classifier
 from trainer.data import read_examples
@@ -359,6 +362,43 @@ def test_a_base_that_changed_since_is_refused(trained: RunDir, copy_of: Copy, ch
     save_file({name: w + 1 for name, w in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="was changed after the training"):
         export(ExportConfig(run_dir=run.path), LocalWorker)
+
+
+def test_another_artifact_in_the_place_of_the_proved_one_is_refused(
+    exported: RunDir, copy_of: Copy, command: Command
+) -> None:
+    run = copy_of(exported)
+    shutil.rmtree(run.export / "onnx-fp32")
+    shutil.copytree(run.export / "onnx-int8", run.export / "onnx-fp32")  # whole, sealed, and not what was proved
+    assert Classifier.load(run.export / "onnx-fp32").predict(["soup"])
+    with pytest.raises(IntegrityError, match="is not the artifact that"):
+        load_export(run)
+    status, _, err = command(exporter.predict.main, "--run-dir", run.path, "soup")
+    assert status == 2
+    assert "onnx-fp32` is not the artifact that" in err
+
+
+@pytest.mark.parametrize("killed", ["before the exchange", "old export gone", "renamed"])
+def test_an_exchange_that_was_killed_is_finished(exported: RunDir, copy_of: Copy, killed: str) -> None:
+    """The next export finishes it first, so that there is a whole export even where that one fails."""
+
+    def fail(*_: Any, **__: Any) -> Worker:
+        raise UserError("no worker", "none")
+
+    run = copy_of(exported)
+    partial_export, whole = run.path / "export.partial", load_export(run)
+    where = run.export if killed == "renamed" else partial_export
+    if killed == "before the exchange":
+        shutil.copytree(run.export, partial_export)
+        shutil.rmtree(run.export / "onnx-int8")
+    elif killed == "old export gone":
+        run.export.rename(partial_export)
+    run.export_record.rename(where / run.export_record.name)
+    with pytest.raises(UserError, match="no worker"):
+        export(ExportConfig(run_dir=run.path), fail)
+    assert load_export(run) == whole
+    assert listing(run.export) == ARTIFACTS
+    assert not partial_export.exists()
 
 
 def test_an_export_of_an_earlier_training_is_stale(exported: RunDir, copy_of: Copy) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,8 @@ from exporter.proof.reference import load_merged
 from exporter.proof.worker import Worker, timed_call
 from trainer.errors import UserError
 from trainer.run import RunDir
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_clock_is_read_around_the_call_alone() -> None:
@@ -63,3 +69,34 @@ def test_a_process_that_dies_is_reported(exported: RunDir) -> None:
     with pytest.raises(UserError, match="`onnx` died with status -9"):
         worker.logits(["a"])
     worker.close()
+
+
+def sleep_well(_: object, seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes where Linux lists them")
+def test_a_process_in_a_long_call_ends_when_the_one_that_started_it_is_killed() -> None:
+    code = """
+import os, sys
+sys.path.insert(0, "tests")
+from exporter.proof.worker import Worker
+import test_worker
+if __name__ == "__main__":
+    worker = Worker("x", os.getpid, 1)
+    print(worker.call(test_worker.own_pid), flush=True)
+    worker.call(test_worker.sleep_well, 600.0)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        assert Path(f"/proc/{child}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and Path(f"/proc/{child}").exists():
+        time.sleep(0.1)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def own_pid(_: object) -> int:
+    return os.getpid()

@@ -7,7 +7,7 @@ the reference of its own session, since any drift affected both; the reference i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,22 @@ def load_earlier(path: Path, config: BenchConfig, here: Environment) -> Summary:
     wanted = choose_engines(config.engines, peers=config.peers)
     if record.reference not in {spec.name for spec in wanted}:
         _check_reference(record.reference, reference_of(wanted).name)
-    return summarise(record)
+    try:
+        earlier = summarise(record)
+    except (ValueError, KeyError, IndexError, ZeroDivisionError):
+        raise UserError(f"the samples in `{path}` do not fit one another", "compare with another benchmark") from None
+    _check_comparable(earlier, {spec.name for spec in wanted}, path)
+    return earlier
+
+
+def _check_comparable(earlier: Summary, wanted: Collection[str], path: Path) -> None:
+    """Refuse an earlier benchmark that holds nothing to compare: a check that cannot fail would pass everything."""
+    rows = [row for row in earlier.rows if row.info.name in wanted]
+    if not any(row.accuracy or (not row.is_reference and (row.latency or row.throughput)) for row in rows):
+        raise UserError(
+            f"`{path}` has no measurement of an engine to measure now",
+            "compare with a benchmark of the same `--engines`",
+        )
 
 
 def _check_reference(before: str, now: str) -> None:
@@ -88,7 +103,7 @@ def compare(before: Summary, now: Summary) -> list[Difference]:
     """Compare each engine that both benchmarks have, and name those that can no longer be measured.
 
     Raises:
-        UserError: the two have different references.
+        UserError: the two have different references, or nothing in common.
     """
     _check_reference(before.reference, now.reference)
     has_same_texts = _has_same_texts(before, now)
@@ -103,6 +118,10 @@ def compare(before: Summary, now: Summary) -> list[Difference]:
         is_slower = not new.is_reference and (_is_slower(single, single_floor) or _is_slower(bulk, bulk_floor))
         is_less_accurate = accuracy is not None and accuracy.upper < 0
         differences.append(Difference(new.info.name, single, bulk, accuracy, is_slower, is_less_accurate))
+    if not any(d.accuracy or (d.engine != now.reference and (d.single or d.bulk)) for d in differences):
+        raise UserError(
+            "nothing of the earlier benchmark could be compared", "compare with one of the same engines and texts"
+        )
     failed = {skipped.engine for skipped in now.skipped}
     return [*differences, *(Difference(r.info.name, is_gone=True) for r in before.rows if r.info.name in failed)]
 

@@ -14,6 +14,8 @@ from exporter.engines.cores import usable_cores
 from exporter.proof.reference import adapter_encoder
 from exporter.records import ExportRecord, load_export
 from trainer.data import Examples, read_examples, read_texts
+from trainer.errors import UserError
+from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
 
 
@@ -25,6 +27,9 @@ class Workload:
     run: RunDir
     train: TrainRecord
     export: ExportRecord
+    export_sha256: str
+    evaluation_sha256: str
+    """Of the files of the record and of the evaluation texts, when the benchmark began."""
     environment: Environment
     examples: Examples
     """In the order of their file."""
@@ -60,6 +65,8 @@ class Workload:
             run=run,
             train=train,
             export=export,
+            export_sha256=file_sha256(run.export_record),
+            evaluation_sha256=file_sha256(run.evaluation),
             environment=read_environment(config.threads or usable_cores()),
             examples=examples,
             tokens=tokens,
@@ -68,3 +75,13 @@ class Workload:
             own_tokens=tuple(len(e) for e in encoder.encode(own)) if own else (),
             started=time.monotonic(),
         )
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with another export than the one that the benchmark began with.
+
+        Raises:
+            UserError: it was replaced.
+        """
+        record = self.run.export_record
+        if not record.is_file() or file_sha256(record) != self.export_sha256:
+            raise UserError(f"`{record}` was replaced while it was measured", "run `python -m bench` again")

@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ def _run(engine: ModelEngine[Model], batch: Sequence[Encoded], length: int | Non
 
 def _serve(pipe: Connection, name: str, load: Callable[[], Any], before: Callable[[], None] | None) -> None:
     """Load the engine and answer questions until the other end closes."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         if before:
             before()
@@ -155,6 +157,13 @@ def _serve(pipe: Connection, name: str, load: Callable[[], Any], before: Callabl
         pipe.send(error)
     except Exception as error:  # whatever a runtime raises is a reason to report, such as a device out of memory
         pipe.send(failure(name, error))
+
+
+def _die_with_parent() -> None:
+    """End this process where the one that started it was killed: in a long call nobody else would notice."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def failure(name: str, error: Exception) -> UserError:
