@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.engines.spec import Device
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.flags import check_at_least, flag_of, out_of_range
+from trainer.flags import SEED, Range, check_numbers, flag_of, out_of_range
 
 LEAST_PAIRS = 3
 """Pairs of restarts from which on speeds are compared pair by pair: two would give Student's t a single degree."""
@@ -46,27 +45,26 @@ class BenchConfig:
     any_machine: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(
-            self,
-            {
-                "restarts": 1,
-                "calls": 2,
-                "grid_calls": 0,
-                "soak_calls": 0,
-                "max_eval_samples": 0,
-                "threads": 1,
-                "seed": 0,
-            },
-        )
+        check_numbers(self, _RANGES)
         if self.restarts >= 2 * LEAST_PAIRS and self.restarts % 2:
             raise out_of_range("restarts", self.restarts, f"even from {2 * LEAST_PAIRS} on, since they come in pairs")
-        for field in ("grid_batches", "grid_lengths"):
-            if min(getattr(self, field)) < 1:
-                raise out_of_range(field, min(getattr(self, field)), "at least 1")
-        for field in ("max_drop", "max_p95_ms", "max_size_mb", "price_per_hour"):
-            value = getattr(self, field)
-            if value is not None and not 0 < value < math.inf:
-                raise out_of_range(field, value, "above 0")
         for field, needs in (("text_column", "texts"), ("any_machine", "against")):
             if getattr(self, field) and not getattr(self, needs):
                 raise UserError(f"`{flag_of(field)}` needs `{flag_of(needs)}`", f"add `{flag_of(needs)}`")
+
+
+_RANGES = {
+    "restarts": Range(1),
+    "calls": Range(2),
+    "grid_batches": Range(1, 2**16),
+    "grid_lengths": Range(1, 2**16),
+    "grid_calls": Range(0),
+    "soak_calls": Range(0),
+    "max_eval_samples": Range(0),
+    "threads": Range(1, 4096),
+    "seed": SEED,
+    "max_drop": Range(0, 100, "low"),
+    "max_p95_ms": Range(0, 1e9, "low"),
+    "max_size_mb": Range(0, 1e9, "low"),
+    "price_per_hour": Range(0, 1e9, "low"),
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from exporter.bundle.artifact import Artifact
 from exporter.int8.select import points
 from exporter.int8.target import instruction_sets
 from exporter.records import Candidate, Comparison
+from trainer.characters import visible
 from trainer.run import TrainRecord
 from trainer.sources import Source
 
@@ -33,23 +34,23 @@ def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
 
 
 def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
-    """Return the YAML block; strings are quoted as JSON, which is YAML."""
+    """Return the YAML block."""
     lines = ["---", "library_name: onnx", "pipeline_tag: text-classification"]
     lines += ["tags:", "- onnx", "- onnxruntime", *["- lora"] * (train.training is not None), f"- {artifact.precision}"]
     lines += ["- lora2onnx"]
     if train.base.revision:  # of the Hub: a folder's name would mean nothing there
-        lines += [f"base_model: {json.dumps(train.base.name)}"]
+        lines += [f"base_model: {_yaml(train.base.name)}"]
     if train.dataset.revision:
-        lines += ["datasets:", f"- {json.dumps(train.dataset.name.split(':')[0])}"]
-    lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(artifact.name)}", "  results:"]
+        lines += ["datasets:", f"- {_yaml(train.dataset.name.split(':')[0])}"]
+    lines += ["metrics:", "- accuracy", "model-index:", f"- name: {_yaml(artifact.name)}", "  results:"]
     lines += ["  - task:", "      type: text-classification", "    dataset:"]
-    lines += [f"      name: {json.dumps(_shown(train.dataset))}", f"      type: {json.dumps(_shown(train.dataset))}"]
+    lines += [f"      name: {_yaml(_shown(train.dataset))}", f"      type: {_yaml(_shown(train.dataset))}"]
     lines += ["    metrics:", "    - type: accuracy", f"      value: {facts.accuracy:.4f}", "---"]
     return lines
 
 
 def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
-    labels = ", ".join(f"`{name}`" for name in artifact.label_names)
+    labels = ", ".join(_code(name) for name in artifact.label_names)
     link = facts.link
     lines = [
         "",
@@ -88,12 +89,11 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
 
 
 def _origin(train: TrainRecord) -> str:
-    base, dataset = _shown(train.base), _shown(train.dataset)
+    base, dataset = _code(_shown(train.base)), _code(_shown(train.dataset))
     if train.training is None:
-        return f"It was trained elsewhere on top of `{base}`, and exported after measuring it on texts of `{dataset}`."
+        return f"It was trained elsewhere on top of {base}, and exported after measuring it on texts of {dataset}."
     return (
-        f"It is `{base}`, fine-tuned with LoRA on {train.training.train_texts:,} texts of `{dataset}`, merged and "
-        "exported."
+        f"It is {base}, fine-tuned with LoRA on {train.training.train_texts:,} texts of {dataset}, merged and exported."
     )
 
 
@@ -129,3 +129,20 @@ def _use(artifact: Artifact) -> list[str]:
 def _shown(source: Source) -> str:
     """Return what to call a source in public: a path on somebody's machine is nobody's business but its last name."""
     return source.name if source.revision else Path(source.name).name
+
+
+def _yaml(text: str) -> str:
+    """Return a text as a quoted YAML string, which no character can end and nobody takes for HTML."""
+    plain = (c if c.isprintable() and c not in '"\\<>&' else f"\\U{ord(c):08x}" for c in visible(text))
+    return f'"{"".join(plain)}"'
+
+
+def _code(name: str) -> str:
+    """Return a name from elsewhere as code: in Markdown, with character references if it could be more than a name.
+
+    Between backticks, a backtick would end it, and a simple converter might let HTML through.
+    """
+    if re.fullmatch(r"[^\W_][\w .,:;+@/#-]*", name):
+        return f"`{name}`"
+    escaped = (c if c.isalnum() or c == " " or not c.isascii() else f"&#{ord(c)};" for c in visible(name))
+    return f"<code>{''.join(escaped)}</code>"

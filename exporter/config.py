@@ -8,7 +8,7 @@ from typing import Literal
 
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.flags import check_at_least, flag_of, out_of_range
+from trainer.flags import Range, check_numbers, flag_of
 
 Quantize = Literal["auto", "dynamic", "static", "weight-only"]
 Target = Literal["native", "portable", "cuda"]
@@ -33,9 +33,7 @@ class ExportConfig:
     verify_samples: int = 256
 
     def __post_init__(self) -> None:
-        check_at_least(self, {"verify_samples": 1, "budget_minutes": 0})
-        if not 0 < self.max_drop <= 100:
-            raise out_of_range("max_drop", self.max_drop, "above 0, in percentage points")
+        check_numbers(self, _RANGES)
         if self.quantize and self.target == "cuda":
             raise UserError(
                 "int8 is for CPUs: onnxruntime has no fast int8 operators on CUDA",
@@ -50,3 +48,4 @@ class ExportConfig:
 
 
 NEED_QUANTIZE = ("max_drop", "accept_undecided", "require_int8", "budget_minutes")
+_RANGES = {"verify_samples": Range(1), "budget_minutes": Range(0, 1_000_000), "max_drop": Range(0, 100, "low")}

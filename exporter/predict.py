@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporter.answers import AnswerFile, answer_file, check_output, csv_header, csv_row, json_line
 from exporter.records import load_export
+from trainer.characters import visible
 from trainer.config import TrainConfig
-from trainer.data import check_unicode, read_texts
+from trainer.data import check_unicode, stream_texts
 from trainer.errors import UserError, run_command
 from trainer.flags import HelpFormatter
-from trainer.records import write_text
 from trainer.run import RunDir
+from trainer.tables import decoded_lines
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction
@@ -28,17 +31,21 @@ def main() -> None:
     if args.artifact and args.run_dir:
         raise UserError("both `--artifact` and `--run-dir` were given", "give one of them")
     texts = _texts(args.text, args.file, args.text_column)
-    check_unicode(texts, "the input")
-    _check_output(args.output, args.file)
-    folder = args.artifact or _chosen_artifact(RunDir(args.run_dir or TrainConfig.run_dir))
-    from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
-
-    predictions = Classifier.load(folder, golden=not args.no_golden).predict(texts)
     if args.output:
-        write_text(args.output, render(texts, predictions, args.output.suffix.lower()))
-        sys.stderr.write(f"{len(texts)} answers in {args.output}\n")
-    else:
-        print("\n".join(describe(text, answer) for text, answer in zip(texts, predictions, strict=True)))
+        check_output(args.output)
+        _check_apart(args.output, args.file)
+    folder = args.artifact or _chosen_artifact(RunDir(args.run_dir or TrainConfig.run_dir))
+    with answer_file(args.output) if args.output else nullcontext() as answers:
+        from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
+
+        classifier = Classifier.load(folder, golden=not args.no_golden, require_sha256=args.require_sha256)
+        pairs = classifier.stream(texts)
+        if answers is None:
+            _print(pairs)
+        else:
+            number = _write(answers, pairs, classifier.artifact.label_names, csv_safe=args.csv_safe)
+    if args.output:
+        sys.stderr.write(f"{number} answers in {visible(str(args.output))}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,6 +61,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the answers to this .csv or .jsonl file")
     parser.add_argument(
+        "--csv-safe",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="in a .csv, write `'` before texts and labels that a spreadsheet could take for formulas, and before "
+        "those that begin with `'`",
+    )
+    parser.add_argument(
         "--artifact", type=Path, metavar="DIR", help="the artifact's folder (by default the run's chosen one)"
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run to take it from (by default runs/default)")
@@ -62,6 +76,11 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="load it even if it answers differently here than where it was exported",
     )
+    parser.add_argument(
+        "--require-sha256",
+        metavar="HASH",
+        help="refuse an artifact whose SHA256SUMS has another SHA-256 than this",
+    )
     return parser
 
 
@@ -69,59 +88,52 @@ def describe(text: str, answer: Prediction) -> str:
     """Render one answer as a line for a person: label, every probability, a note if the text was cut, the text."""
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{name} {share:.1%}" for name, share in ranked)
-    flat = " ".join(text.split())
-    shown = flat if len(flat) <= 60 else flat[:59] + "…"
-    return f"{answer.label}  ({shares}){'  [truncated]' if answer.truncated else ''}  {shown}"
+    flat = " ".join(text[:1000].split())
+    shown = flat if len(flat) <= 60 and len(text) <= 1000 else flat[:59] + "…"
+    return visible(f"{answer.label}  ({shares}){'  [truncated]' if answer.truncated else ''}  {shown}")
 
 
-def render(texts: list[str], predictions: list[Prediction], suffix: str) -> str:
-    """Render all answers, in order, as CSV or as JSON Lines."""
-    if suffix == ".jsonl":
-        rows = (
-            {"text": text, "label": p.label, "probabilities": p.probabilities, "truncated": p.truncated}
-            for text, p in zip(texts, predictions, strict=True)
-        )
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(["text", "label", *(f"probability_{name}" for name in predictions[0].probabilities), "truncated"])
-    for text, p in zip(texts, predictions, strict=True):
-        shares = (f"{share:.6f}" for share in p.probabilities.values())
-        writer.writerow([text, p.label, *shares, str(p.truncated).lower()])
-    return sheet.getvalue()
+def _print(pairs: Iterator[tuple[str, Prediction]]) -> None:
+    for text, answer in pairs:
+        print(describe(text, answer))
 
 
-def _texts(given: list[str], file: Path | None, text_column: str | None) -> list[str]:
+def _write(
+    answers: AnswerFile, pairs: Iterator[tuple[str, Prediction]], label_names: tuple[str, ...], *, csv_safe: bool
+) -> int:
+    """Write all answers; return how many there are."""
+    is_csv = answers.path.suffix.lower() == ".csv"
+    render = partial(csv_row, safe=csv_safe) if is_csv else json_line
+    number = 0
+    for number, (text, answer) in enumerate(pairs, 1):
+        for piece in chain(csv_header(label_names) if is_csv and number == 1 else (), render(text, answer)):
+            answers.write(piece)
+    return number
+
+
+def _texts(given: list[str], file: Path | None, text_column: str | None) -> Iterator[str]:
     if given and file:
         raise UserError("both a text and `--file` were given", "give one of them")
     if text_column and not file:
         raise UserError("`--text-column` needs `--file`", "add `--file`, or leave out `--text-column`")
     if file:
-        return read_texts(file, text_column)
+        return stream_texts(file, text_column)
     if given:
-        return given
-    nothing = UserError("no text to classify", 'give one, as in `python -m exporter.predict "A fine film."`')
-    if sys.stdin.isatty():
-        raise nothing
-    try:
-        texts = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"standard input is not valid UTF-8 at byte {error.start}", "convert it with `iconv`") from None
-    if texts == [""]:
-        raise nothing
-    return texts
+        check_unicode(given, "the input")
+        return iter(given)
+    lines = iter(()) if sys.stdin.isatty() else decoded_lines(sys.stdin.buffer, "standard input")
+    texts = (line[:-2] if line.endswith("\r\n") else line.removesuffix("\n") for line in lines)
+    beginning = list(islice(texts, 2))
+    if beginning in ([], [""]):
+        raise UserError("no text to classify", 'give one, as in `python -m exporter.predict "A fine film."`')
+    return chain(beginning, texts)
 
 
-def _check_output(output: Path | None, file: Path | None) -> None:
-    """Refuse an output that cannot be written, before any work is done."""
-    if output is None:
-        return
-    if output.suffix.lower() not in (".csv", ".jsonl"):
-        raise UserError(f"cannot write `{output}`: unknown file type `{output.suffix}`", "give a `.csv` or a `.jsonl`")
-    if file and output.resolve() == file.resolve():
-        raise UserError("`--output` is the file that is read", "name another file")
-    if not output.parent.is_dir():
-        raise UserError(f"no folder `{output.parent}`", "make it first")
+def _check_apart(output: Path, file: Path | None) -> None:
+    """Refuse to write to the file that is read, whatever it is called."""
+    with suppress(OSError):  # there is no output yet
+        if file and output.samefile(file):
+            raise UserError("`--output` is the file that is read", "name another file")
 
 
 def _chosen_artifact(run: RunDir) -> Path:

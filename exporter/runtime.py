@@ -6,9 +6,11 @@ classifier.predict(["An unforgettable film."])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.probabilities import FloatArray, softmax
@@ -16,10 +18,15 @@ from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
 from exporter.engines.spec import Device
+from trainer.characters import is_unicode
 from trainer.encoding import Encoder
+from trainer.errors import UserError
 
 BATCHING = Batching(tokens=4096)
 """How `predict` batches."""
+WINDOW_TEXTS = 4096
+WINDOW_CHARACTERS = 2**20
+"""What `stream` holds at a time, but for the last text of a window."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,13 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, device: Device = "cpu", threads: int | None = None, golden: bool = True
+        cls,
+        folder: Path | str,
+        *,
+        device: Device = "cpu",
+        threads: int | None = None,
+        golden: bool = True,
+        require_sha256: str | None = None,
     ) -> Classifier:
         """Load an ONNX artifact after checking its files, and let it answer its golden texts.
 
@@ -60,31 +73,42 @@ class Classifier:
             device: where to run.
             threads: how many CPU threads one call of the model may use; all usable cores where None.
             golden: whether to refuse a classifier that answers differently here than where it was exported.
+            require_sha256: the SHA-256 of its `SHA256SUMS`, to refuse every artifact but this one.
 
         Raises:
-            IntegrityError: a file was changed, or the golden answers come out differently.
+            IntegrityError: a file was changed, the artifact is not the required one, or the golden answers come out
+                differently.
             UserError: the folder is no ONNX artifact, or the device cannot be used.
         """
-        return cls(*load_bundle(Path(folder), device=device, threads=threads or usable_cores(), golden=golden))
+        threads = threads or usable_cores()
+        bundle = load_bundle(Path(folder), device=device, threads=threads, golden=golden, require_sha256=require_sha256)
+        return cls(*bundle)
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Iterable[str]) -> list[Prediction]:
         """Classify texts, in batches of similar length.
 
         Returns:
             One prediction a text, in their order.
+
+        Raises:
+            TypeError: `texts` is one text, or holds something else than texts.
+            UserError: a text is not valid Unicode, or the classifier returned NaN or infinity.
         """
-        encoded = self.encoder.encode(texts)
-        if not encoded:
-            return []
-        names = self.artifact.label_names
-        return [
-            Prediction(
-                label=names[int(row.argmax())],
-                probabilities=dict(zip(names, map(float, row), strict=True)),
-                truncated=e.truncated,
-            )
-            for e, row in zip(encoded, softmax(self.engine.run_all(encoded, BATCHING)), strict=True)
-        ]
+        return self._answers(_checked(texts), first=1)
+
+    def stream(self, texts: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
+        """Classify texts while they come, a window of them at a time, in memory that does not grow with their number.
+
+        Yields:
+            Each text and its prediction, in their order.
+
+        Raises:
+            UserError: as `predict`, when the turn of the text comes.
+        """
+        first = 1
+        for window in windows(texts):
+            yield from zip(window, self._answers(window, first), strict=True)
+            first += len(window)
 
     def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
         """Return the logits of one or more texts, [len(texts), classes].
@@ -93,4 +117,53 @@ class Classifier:
             texts: the texts.
             batch_tokens: the maximum number of tokens in a batch, padding included; None makes one batch of all.
         """
-        return self.engine.logits(texts, Batching(tokens=batch_tokens))
+        return self.engine.logits(_checked(texts), Batching(tokens=batch_tokens))
+
+    def _answers(self, texts: Sequence[str], first: int) -> list[Prediction]:
+        """Classify texts; `first` is the number of the first one, for messages."""
+        for number, text in enumerate(texts, first):
+            if not is_unicode(text):
+                raise UserError(f"text {number} of the input is not valid Unicode", "fix or remove it")
+        encoded = self.encoder.encode(texts)
+        if not encoded:
+            return []
+        logits = self.engine.run_all(encoded, BATCHING)
+        if len(bad := np.flatnonzero(~np.isfinite(logits).all(axis=-1))):
+            raise UserError(
+                f"the classifier returned NaN or infinity for text {first + int(bad[0])} of the input",
+                "do not use this artifact; export it again",
+            )
+        names = self.artifact.label_names
+        return [
+            Prediction(
+                label=names[int(row.argmax())],
+                probabilities=dict(zip(names, map(float, row), strict=True)),
+                truncated=e.truncated,
+            )
+            for e, row in zip(encoded, softmax(logits), strict=True)
+        ]
+
+
+def windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in order, some at a time: as many as make good batches, fewer long ones."""
+    window: list[str] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text)
+        if len(window) == WINDOW_TEXTS or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    """Return the texts as a list, or raise a TypeError that says what to pass."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be a list of str, such as `[text]`, not {type(texts).__name__}")
+    checked = list(texts)
+    for i, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise TypeError(f"texts must be a list of str, and item {i} is of type {type(text).__name__}")
+    return checked

@@ -256,7 +256,7 @@ def test_a_trained_run_is_never_replaced(
     adapter: Path, command: Command, trained: RunDir, copy_of: Callable[[RunDir], RunDir], texts: Path
 ) -> None:
     trained = copy_of(trained)
-    (trained.path / "adopted.partial").mkdir()
+    (trained.path / "run.partial").mkdir()
     flags = ["--adapter", adapter, "--dataset", texts, "--label-names", *NAMES, "--run-dir", trained.path]
     status, _, err = command(EXPORTER, *flags)
     assert status == 2
@@ -272,8 +272,8 @@ def test_the_same_adapter_again_is_the_same_run_and_another_one_replaces_it(
     assert command(trainer.adopt.__main__.main, adapter, *flags)[0] == 0
     first = run.record.read_bytes()
     run.export_record.write_text("of the first")
-    (run.path / "adopted.partial").mkdir()  # as an interruption in the middle of the exchange leaves it
-    run.record.rename(run.path / "adopted.partial" / "run.json")
+    (run.path / "run.partial").mkdir()  # as an interruption in the middle of the exchange leaves it
+    run.record.rename(run.path / "run.partial" / "run.json")
     assert command(trainer.adopt.__main__.main, adapter, *flags)[0] == 0
     assert run.record.read_bytes() == first
     assert command(trainer.adopt.__main__.main, merged, *flags)[0] == 0

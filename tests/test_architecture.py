@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {"trainer": set(), "exporter": {"trainer"}, "b
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 DEPLOYED = {
     "exporter": ("bundle.", "engines.", "checksums", "runtime"),
-    "trainer": ("config", "encoding", "errors", "flags", "records"),
+    "trainer": ("characters", "config", "encoding", "errors", "flags", "limits", "records", "tokenizing"),
 }
 """What a deployed classifier may load of ours."""
 

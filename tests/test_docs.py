@@ -18,7 +18,8 @@ import trainer.adopt.__main__
 import trainer.pretrain.__main__
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+FRONT = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+PAGES = [*(ROOT / name for name in FRONT), *sorted(ROOT.glob("docs/*.md"))]
 SAMPLE_CARD = ROOT / "trainer" / "sample" / "README.md"
 PARSERS = {
     "trainer": trainer.__main__.make_parser(),
@@ -59,7 +60,9 @@ def default_of(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     default = parser.get_default(action.dest)
     if default is None or default == ():
         return "–"
-    return "off" if default is False else " ".join(map(str, default if isinstance(default, tuple) else [default]))
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return " ".join(map(str, default if isinstance(default, tuple) else [default]))
 
 
 def documented(command: str) -> dict[str, str]:

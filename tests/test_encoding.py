@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from toys import WORDS, make_texts
 from transformers import AutoTokenizer
 
 from trainer.config import Truncation
 from trainer.encoding import Encoder
 from trainer.errors import UserError
+from trainer.tokenizing import TextTokenizer, TokenizerError, within
 
 
 def encoder(folder: Path, max_length: int, truncation: Truncation = "head") -> Encoder:
@@ -79,3 +82,142 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="damaged"):
         encoder(tmp_path, 8)
+
+
+# --- long texts are cut before they are tokenized
+
+FRAGMENTS = [
+    "a",
+    "good",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "#",
+    ".",
+    "[MASK]",
+    " <mask> ",
+    "[SEP",
+    "é",
+    "e\u0301",
+    "\u0301",
+    "中",
+    "文",
+]
+FRAGMENTS += [
+    "\x00",
+    "\u200b",
+    "x" * 120,
+    "x" * 90,
+    "İ",
+    "ΑΣ",
+    "1",
+    "'s",
+    "\u00a0",
+    "\u3000",
+    "\r\n",
+    "\u1100\u1161",
+    "ß",
+]
+NORMALIZERS: list[Any] = [
+    None,
+    normalizers.BertNormalizer(),
+    normalizers.BertNormalizer(lowercase=False, handle_chinese_chars=False),
+    normalizers.NFKC(),
+    normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]),
+]
+WORDWISE = [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Whitespace(), pre_tokenizers.WhitespaceSplit()]
+
+
+def word_piece(normalizer: Any, pre_tokenizer: Any) -> Tokenizer:
+    pieces = ["[UNK]", "[MASK]", "[SEP]", *"ago1xs#.'中文", *(f"##{c}" for c in "agodxs1"), "good", "e", "i", "##e"]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.add_special_tokens(["[MASK]", AddedToken("<mask>", lstrip=True, rstrip=True), "[SEP]"])
+    return tokenizer
+
+
+def byte_level(normalizer: Any, *, add_prefix_space: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([" good a good 's xxxx"] * 5, trainer)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True), "[MASK]"])
+    return tokenizer
+
+
+PROVED = [word_piece(normalizer, splitter) for normalizer in NORMALIZERS for splitter in WORDWISE]
+PROVED += [byte_level(n, add_prefix_space=add) for n in (None, normalizers.NFC()) for add in (True, False)]
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    tokenizer=st.sampled_from(PROVED),
+    parts=st.lists(st.sampled_from(FRAGMENTS) | st.characters(codec="utf-8"), max_size=60),
+    piece=st.integers(2, 40),
+    room=st.integers(1, 20),
+    share=st.floats(0, 1),
+)
+def test_a_text_read_from_its_ends_has_the_tokens_of_the_whole(
+    tokenizer: Tokenizer, parts: list[str], piece: int, room: int, share: float
+) -> None:
+    text, tail = "".join(parts), round(room * share)
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    (found,) = TextTokenizer(tokenizer, piece).tokens([text], room, tail)
+    if len(whole) <= room:
+        assert found == whole
+    else:
+        assert len(found) > room
+        assert found[:room] == whole[:room]
+        assert not tail or found[-tail:] == whole[-tail:]
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail", "head-tail"])
+@pytest.mark.parametrize("filling", [" ", "x", "\n\n", "中"])
+def test_a_text_of_megabytes_is_cut_as_the_whole_would_be(
+    checkpoint: Path, truncation: Truncation, filling: str
+) -> None:
+    text = "soup bread " * 3 + filling * 300_000 + " salt oven" * 3
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    body = tokenizer.encode(text, add_special_tokens=False).ids
+    for length in (8, 12, 24):
+        room = length - 2
+        head = {"head": room, "tail": 0, "head-tail": round(room / 4)}[truncation]
+        (encoded,) = encoder(checkpoint, length, truncation).encode([text])
+        assert encoded.truncated == (len(body) > room)
+        assert encoded.ids[1:-1] == (body[:head] + body[len(body) - room + head :] if encoded.truncated else body)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": normalizers.Replace("a b", "c")},
+        {"normalizer": normalizers.Strip()},
+        {"pre_tokenizer": pre_tokenizers.Metaspace()},
+        {"pre_tokenizer": None},
+    ],
+)
+def test_without_a_proof_the_whole_text_is_tokenized(change: dict[str, Any]) -> None:
+    tokenizer = word_piece(normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer())
+    for name, value in change.items():
+        setattr(tokenizer, name, value)
+    text = "a good a b " * 20
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    assert list(TextTokenizer(tokenizer, 4).tokens([text], 5, 2)) == [whole]
+
+
+def test_a_tokenizer_that_takes_too_long_is_an_error() -> None:
+    stop = threading.Event()
+    with pytest.raises(TokenizerError, match="no answer within"):
+        within(0.05, stop.wait)
+    stop.set()
+    assert within(60, lambda: 5) == 5
+
+
+def test_a_tokenizer_that_fails_is_an_error() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="b"))  # noqa: S106
+    with pytest.raises(TokenizerError, match="the tokenizer fails"):
+        list(TextTokenizer(tokenizer).tokens(["c"], 5, 0))

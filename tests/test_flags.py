@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,36 @@ def test_the_defaults_are_the_reference_training() -> None:
 )
 def test_a_message_writes_a_value_as_a_person_types_it(value: object, expected: str) -> None:
     assert as_typed("text", value) == expected
+
+
+NEEDED: dict[type, dict[str, Any]] = {
+    AdoptConfig: {"adapter": Path("folder"), "dataset": "x.csv"},
+    ExportConfig: {"quantize": "auto"},
+    PretrainConfig: {"text": (Path("texts.txt"),)},
+}
+NUMBERS = [
+    (config, field.name, kind)
+    for config in (TrainConfig, PretrainConfig, AdoptConfig, ExportConfig, BenchConfig)
+    for field in fields(config)
+    if (kind := str(field.type).removesuffix(" | None")) in ("int", "float", "tuple[int, ...]")
+]
+
+
+@pytest.mark.parametrize(("config", "name", "kind"), NUMBERS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_number_refuses_what_nothing_can_take(config: Any, name: str, kind: str) -> None:
+    huge = 10**400
+    cases = {"int": (-1, huge), "float": (-1.0, -math.inf, math.inf, math.nan), "tuple[int, ...]": ((1, -1), (1, huge))}
+    for value in cases[kind]:
+        with pytest.raises(UserError, match=f"`--{name.replace('_', '-')} .* is out of range"):
+            config(**NEEDED.get(config, {}) | {name: value})
+
+
+@pytest.mark.parametrize("config", [TrainConfig, PretrainConfig, BenchConfig])
+def test_a_seed_is_what_numpy_takes(config: Any) -> None:
+    config(**NEEDED.get(config, {}), seed=2**32 - 1)
+    with pytest.raises(UserError, match="`--seed 4294967296` is out of range") as error:
+        config(**NEEDED.get(config, {}), seed=2**32)
+    assert error.value.hint == "give `--seed` a value of at least 0 and at most 4294967295"
 
 
 @pytest.mark.parametrize(

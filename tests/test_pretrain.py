@@ -12,7 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toys import make_texts
-from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, ElectraConfig, PretrainedConfig, TrainerCallback
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    BertConfig,
+    ElectraConfig,
+    PretrainedConfig,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 import trainer.pretrain.__main__
 from trainer.config import TrainConfig
@@ -28,6 +36,7 @@ from trainer.pretrain.terms import Terms
 from trainer.pretrain.train import pretrain
 from trainer.pretrain.vectors import word_vectors
 from trainer.records import file_sha256, read_record
+from trainer.resume import last_checkpoint
 from trainer.run import RunDir
 from trainer.train import train
 
@@ -137,7 +146,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 ) -> None:
     here = dataclasses.replace(config, output_dir=tmp_path / "model")
     with monkeypatch.context() as patch:
-        patch.setattr(TrainerCallback, "on_save", interrupt)
+        patch.setattr(TrainerCallback, "on_step_begin", interrupt_after_saving)
         with pytest.raises(KeyboardInterrupt):
             pretrain(here)
     with pytest.raises(UserError, match="interrupted run"):
@@ -184,7 +193,7 @@ def test_a_run_is_not_resumed_on_other_text(
     mine.write_text("\n".join(text for text, _ in make_texts(100)))
     here = dataclasses.replace(config, text=(mine,), output_dir=tmp_path / "model")
     with monkeypatch.context() as patch:
-        patch.setattr(TrainerCallback, "on_save", interrupt)
+        patch.setattr(TrainerCallback, "on_step_begin", interrupt_after_saving)
         with pytest.raises(KeyboardInterrupt):
             pretrain(here)
     mine.write_text("\n".join(text for text, _ in make_texts(101)))
@@ -199,6 +208,11 @@ def test_a_run_that_diverges_is_stopped(config: PretrainConfig, tmp_path: Path) 
 
 def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def interrupt_after_saving(_: object, arguments: TrainingArguments, *__: object, **___: object) -> None:
+    if last_checkpoint(Path(arguments.output_dir)):
+        raise KeyboardInterrupt
 
 
 def batches(text: Path, checkpoint: Path, **changes: object) -> Batches:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.errors import UserError
-from trainer.flags import check_at_least, out_of_range
+from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check_numbers
 
 Truncation = Literal["head", "tail", "head-tail"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -47,12 +47,7 @@ class TrainConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, _MINIMUMS)
-        for field in ("warmup_ratio", "lora_dropout"):
-            if not 0 <= getattr(self, field) < 1:
-                raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
-        if not self.learning_rate > 0:
-            raise out_of_range("learning_rate", self.learning_rate, "above 0")
+        check_numbers(self, _RANGES)
         if self.resume and self.overwrite:
             raise UserError(
                 "`--resume` and `--overwrite` cannot be combined",
@@ -60,6 +55,19 @@ class TrainConfig:
             )
 
 
-_MINIMUMS = {"max_train_samples": 0, "max_eval_samples": 0, "epochs": 1, "batch_size": 1, "weight_decay": 0,
-             "gradient_accumulation_steps": 1, "early_stopping_patience": 1, "max_length": 4, "seed": 0, "lora_r": 1,
-             "lora_alpha": 1}  # fmt: skip
+_RANGES = {
+    "max_train_samples": Range(0),
+    "max_eval_samples": Range(0),
+    "epochs": Range(1, 100_000),
+    "batch_size": Range(1, 2**20),
+    "learning_rate": LEARNING_RATE,
+    "warmup_ratio": SHARE,
+    "weight_decay": WEIGHT_DECAY,
+    "gradient_accumulation_steps": Range(1, 2**20),
+    "early_stopping_patience": Range(1),
+    "max_length": Range(4),
+    "seed": SEED,
+    "lora_r": Range(1, 2**16),
+    "lora_alpha": Range(1, 2**16),
+    "lora_dropout": SHARE,
+}

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
+from trainer.characters import is_unicode
 from trainer.errors import UserError
 from trainer.records import write_text
 from trainer.sources import DEFAULT_DATASET, SAMPLE, SAMPLE_REVIEWS, HubUnreachableError, Source, dataset_splits
-from trainer.tables import FILE_TYPES, Table, find_column, listed, read_table
+from trainer.tables import FILE_TYPES, Table, find_column, listed, not_empty, open_rows, read_table
 
 TEXT_COLUMNS = ("text", "review", "sentence", "content", "comment", "body", "message", "document", "tweet")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "intent", "polarity")
@@ -106,6 +110,7 @@ def load_splits(
     train_rows = _rows(train_table, text_column, label_column, label_names)
     eval_rows = _rows(eval_table, text_column, label_column, label_names) if eval_table else Rows([], [], None)
     names = _order(train_rows, eval_rows, train_table.name)
+    check_label_names(names)
     train, evaluation = _number(train_rows, names), _number(eval_rows, names)
     train, dropped = _without_duplicates(train, reserved=evaluation.texts)
     _check_classes(train, names, train_table.name, hold_out=eval_table is None)
@@ -124,10 +129,36 @@ def load_splits(
 
 
 def read_texts(path: Path, text_column: str | None = None) -> list[str]:
-    """Read the texts of a file, in order; empty ones are allowed. See `read_table` and `find_column` for errors."""
-    table = read_table(path)
-    column = find_column(table, text_column, TEXT_COLUMNS, "text")
-    return ["" if text is None else str(text) for text in table.columns[column]]
+    """Read the texts of a file, in order; see `stream_texts`."""
+    return list(stream_texts(path, text_column))
+
+
+def stream_texts(path: Path, text_column: str | None = None) -> Iterator[str]:
+    """Open a file and return its texts, in order, which are read one after the other.
+
+    Empty ones are allowed, and numbers are texts.
+
+    Raises:
+        UserError: see `open_rows` and `find_column`; or a value is no text, or not valid Unicode. What is wrong with a
+            row is raised when its turn comes.
+    """
+    rows = open_rows(path)
+    column = find_column(rows.name, rows.columns, text_column, TEXT_COLUMNS, "text")
+    return map(_text, not_empty(path, rows.read((column,))), count(1), repeat(f"`{path}`"))
+
+
+def _text(row: tuple[Any, ...], number: int, where: str) -> str:
+    (value,) = row
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        check_unicode([value], where, first=number)
+        return value
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not is_finite:
+        kind = type(value).__name__ if is_finite else value
+        raise UserError(f"row {number} of {where} holds no text but `{kind}`", "give texts or numbers in this column")
+    return str(value)
 
 
 def write_examples(path: Path, examples: Examples, label_names: tuple[str, ...]) -> None:
@@ -145,13 +176,18 @@ def read_examples(path: Path, label_names: tuple[str, ...]) -> Examples:
     return Examples(columns["text"], [label_names.index(label) for label in columns["label"]])
 
 
-def check_unicode(texts: Sequence[str], where: str) -> None:
-    """Raise a UserError for half a surrogate pair in a text, which JSON can spell and no tokenizer can read."""
-    for number, text in enumerate(texts, 1):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"text {number} of {where} is not valid Unicode", "fix or remove it") from None
+def check_unicode(texts: Iterable[str], where: str, *, first: int = 1) -> None:
+    """Raise a UserError for a text that is not Unicode; `first` is the number of the first text."""
+    for number, text in enumerate(texts, first):
+        if not is_unicode(text):
+            raise UserError(f"text {number} of {where} is not valid Unicode", "fix or remove it")
+
+
+def check_label_names(names: Sequence[str]) -> None:
+    """Raise a UserError for a label name of several lines: it stands in tables, records and the model card."""
+    for name in names:
+        if name.splitlines() != [name]:
+            raise UserError(f"the label {name!r} has a line break", "rename the label")
 
 
 def _tables(dataset: str | Source | None) -> tuple[dict[str, Table], Source]:
@@ -211,8 +247,8 @@ def _choose(
 
 
 def _rows(table: Table, text_column: str | None, label_column: str | None, label_names: tuple[str, ...] | None) -> Rows:
-    texts = table.columns[find_column(table, text_column, TEXT_COLUMNS, "text")]
-    label_column = find_column(table, label_column, LABEL_COLUMNS, "label")
+    texts = table.columns[find_column(table.name, table.columns, text_column, TEXT_COLUMNS, "text")]
+    label_column = find_column(table.name, table.columns, label_column, LABEL_COLUMNS, "label")
     labels = table.columns[label_column]
     _check_cells(table.name, texts, labels)
     names = label_names or table.class_names.get(label_column)

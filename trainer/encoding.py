@@ -16,6 +16,8 @@ from tokenizers import Tokenizer
 
 from trainer.config import Truncation
 from trainer.errors import UserError
+from trainer.limits import MAX_JSON_BYTES, read_regular
+from trainer.tokenizing import TextTokenizer, TokenizerError, guarded
 
 IntArray = npt.NDArray[np.int64]
 
@@ -50,17 +52,15 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, truncation: Truncation, pad_token_id: int) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        probe = tokenizer.encode("a")  # shows which special tokens go before a text and which after
-        body = [i for i, is_special in enumerate(probe.special_tokens_mask) if not is_special]
-        if not body or len(body) == len(probe.ids):
+        self._tokenizer = TextTokenizer(tokenizer)
+        ids, special = self._tokenizer.probe("a")  # shows which special tokens go before a text and which after
+        body = [i for i, is_special in enumerate(special) if not is_special]
+        if not body or len(body) == len(ids):
             raise UserError(
                 "this tokenizer knows no letter or adds no special token", "use a checkpoint made for classification"
             )
-        self._tokenizer = tokenizer
-        self._before = probe.ids[: body[0]]
-        self._after = probe.ids[body[-1] + 1 :]
+        self._before = ids[: body[0]]
+        self._after = ids[body[-1] + 1 :]
         self.room = max_length - len(self._before) - len(self._after)
         """The maximum number of a text's own tokens, special tokens not counted."""
         if self.room < 1:
@@ -71,24 +71,31 @@ class Encoder:
         self.truncation = truncation
         self.max_length = max_length
         self.pad_token_id = pad_token_id
+        self._head = {"head": self.room, "tail": 0, "head-tail": round(self.room * HEAD_SHARE)}[truncation]
 
     @classmethod
     def load(cls, folder: Path, max_length: int, truncation: Truncation, pad_token_id: int) -> Encoder:
         """Make an encoder from the `tokenizer.json` in `folder`, or raise a UserError if it is missing or damaged."""
         path = folder / "tokenizer.json"
         try:
-            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            content = read_regular(path, MAX_JSON_BYTES).decode("utf-8")
+            tokenizer = guarded(lambda: Tokenizer.from_str(content))
         except FileNotFoundError:
             raise UserError(f"no `tokenizer.json` in `{folder}`", "make the folder again") from None
-        except Exception as error:  # tokenizers raises bare Exception for what it cannot parse
-            raise UserError(f"`{path}` is damaged: {error}", "make the folder again") from None
+        except (OSError, ValueError, TokenizerError) as error:
+            reason = error.reason if isinstance(error, TokenizerError) else error
+            raise UserError(f"`{path}` is damaged: {reason}", "make the folder again") from None
         return cls(tokenizer, max_length, truncation, pad_token_id)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Encode each text, cut to `max_length` tokens."""
-        bodies = [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        """Encode each text, cut to `max_length` tokens.
+
+        Raises:
+            UserError: the tokenizer cannot, or takes too long.
+        """
         return [
-            Encoded([*self._before, *self._cut(ids), *self._after], truncated=len(ids) > self.room) for ids in bodies
+            Encoded([*self._before, *self._cut(ids), *self._after], truncated=len(ids) > self.room)
+            for ids in self._tokenizer.tokens(texts, self.room, self.room - self._head)
         ]
 
     def resize(self, encoded: Encoded, tokens: int) -> Encoded:
@@ -113,5 +120,4 @@ class Encoder:
     def _cut(self, body: list[int]) -> list[int]:
         if len(body) <= self.room:
             return body
-        head = {"head": self.room, "tail": 0, "head-tail": round(self.room * HEAD_SHARE)}[self.truncation]
-        return body[:head] + body[len(body) - (self.room - head) :]
+        return body[: self._head] + body[len(body) - (self.room - self._head) :]

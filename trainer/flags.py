@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from trainer.errors import UserError
 
 C = TypeVar("C")
+
+MAX_INT = 2**31 - 1
+"""The largest number that every library below takes as a count."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -57,17 +61,48 @@ def as_typed(field: str, value: object) -> str:
     return f"`{' '.join([flag, *(shlex.quote(str(word)) for word in words)])}`"
 
 
-def check_at_least(config: object, minimums: dict[str, int]) -> None:
-    """Raise a UserError where a field of `config` is below its minimum."""
-    for field, minimum in minimums.items():
+class Range(NamedTuple):
+    """The values that a number may have."""
+
+    low: float
+    high: float = MAX_INT
+    excludes: Literal["", "low", "high", "both"] = ""
+    """The ends that do not belong to it."""
+
+    def __contains__(self, value: Any) -> bool:
+        """Return whether a number, or each of a tuple, is in the range; NaN is in none."""
+        if isinstance(value, tuple):
+            return all(item in self for item in value)
+        is_above = value > self.low if self.excludes in ("low", "both") else value >= self.low
+        is_below = value < self.high if self.excludes in ("high", "both") else value <= self.high
+        return bool(is_above and is_below)
+
+    def __str__(self) -> str:
+        low = "above" if self.excludes in ("low", "both") else "of at least"
+        high = "below" if self.excludes in ("high", "both") else "at most"
+        return f"{low} {self.low} and {high} {self.high}"
+
+
+SEED = Range(0, 2**32 - 1)
+"""What numpy takes."""
+LEARNING_RATE = Range(0, 1e37, "low")
+"""AdamW's first step is ten times as long, and has to be a number in single precision."""
+WEIGHT_DECAY = Range(0, 1000)
+SHARE = Range(0, 1, "high")
+
+
+def check_numbers(config: object, ranges: Mapping[str, Range]) -> None:
+    """Raise a UserError where a field of `config` has a value outside of its range; None is no value."""
+    for field, allowed in ranges.items():
         value = getattr(config, field)
-        if value is not None and not value >= minimum:
-            raise out_of_range(field, value, f"at least {minimum}")
+        if value is not None and value not in allowed:
+            raise out_of_range(field, value, str(allowed))
 
 
 def out_of_range(field: str, value: object, allowed: str) -> UserError:
     """Return the error for a field whose value is not `allowed`."""
-    return UserError(f"`{flag_of(field)} {value}` is out of range", f"give `{flag_of(field)}` a value {allowed}")
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return UserError(f"`{flag_of(field)} {shown}` is out of range", f"give `{flag_of(field)}` a value {allowed}")
 
 
 def run_dir_flag(run_dir: Path, default: Path) -> str:

@@ -7,7 +7,7 @@ only tells the next one who holds it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
 import shlex
 import sys
@@ -17,8 +17,13 @@ from pathlib import Path
 
 from trainer.errors import UserError
 
+if sys.platform != "win32":
+    import fcntl
+
 LOCK = ".lock"
 """The name of the lock in its folder; whoever lists the folder ignores it."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What some network file systems answer, where nobody can be refused."""
 _HELD: set[Path] = set()
 """The folders that this process holds."""
 
@@ -37,12 +42,12 @@ def is_held(folder: Path) -> bool:
 def hold(folder: Path) -> Iterator[None]:
     """Hold the lock on `folder`, which is made if it is missing, for the length of a `with`.
 
-    Of a distributed training, the first process holds it for all.
+    Of a distributed training, the first process holds it for all. On Windows there is no lock.
 
     Raises:
         UserError: another command holds it, or the folder cannot be written.
     """
-    if not is_first_process():
+    if sys.platform == "win32" or not is_first_process():
         yield
         return
     was_there, key = folder.exists(), folder.resolve()
@@ -66,10 +71,6 @@ def _acquire(folder: Path) -> int:
         lock = _open(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(folder / LOCK, lock):
-                os.truncate(lock, 0)
-                os.pwrite(lock, _myself().encode("utf-8", "surrogateescape"), 0)
-                return lock
         except BlockingIOError:
             holder = os.pread(lock, 2000, 0).decode(errors="replace") or "one that has just started"
             os.close(lock)
@@ -77,9 +78,13 @@ def _acquire(folder: Path) -> int:
                 f"`{folder}` is used by another command: {holder}",
                 "wait until it has ended or stop it, or choose another folder",
             ) from None
-        except BaseException:
-            os.close(lock)
-            raise
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        if _is_still(folder / LOCK, lock):
+            os.truncate(lock, 0)
+            os.pwrite(lock, _myself().encode("utf-8", "surrogateescape"), 0)
+            return lock
         os.close(lock)  # its holder removed it between our opening and locking
 
 

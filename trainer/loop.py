@@ -5,12 +5,15 @@ Here is what every training asks of it, and what fine-tuning adds: rows, batches
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import accelerate
 import torch
 import transformers
 from sklearn.metrics import accuracy_score, f1_score
@@ -20,6 +23,7 @@ from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.progress import say
+from trainer.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 """Those whose versions a record keeps."""
@@ -78,7 +82,6 @@ def training_arguments(hardware: Hardware, **settings: Any) -> transformers.Trai
         use_cpu=hardware.device == "cpu",
         bf16=hardware.precision == "bf16",
         fp16=hardware.precision == "fp16",
-        save_total_limit=1,
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device == "cuda",
         ddp_find_unused_parameters=False,
@@ -112,6 +115,38 @@ class EpochReport(transformers.TrainerCallback):
                 f"epoch {round(state.epoch)}/{state.num_train_epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
                 f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
             )
+
+
+class CheckpointKeeper(transformers.TrainerCallback):
+    """Marks each checkpoint when it is whole, and only then removes those that are neither the newest nor the best.
+
+    transformers would order them by time, remove them file by file, and look for the best where it was saved.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Forget what an interruption left behind, and find the best checkpoint where it is now."""
+        folder = Path(args.output_dir)
+        if state.best_global_step:
+            state.best_model_checkpoint = str(checkpoint_path(folder, state.best_global_step))
+        if state.is_world_process_zero:
+            keep_checkpoints(folder, (state.global_step, state.best_global_step))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Mark the checkpoint that has just been saved."""
+        accelerate.PartialState().wait_for_everyone()  # each process saves a file of its own
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir)
+            seal_checkpoint(checkpoint_path(folder, state.global_step))
+            keep_checkpoints(folder, (state.global_step, state.best_global_step))
+
+
+def run_loop(trainer: transformers.Trainer, checkpoint: str | None) -> None:
+    """Train, from a checkpoint where there is one; a training that had ended by itself goes no further."""
+    if checkpoint:
+        state = transformers.TrainerState.load_from_json(str(Path(checkpoint, STATE)))
+        if state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop"):
+            trainer.args.num_train_epochs = math.ceil(state.epoch or 0)
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def encode_rows(encoder: Encoder, examples: Examples) -> list[dict[str, Any]]:

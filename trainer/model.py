@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import re
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.architectures import architecture_of
 from trainer.config import Truncation
 from trainer.encoding import Encoder
 from trainer.errors import UserError
+from trainer.limits import ADAPTER_SECONDS, MODEL_SECONDS, NEW_WEIGHTS
 from trainer.sources import Base, Source
+from trainer.untrusted import (
+    check_adapter,
+    check_folder,
+    deadline,
+    first_line,
+    tensor_shapes,
+    tokenizer_files,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -21,14 +32,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load a checkpoint's tokenizer, or raise a UserError if it has none that the `tokenizers` library can express."""
     from transformers import AutoTokenizer
 
+    check_folder(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, ImportError) as error:  # depends on what is missing
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, use_fast=True, trust_remote_code=False, local_files_only=True, **tokenizer_files(folder)
+        )
+    except Exception as error:  # depends on what is missing or odd
         raise UserError(f"no usable tokenizer in `{folder}`: {first_line(error)}", "check the checkpoint") from None
     if not tokenizer.is_fast:
         raise UserError(
             f"`{folder}` has a tokenizer that only Python code can run", "use a checkpoint with a `tokenizer.json`"
         )
+    tokenizer.chat_template = None  # of no use to a classifier, and it could be anything
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer of `{folder}` has no padding token", "use an encoder checkpoint")
     return tokenizer
@@ -86,10 +101,10 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
         UserError: it cannot be loaded.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     try:
+        check_size(base.folder, AutoModelForSequenceClassification)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
             num_labels=len(label_names),
@@ -99,11 +114,60 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            local_files_only=True,
             trust_remote_code=False,  # unset, transformers would ask on the terminal
         )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # depends on what is missing or odd
         raise UserError(f"cannot load `{base.source.name}`: {first_line(error)}", "check the checkpoint") from None
+    _check_types(model.config, base.source.name)
     return model, [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+
+
+def check_size(folder: Path, kind: Any) -> None:
+    """Refuse a checkpoint whose configuration describes far more than its weights: it would take all memory, or hours.
+
+    Args:
+        folder: the checkpoint, already checked.
+        kind: the class of transformers that is to load it.
+
+    Raises:
+        UserError: that is the case.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, num_labels=2, local_files_only=True, trust_remote_code=False)
+    with deadline(MODEL_SECONDS, f"making the model that `{folder / 'config.json'}` describes"), torch.device("meta"):
+        described = sum(weight.numel() for weight in kind.from_config(config, trust_remote_code=False).parameters())
+    stored = sum(prod(shape) for file in weight_files(folder) for shape in tensor_shapes(file).values())
+    if described > 2 * stored + NEW_WEIGHTS:
+        raise UserError(
+            f"`{folder / 'config.json'}` describes {described:,} weights, and the files have {stored:,}",
+            "check the checkpoint",
+        )
+
+
+def attach_adapter(model: PreTrainedModel, folder: Path, seconds: float = ADAPTER_SECONDS) -> PeftModel:
+    """Put the adapter in `folder` on a model.
+
+    peft takes many settings of an adapter for regular expressions of the names of modules. It matches all of them
+    itself under a deadline of so many `seconds`, so that it does not matter which settings they are.
+
+    Raises:
+        UserError: it is not an adapter for this model, or not safe to open.
+    """
+    from peft import PeftModel
+
+    check_adapter(folder)
+    try:
+        with deadline(seconds, f"making the adapter in `{folder}`"):
+            return PeftModel.from_pretrained(model, folder)
+    except UserError:
+        raise
+    except Exception as error:  # depends on what is odd in its configuration
+        raise UserError(f"cannot load the adapter in `{folder}`: {first_line(error)}", "make the run again") from None
 
 
 def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
@@ -160,6 +224,14 @@ def positions(config: PretrainedConfig) -> int | None:
     return longest
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an exception's message."""
-    return str(error).strip().split(os.linesep)[0]
+def _check_types(config: PretrainedConfig, name: str) -> None:
+    """Refuse a configuration with other types than the defaults of its class, or sizes below 1: it would fail later."""
+    for key, default in type(config)().to_dict().items():
+        value = getattr(config, key, None)
+        if not isinstance(default, str | int | float) or value is None:
+            continue
+        is_odd = not isinstance(value, str if isinstance(default, str) else (int, float))
+        is_odd |= isinstance(value, bool) and not isinstance(default, bool)
+        is_size = isinstance(value, int) and bool(default) and re.search(r"(size|dim|heads|layers|embeddings)$", key)
+        if is_odd or (is_size and value < 1):
+            raise UserError(f"cannot load `{name}`: `{key}` is {value!r} in its `config.json`", "check the checkpoint")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from trainer.locks import is_first_process
 from trainer.sources import Source
 
 
 def say(message: str) -> None:
     """Write a line of progress to stderr, once in a run of several processes."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first_process():
         sys.stderr.write(message + "\n")
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from trainer.errors import UserError
+from trainer.limits import MAX_JSON_BYTES, read_regular
 
 Values = dict[str, Any]
 """Parsed JSON of a record or of a part of one."""
@@ -61,12 +62,12 @@ def read_record(path: Path, kind: type[R]) -> R:
     """
     again = f"run `{kind.MADE_BY}` again"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"no `{path.name}` in `{path.parent}`", f"run `{kind.MADE_BY}` first") from None
     except OSError as error:
         raise UserError(f"cannot read `{path}`: {error.strerror}", again) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"`{path}` is cut short or not JSON", again) from None
     if not isinstance(values, dict) or values.pop("kind", None) != kind.__name__:
         raise UserError(f"`{path}` is not a {kind.__name__}", again)
@@ -79,7 +80,7 @@ def read_record(path: Path, kind: type[R]) -> R:
         )
     try:
         return typing.cast(R, _decode(kind, _upgraded(values, schema, kind), ""))
-    except _MismatchError as error:
+    except (_MismatchError, RecursionError) as error:
         raise UserError(f"`{path}` is damaged: {error}", again) from None
 
 

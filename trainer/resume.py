@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from trainer.config import TrainConfig
 from trainer.errors import UserError
 from trainer.flags import as_typed
-from trainer.records import read_record, write_record
-from trainer.run import RunDir, UnfinishedRun
+from trainer.progress import say
+from trainer.records import read_record, write_record, write_text
+from trainer.run import RunDir, UnfinishedRun, discard
+
+STATE = "trainer_state.json"
+"""What transformers calls the state of its loop in a checkpoint."""
+WHOLE = "whole.json"
+"""Written last into a checkpoint."""
 
 
 def check_run_dir(run: RunDir, config: TrainConfig) -> None:
-    """Refuse to train where nothing can be written, over anything but a run, or over a run without `--overwrite`.
+    """Refuse to train over anything but a run, or over a run without `--overwrite`.
 
     Raises:
         UserError: that is the case, or there is no run to resume, or it was started with other flags.
     """
-    check_writable(run.path, "--run-dir")
-    if run.path.exists() and any(run.path.iterdir()) and not run.is_ours():
+    if not (run.is_ours() or run.is_vacant()):
         raise UserError(f"`{run.path}` is not empty and holds no run", "choose another `--run-dir`")
     if config.resume:
-        if run.record.exists() or not run.unfinished.exists():
+        if not run.unfinished.exists():
             raise UserError(f"no interrupted run in `{run.path}`", "leave out `--resume`")
         check_same(read_record(run.unfinished, UnfinishedRun).config, config, free=("run_dir",))
     elif config.overwrite:
         return
-    elif run.record.exists():
-        raise UserError(f"`{run.path}` already holds a trained run", "add `--overwrite`, or choose another `--run-dir`")
     elif run.unfinished.exists():
+        beside = " and a trained one, which it is to replace" if run.record.exists() else ""
         raise UserError(
-            f"`{run.path}` holds an interrupted run",
+            f"`{run.path}` holds an interrupted run{beside}",
             "add `--resume` to continue after its last finished epoch, or `--overwrite` to start again",
         )
+    elif run.record.exists():
+        raise UserError(f"`{run.path}` already holds a trained run", "add `--overwrite`, or choose another `--run-dir`")
 
 
 def check_writable(folder: Path, flag: str) -> None:
@@ -60,9 +67,12 @@ def check_same(before: object, now: object, *, free: Sequence[str]) -> None:
 
 
 def begin(run: RunDir, inputs: UnfinishedRun) -> None:
-    """Make room for a run and write down what it was given; on `--resume` refuse it if it is not given the same."""
+    """Write down what a run was given, in the place of an interrupted one; a finished one stays until this one is.
+
+    On `--resume` refuse the run if it is not given the same.
+    """
     if not inputs.config.resume:
-        run.clear_training()
+        discard(run.checkpoints)
         write_record(run.unfinished, inputs)
         return
     if replace(read_record(run.unfinished, UnfinishedRun), config=inputs.config) != inputs:
@@ -72,7 +82,47 @@ def begin(run: RunDir, inputs: UnfinishedRun) -> None:
         )
 
 
+def checkpoint_path(checkpoints: Path, step: int) -> Path:
+    """Return where the state after a step is saved."""
+    return checkpoints / f"checkpoint-{step}"
+
+
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Mark a checkpoint as whole, by the sizes of its files."""
+    write_text(checkpoint / WHOLE, json.dumps(_sizes(checkpoint)))
+
+
+def keep_checkpoints(checkpoints: Path, steps: Container[int | None]) -> None:
+    """Remove the checkpoints that are not those after `steps`."""
+    for step, checkpoint in _by_step(checkpoints).items():
+        if step not in steps:
+            discard(checkpoint)
+
+
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """Return the newest checkpoint that was saved completely: its `trainer_state.json` is written last."""
-    complete = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+    """Return the newest checkpoint that is whole, as is the best one before it, which training returns to."""
+    whole = {step: path for step, path in _by_step(checkpoints).items() if _is_whole(path)}
+    for checkpoint in reversed(whole.values()):
+        best = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("best_global_step")
+        if best is None or best in whole:
+            return str(checkpoint)
+    say("no complete checkpoint to resume from: training starts at the beginning")
+    return None
+
+
+def _by_step(checkpoints: Path) -> dict[int, Path]:
+    """Return the checkpoints in the order of their steps, whatever the clock said when they were written."""
+    named = {path.name.removeprefix("checkpoint-"): path for path in checkpoints.glob("checkpoint-*")}
+    return {int(step): named[step] for step in sorted(filter(str.isdecimal, named), key=int)}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / WHOLE).read_text(encoding="utf-8")) == _sizes(checkpoint))
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and not path.name.startswith(f".{WHOLE}"))
+    return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files if path.name != WHOLE}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import typing
@@ -15,11 +16,46 @@ from trainer.config import TrainConfig, Truncation
 from trainer.data import Splits, load_splits, write_examples
 from trainer.encoding import Encoder
 from trainer.errors import UserError
+from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
 from trainer.sources import Base, Source
 
 CALIBRATION_TEXTS = 64
 """Training texts kept for the exporter, which measures ranges of activations on them."""
+PARTIAL = "run.partial"
+"""The folder in which new results are made: they replace the old ones when they are complete."""
+REMOVED = ".lora2onnx.removed"
+"""What a folder is called while it is removed."""
+
+
+def discard(path: Path) -> None:
+    """Remove a folder, which a kill on the way leaves whole or under a name that nobody reads."""
+    removed = path.with_name(REMOVED)
+    _remove(removed)
+    if path.exists():
+        path.rename(removed)
+        _remove(removed)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():  # to a larger disk, for instance
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def holds_only_leftovers(folder: Path, note: Path) -> bool:
+    """Return whether `folder` is empty, but for what a command leaves that is killed before it wrote its `note`."""
+    if not folder.exists():
+        return True
+    known = {folder / LOCK, folder / REMOVED, folder / PARTIAL}
+    if note.parent.is_dir() and all(_is_leftover(path, note) for path in note.parent.iterdir()):
+        known.add(note.parent)
+    return set(folder.iterdir()) <= known
+
+
+def _is_leftover(path: Path, note: Path) -> bool:
+    return path.name == REMOVED or path.name.startswith(f".{note.name}.")
 
 
 class RunDir:
@@ -53,6 +89,7 @@ class RunDir:
             UserError: there is no finished run, or its files have changed, or it is one of the oldest, which have no
                 `calibration` texts, and these are needed.
         """
+        self.settle()
         if not self.record.exists():
             raise UserError(f"no trained run in `{self.path}`", f"run `{TrainRecord.MADE_BY}` first")
         record = read_record(self.record, TrainRecord)
@@ -82,11 +119,32 @@ class RunDir:
         records = ((self.record, TrainRecord), (self.unfinished, UnfinishedRun))
         return any(kind.__name__ in path.read_text(errors="replace") for path, kind in records if path.is_file())
 
-    def clear_training(self) -> None:
-        """Remove what the trainer left, its record first; what later stages made from it stays, and is stale."""
-        self.record.unlink(missing_ok=True)
-        for folder in (self.adapter, self.evaluation.parent, self.checkpoints):
-            shutil.rmtree(folder, ignore_errors=True)
+    def is_vacant(self) -> bool:
+        """Return whether there is nothing here, but for the leftovers of a command that was killed as it began."""
+        return holds_only_leftovers(self.path, self.unfinished)
+
+    def new_results(self) -> RunDir:
+        """Return an empty place for an adapter, its texts and their record, which `settle` puts in place."""
+        discard(self.path / PARTIAL)
+        return RunDir(self.path / PARTIAL)
+
+    def settle(self) -> None:
+        """Replace the adapter, its texts and their record by new results that are complete; their record says so.
+
+        Whoever is killed on the way leaves the rest to the next command. What later stages made of the old results
+        stays, and is stale.
+        """
+        new = RunDir(self.path / PARTIAL)
+        if not (new.record.is_file() and is_first_process()):
+            return
+        with contextlib.nullcontext() if is_held(self.path) else hold(self.path):
+            for source, target in ((new.adapter, self.adapter), (new.evaluation.parent, self.evaluation.parent)):
+                if source.exists():  # otherwise it is in place already
+                    discard(target)
+                    source.rename(target)
+            if new.record.is_file():
+                new.record.replace(self.record)
+            discard(new.path)
 
 
 @dataclass(frozen=True)

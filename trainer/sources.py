@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import UserError
 from trainer.records import file_sha256
+from trainer.untrusted import WEIGHTS, WEIGHTS_INDEX, check_checkpoint, weight_files
 
 if TYPE_CHECKING:
     import datasets
@@ -43,15 +44,21 @@ class HubUnreachableError(UserError):
 
 @dataclass(frozen=True)
 class Base:
-    """A base checkpoint on this machine."""
+    """A base checkpoint on this machine: one whose folder is safe to open; any other is a UserError."""
 
     folder: Path
     source: Source
 
+    def __post_init__(self) -> None:
+        check_checkpoint(self.folder)
+
     def sha256(self) -> str:
         """Return one hash over configuration and weights, by which later stages recognise it."""
         digest = hashlib.sha256()
-        for path in [self.folder / "config.json", *sorted(self.folder.glob("*.safetensors"))]:
+        files = sorted(self.folder.glob("*.safetensors"))
+        if not (self.folder / WEIGHTS).is_file() and weight_files(self.folder) != files:
+            files.append(self.folder / WEIGHTS_INDEX)  # it says which of the files are loaded
+        for path in [self.folder / "config.json", *files]:
             digest.update(file_sha256(path).encode())
         return digest.hexdigest()
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
-import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,8 +15,10 @@ from trainer.config import TrainConfig
 from trainer.data import Splits
 from trainer.encoding import Encoder
 from trainer.errors import UserError
+from trainer.locks import hold
 from trainer.loop import (
     PACKAGES,
+    CheckpointKeeper,
     EpochReport,
     Hardware,
     choose_hardware,
@@ -26,13 +26,14 @@ from trainer.loop import (
     encode_rows,
     keep_stdout_clean,
     make_collator,
+    run_loop,
     training_arguments,
 )
 from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
 from trainer.progress import say, say_source
 from trainer.records import installed_versions
-from trainer.resume import begin, check_run_dir, last_checkpoint
-from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, load_data, write_run
+from trainer.resume import begin, check_run_dir, check_writable, last_checkpoint
+from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
 from trainer.sources import Base, locate_base
 
 if TYPE_CHECKING:
@@ -66,9 +67,15 @@ def train(config: TrainConfig) -> TrainResult | None:
     Returns:
         The result, or None in every process but the first of a distributed run.
     """
+    check_writable(config.run_dir, "--run-dir")
+    with hold(config.run_dir):
+        return _train(config, RunDir(config.run_dir))
+
+
+def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
-    run = RunDir(config.run_dir)
+    run.settle()
     check_run_dir(run, config)
     hardware = choose_hardware(config.device, config.precision)
     splits = _load_data(config)
@@ -80,16 +87,19 @@ def train(config: TrainConfig) -> TrainResult | None:
     trainer = _make_trainer(config, model, encoder, splits, hardware)
     if trainer.is_world_process_zero():
         begin(run, UnfinishedRun(config, base.sha256(), splits.sha256()))
-    _run_epochs(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
+    run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
+    trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
     if not trainer.is_world_process_zero():
         return None
-    save_adapter(model, base.source, run.adapter)
-    tokenizer.save_pretrained(run.adapter)
+    new = run.new_results()
+    save_adapter(model, base.source, new.adapter)
+    tokenizer.save_pretrained(new.adapter)
     examples = _predict_examples(model, encoder, splits)
     training = _describe(config, splits, model, scores, hardware, started)
-    write_run(run, base, splits, encoder, training, installed_versions(PACKAGES))
-    shutil.rmtree(run.checkpoints)
+    write_run(new, base, splits, encoder, training, installed_versions(PACKAGES))
+    run.settle()
+    discard(run.checkpoints)
     return TrainResult(training, len(splits.evaluation), examples)
 
 
@@ -133,7 +143,7 @@ def _make_trainer(
         eval_dataset=sorted(encode_rows(encoder, splits.evaluation), key=lambda row: len(row["input_ids"])),
         data_collator=make_collator(encoder),
         compute_metrics=compute_metrics,
-        callbacks=[EpochReport()],
+        callbacks=[EpochReport(), CheckpointKeeper()],
     )
     keep_stdout_clean(trainer)
     if config.early_stopping_patience:
@@ -161,13 +171,6 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
         metric_for_best_model="loss",
         greater_is_better=False,
     )
-
-
-def _run_epochs(trainer: transformers.Trainer, checkpoint: str | None) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "mtime may not be reliable")  # for epochs shorter than a second
-        trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
 
 
 def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:

@@ -21,6 +21,7 @@ from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.engines.onnxruntime import session_options
 from exporter.engines.spec import EngineSpec
+from trainer.untrusted import check_checkpoint, check_folder
 
 if TYPE_CHECKING:
     from trainer.run import RunDir
@@ -46,6 +47,7 @@ class Pipeline:
         from transformers import AutoTokenizer, pipeline
 
         artifact = open_artifact(folder)
+        check_folder(folder)
         self._names = artifact.label_names
         self._pipe = pipeline(
             "text-classification",
@@ -74,6 +76,7 @@ def _load_transformers(run: RunDir, threads: int, _: Path) -> Pipeline:
 
     torch.set_num_threads(threads)
     folder = run.export / MERGED
+    check_checkpoint(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return Pipeline(model, folder)
 
@@ -97,6 +100,7 @@ def _quantize_with_optimum(run: RunDir, folder: Path) -> None:
     is_arm = platform.machine().lower() in ("arm64", "aarch64")
     make = AutoQuantizationConfig.arm64 if is_arm else AutoQuantizationConfig.avx512_vnni
     checkpoint = str(run.export / MERGED)
+    check_checkpoint(run.export / MERGED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every branch on a shape
         main_export(checkpoint, folder, task="text-classification", local_files_only=True, do_validation=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from exporter.bundle.onnx_file import check_onnx_file
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
+from trainer.characters import is_unicode
 from trainer.config import Truncation
 from trainer.errors import UserError
+from trainer.limits import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_TOKENS
 from trainer.records import Upgrade, Values, read_record, without, write_record
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -75,19 +79,49 @@ def seal(folder: Path, artifact: Artifact) -> None:
     write_checksums(folder)
 
 
-def open_artifact(folder: Path) -> Artifact:
+def open_artifact(folder: Path, require_sha256: str | None = None) -> Artifact:
     """Read an artifact's manifest and check its files against it.
 
+    Args:
+        folder: the artifact's.
+        require_sha256: the checksum that its `SHA256SUMS` must have, where it is known.
+
     Raises:
-        UserError: `folder` is no artifact, or a file in it is missing or changed.
+        IntegrityError: a file in it is missing, changed, or read without being listed.
+        UserError: `folder` is no artifact, or its manifest says what cannot be.
     """
-    if not (folder / MANIFEST).is_file():
+    if not os.path.lexists(folder / MANIFEST):
         raise UserError(
             f"`{folder}` is not an artifact: it has no `{MANIFEST}`", "name a folder that the exporter made"
         )
-    listed = check_checksums(folder)
+    listed = check_checksums(folder, require_sha256)
+    _check_listed(folder, listed, MANIFEST, *NEEDED, *((GOLDEN,) if os.path.lexists(folder / GOLDEN) else ()))
     artifact = read_record(folder / MANIFEST, Artifact)
-    for name in (artifact.model_file, MANIFEST, *NEEDED):
+    if problem := _problem(artifact):
+        raise UserError(f"`{folder / MANIFEST}` is damaged: {problem}", "export the artifact again")
+    _check_listed(folder, listed, artifact.model_file)
+    if artifact.model_file.endswith(".onnx"):
+        check_onnx_file(folder / artifact.model_file)
+    return artifact
+
+
+def _check_listed(folder: Path, listed: set[str], *names: str) -> None:
+    for name in names:
         if name not in listed:
             raise IntegrityError(f"`{folder / CHECKSUMS}` has no checksum for `{name}`", "do not trust this folder")
-    return artifact
+
+
+def _problem(artifact: Artifact) -> str | None:
+    """Return what a manifest says that no exporter writes: it may come from anybody."""
+    names = artifact.label_names
+    if not 2 <= len(set(names)) == len(names) <= MAX_LABELS:
+        return "`label_names` are not two or more different names"
+    if not all(name.strip() and len(name) <= MAX_LABEL_CHARACTERS and is_unicode(name) for name in names):
+        return "a label name is empty, too long, or not valid Unicode"
+    if not 1 <= artifact.max_length <= MAX_TOKENS:
+        return f"`max_length` is not from 1 to {MAX_TOKENS:,}"
+    if not 0 <= artifact.pad_token_id < 2**31:
+        return "`pad_token_id` is not the number of a token"
+    if not artifact.model_file.endswith((".onnx", ".safetensors")) or "/" in artifact.model_file:
+        return "`model_file` is not the name of an ONNX or safetensors file"
+    return None

@@ -16,6 +16,8 @@ import numpy as np
 from exporter.bundle.artifact import GOLDEN
 from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.checksums import IntegrityError
+from trainer.characters import is_unicode
+from trainer.limits import MAX_GOLDEN_CHARACTERS, MAX_GOLDEN_TEXTS
 from trainer.records import Upgrade, read_record, write_record
 
 TEXTS = (
@@ -87,6 +89,8 @@ def check_golden(folder: Path, ask: Ask) -> None:
             "copy it again, whole; `golden=False`, or `--no-golden`, loads it without",
         )
     golden = read_record(folder / GOLDEN, Golden)
+    if problem := _problem(golden):
+        raise IntegrityError(f"`{folder / GOLDEN}` is damaged: {problem}", "copy or export the artifact again")
     expected = np.array(golden.logits, dtype=np.float32)
     found = np.concatenate([ask([text]) for text in golden.texts])
     if golden.measure == "probability":
@@ -99,3 +103,15 @@ def check_golden(folder: Path, ask: Ask) -> None:
             "export it on this machine, with `--target portable` for CPUs without VNNI; "
             "`golden=False`, or `--no-golden`, loads it all the same",
         )
+
+
+def _problem(golden: Golden) -> str | None:
+    """Return what the golden answers say that no exporter writes."""
+    widths = {len(row) for row in golden.logits}
+    if not 1 <= len(golden.texts) <= MAX_GOLDEN_TEXTS or len(golden.logits) != len(golden.texts) or len(widths) != 1:
+        return f"it does not have a row of logits for each of 1 to {MAX_GOLDEN_TEXTS} texts"
+    if not np.isfinite([golden.tolerance, *(x for row in golden.logits for x in row)]).all():
+        return "a number is NaN or infinite"
+    if not all(map(is_unicode, golden.texts)) or sum(map(len, golden.texts)) > MAX_GOLDEN_CHARACTERS:
+        return "its texts are too long or not valid Unicode"
+    return None

@@ -45,9 +45,10 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy what a tokenizer consists of, and no weights."""
+    """Copy what a tokenizer consists of: no weights, no code, and no settings of anything else."""
+    others = ("adapter_", "model", "config", "processor", "preprocessor", "generation")
     for path in source.iterdir():
-        if path.is_file() and not path.name.startswith(("adapter_", "model", "config")):
+        if path.is_file() and not path.name.startswith(others) and path.suffix not in (".py", ".safetensors", ".bin"):
             shutil.copyfile(path, folder / path.name)
 
 

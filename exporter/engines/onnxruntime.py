@@ -39,20 +39,34 @@ class OnnxModel:
         encoder: its encoder.
         device: where to run it.
         threads: how many CPU threads one call may use.
+        labels: how many logits there have to be for a text, where it is known.
 
     Raises:
         UserError: the file cannot be loaded, or the device cannot be used.
     """
 
-    def __init__(self, path: Path, encoder: Encoder, *, device: Device = "cpu", threads: int) -> None:
+    def __init__(
+        self, path: Path, encoder: Encoder, *, device: Device = "cpu", threads: int, labels: int | None = None
+    ) -> None:
         self.encoder = encoder
+        self._labels = labels
         self.session = _session(path, device, threads)
         self._inputs = {node.name for node in self.session.get_inputs()}
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
-        (logits,) = self.session.run(["logits"], self.feeds(batch, length))
-        return np.asarray(logits, dtype=np.float32)
+        feeds = self.feeds(batch, length)
+        try:
+            logits = np.asarray(self.session.run(["logits"], feeds)[0], dtype=np.float32)
+        except Exception as error:  # onnxruntime raises classes of its own that it does not export
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"onnxruntime cannot run the model: {reason}", "export the artifact again") from None
+        if logits.ndim != 2 or logits.shape != (len(batch), self._labels or logits.shape[-1]):
+            expected = f"{len(batch)} texts" + (f" and {self._labels} labels" if self._labels else "")
+            raise UserError(
+                f"the model returned logits of shape {logits.shape} for {expected}", "export the artifact again"
+            )
+        return logits
 
     def feeds(self, batch: Sequence[Encoded], length: int | None = None) -> Feeds:
         """Return the model's inputs for one batch."""
@@ -64,7 +78,7 @@ class OnnxModel:
 
 
 def load_bundle(
-    folder: Path, *, device: Device, threads: int, golden: bool = True
+    folder: Path, *, device: Device, threads: int, golden: bool = True, require_sha256: str | None = None
 ) -> tuple[Artifact, ModelEngine[OnnxModel]]:
     """Check a bundle's files, load it, and let it answer its golden texts.
 
@@ -73,12 +87,14 @@ def load_bundle(
         device: where to run.
         threads: how many CPU threads one call may use.
         golden: whether to refuse a classifier that answers differently here than where it was exported.
+        require_sha256: the checksum that its `SHA256SUMS` must have, where it is known.
 
     Raises:
-        IntegrityError: a file was changed, or the golden answers come out differently.
+        IntegrityError: a file was changed, the bundle is not the required one, or the golden answers come out
+            differently.
         UserError: the folder is no ONNX artifact, or the device cannot be used.
     """
-    artifact = open_artifact(folder)
+    artifact = open_artifact(folder, require_sha256)
     if not artifact.model_file.endswith(".onnx"):
         raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
     if device == "cuda" and artifact.precision == "int8":
@@ -104,7 +120,8 @@ def open_engine(folder: Path, artifact: Artifact, *, device: Device = "cpu", thr
         UserError: it cannot be loaded, or the device cannot be used.
     """
     encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
-    return ModelEngine(OnnxModel(folder / artifact.model_file, encoder, device=device, threads=threads))
+    path, labels = folder / artifact.model_file, len(artifact.label_names)
+    return ModelEngine(OnnxModel(path, encoder, device=device, threads=threads, labels=labels))
 
 
 def session_options(threads: int) -> SessionOptions:

@@ -14,8 +14,10 @@ from exporter.engines.engine import ModelEngine
 from exporter.engines.spec import Device
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
+from trainer.model import attach_adapter, load_classifier
 from trainer.run import RunDir, TrainRecord
-from trainer.sources import locate_base
+from trainer.sources import Base, Source, locate_base
+from trainer.untrusted import check_folder
 
 if TYPE_CHECKING:
     import torch
@@ -82,42 +84,39 @@ def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> 
 
 
 def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedModel:
-    """Load a sequence classifier in fp32 from safetensors."""
-    import torch
-    import transformers
+    """Load a sequence classifier in fp32 from safetensors.
 
-    transformers.logging.set_verbosity_error()
-    return transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        num_labels=len(label_names),
-        id2label=dict(enumerate(label_names)),
-        label2id={name: i for i, name in enumerate(label_names)},
-        dtype=torch.float32,
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # the base may carry another head, which the adapter's replaces
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    Raises:
+        UserError: the folder is not safe to open, or holds no such classifier.
+    """
+    return _load_quietly(Base(folder, Source(str(folder), None, None)), label_names)
 
 
 def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedModel:
     """Load a run's adapter on top of the base checkpoint that it was trained on, or a checkpoint that came whole.
 
     Raises:
-        UserError: the base cannot be found, or is not the one of the training.
+        UserError: the base cannot be found, is not the one of the training, or is not safe to open.
     """
-    from peft import PeftModel
-
+    check_folder(run.adapter)  # the tokenizer is there in any case
     base = locate_base(record.base.name, record.base.revision)
     if base.sha256() != record.base_sha256:
         raise UserError(
             f"the base model `{record.base.name}` was changed after the training",
             f"restore it, or run `{TrainRecord.MADE_BY} --overwrite`",
         )
-    model = load_checkpoint(base.folder, record.label_names)
-    return PeftModel.from_pretrained(model, run.adapter) if run.has_adapter() else model
+    model = _load_quietly(base, record.label_names)
+    return attach_adapter(model, run.adapter) if run.has_adapter() else model
 
 
 def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:
     """Return the encoder that a run was trained with."""
     return Encoder.load(run.adapter, record.max_length, record.truncation, record.pad_token_id)
+
+
+def _load_quietly(base: Base, label_names: tuple[str, ...]) -> PreTrainedModel:
+    """Load a classifier without a warning that its head is new: an adapter may bring it."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    return load_classifier(base, label_names)[0]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names
 from trainer.adopt.config import AdoptConfig
-from trainer.data import Examples, Splits, load_splits
+from trainer.data import Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
+from trainer.locks import hold
 from trainer.model import check_length, load_tokenizer, make_encoder, positions
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 MAX_DEFAULT_LENGTH = 512
 """The default length for models that take more: the cost of attention grows with the square of the length."""
 SEED = 42
-PARTIAL = "adopted.partial"
-"""The folder in which a new run is made; it exists only while that goes on, or where it was interrupted."""
 
 
 def adopt(config: AdoptConfig) -> TrainRecord:
@@ -38,10 +37,16 @@ def adopt(config: AdoptConfig) -> TrainRecord:
     Raises:
         UserError: it is not a classifier, lacks its head, or the dataset does not fit it.
     """
+    if config.run_dir.exists() and not config.run_dir.is_dir():
+        raise UserError(f"`{config.run_dir}` is a file", "choose another `--run-dir`")
+    with hold(config.run_dir):
+        return _adopt(config, RunDir(config.run_dir), config.adapter)
+
+
+def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
     from transformers import logging
 
     logging.set_verbosity_error()
-    run, folder = RunDir(config.run_dir), config.adapter
     _check_run_dir(run)
     base = locate_model(folder, config.model)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)
@@ -51,26 +56,22 @@ def adopt(config: AdoptConfig) -> TrainRecord:
     max_length = config.max_length or own_length
     check_length(model_config, max_length)
     encoder = make_encoder(tokenizer, max_length, config.truncation)
-    new = RunDir(run.path / PARTIAL)
-    shutil.rmtree(new.path, ignore_errors=True)
+    new = run.new_results()
     _copy(folder, tokenizer, new.adapter)
     record = write_run(new, base, splits, encoder, None, {}, config)
-    _replace(run, new)
+    run.settle()
     return record
 
 
 def _check_run_dir(run: RunDir) -> None:
-    """Refuse to replace anything but an adopted run, finished or interrupted while it was put in place."""
-    if run.path.exists() and not run.path.is_dir():
-        raise UserError(f"`{run.path}` is a file", "choose another `--run-dir`")
+    """Refuse to replace anything but an adopted run."""
+    run.settle()
     if run.record.is_file() and run.is_ours():
         if run.load().training is not None:
             raise UserError(f"`{run.path}` already holds a trained run", "choose another `--run-dir`")
         return
-    entries = {path.name for path in run.path.iterdir()} if run.path.exists() else set()
-    if entries <= {PARTIAL} or RunDir(run.path / PARTIAL).record.is_file():
-        return
-    raise UserError(f"`{run.path}` is not empty and holds no adopted run", "choose another `--run-dir`")
+    if not run.is_vacant():
+        raise UserError(f"`{run.path}` is not empty and holds no adopted run", "choose another `--run-dir`")
 
 
 def _load_data(config: AdoptConfig) -> Splits:
@@ -95,6 +96,7 @@ def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
                 f"name them in the order of its training, such as `--label-names {' '.join(splits.label_names)}`",
             )
         return splits
+    check_label_names(names)
     by_number = {str(i): i for i in range(len(names))}
     is_numbered = all(name in by_number for name in splits.label_names)
     places = by_number if is_numbered else {name: i for i, name in enumerate(names)}
@@ -117,12 +119,3 @@ def _copy(folder: Path, tokenizer: PreTrainedTokenizerFast, target: Path) -> Non
         for name in ADAPTER_FILES:
             shutil.copyfile(folder / name, target / name)
     tokenizer.save_pretrained(target)
-
-
-def _replace(run: RunDir, new: RunDir) -> None:
-    """Remove the old run and put the new one, which is complete, in its place; the record comes last."""
-    run.clear_training()
-    new.adapter.rename(run.adapter)
-    new.evaluation.parent.rename(run.evaluation.parent)
-    new.record.rename(run.record)
-    new.path.rmdir()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.errors import UserError
-from trainer.model import first_line, load_classifier
+from trainer.limits import ADAPTER_SECONDS
+from trainer.model import load_classifier
 from trainer.sources import Base, locate_base
+from trainer.untrusted import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    check_adapter,
+    deadline,
+    first_line,
+    read_object,
+    tensor_shapes,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 CHECK_BASE = "is `--model`, or the model that it names, the one it was trained on?"
 
@@ -35,11 +44,8 @@ def locate_model(folder: Path, model: str | None) -> Base:
         if model:
             raise UserError(f"`--model` is for adapters, and `{folder}` holds no adapter", "leave out `--model`")
         return locate_base(str(folder))
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(
-            f"`{folder}` has no `{ADAPTER_WEIGHTS}`", "save the adapter again with a peft that writes safetensors"
-        )
-    config = _read(folder / ADAPTER_CONFIG)
+    check_adapter(folder)
+    config = read_object(folder / ADAPTER_CONFIG)
     if config.get("task_type") != "SEQ_CLS":
         raise UserError(
             f"the adapter in `{folder}` is for `{config.get('task_type')}`",
@@ -47,19 +53,24 @@ def locate_model(folder: Path, model: str | None) -> Base:
         )
     _check_mergeable(folder, str(config.get("peft_type")))
     name = model or config.get("base_model_name_or_path")
-    if not name:
+    if not name or not isinstance(name, str):
         raise UserError(f"the adapter in `{folder}` does not name its base model", "add `--model`")
-    return locate_base(name, None if model else config.get("revision"))
+    revision = config.get("revision")
+    if not isinstance(revision, str | None):
+        raise UserError(f"`revision` in `{folder / ADAPTER_CONFIG}` is not a name", "add `--model`")
+    return locate_base(name, None if model else revision)
 
 
 def read_label_names(folder: Path) -> tuple[str, ...] | None:
     """Return the label names in the configuration beside the weights, None where it has none of its own."""
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         return None
-    by_index = _read(folder / "config.json").get("id2label") or {}
+    by_index = read_object(folder / CONFIG).get("id2label") or {}
     if not isinstance(by_index, dict) or by_index.keys() != {str(i) for i in range(len(by_index))}:
-        raise UserError(f"`id2label` in `{folder / 'config.json'}` does not name the labels 0, 1, …", "fix it")
-    names = tuple(str(by_index[str(i)]) for i in range(len(by_index)))
+        raise UserError(f"`id2label` in `{folder / CONFIG}` does not name the labels 0, 1, …", "fix it")
+    names = tuple(by_index[str(i)] for i in range(len(by_index)))
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"`id2label` in `{folder / CONFIG}` has labels that are not names", "fix it")
     return None if not names or names == tuple(f"LABEL_{i}" for i in range(len(names))) else names
 
 
@@ -75,7 +86,7 @@ def check_complete(folder: Path, base: Base, label_names: tuple[str, ...]) -> Pr
         raise UserError(f"`{folder}` gives several labels to a text", "give a classifier with one label for each text")
     missing = fresh
     if is_adapter(folder):
-        shapes = _shapes(folder / ADAPTER_WEIGHTS)
+        shapes = tensor_shapes(folder / ADAPTER_WEIGHTS)
         missing = [name for name in fresh if f"base_model.model.{name}" not in shapes]
         _check_fits(folder, model, shapes, fresh)
     if missing:
@@ -127,32 +138,14 @@ def _adapter_shapes(folder: Path, model: PreTrainedModel) -> dict[str, list[int]
     """Return the shapes of the weights that an adapter with this configuration has on this model."""
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
-    config = PeftConfig.from_pretrained(str(folder))
-    config.base_model_name_or_path = None  # or else peft warns that `--model` has another name
     try:
-        adapted = get_peft_model(model, config)
-    except (ValueError, RuntimeError) as error:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.base_model_name_or_path = None  # or else peft warns that `--model` has another name
+        with deadline(ADAPTER_SECONDS, f"making the adapter in `{folder}`"):  # see `attach_adapter`
+            adapted = get_peft_model(model, config, low_cpu_mem_usage=True)  # whatever rank it claims
+        weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except UserError:
+        raise
+    except Exception as error:  # depends on what is odd in it
         raise UserError(f"the adapter in `{folder}` does not fit its base: {first_line(error)}", CHECK_BASE) from None
-    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {name: list(tensor.shape) for name, tensor in weights.items()}
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shapes of the tensors in a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as weights:
-            return {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"`{path}` is not a safetensors file: {first_line(error)}", "download it again") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise UserError(f"`{path}` is not a JSON object", "restore the file")
-    return values

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from trainer.config import TrainConfig, Truncation
 from trainer.errors import UserError
-from trainer.flags import check_at_least, flag_of, take_defaults
+from trainer.flags import Range, check_numbers, flag_of, take_defaults
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class AdoptConfig:
     run_dir: Path = TrainConfig.run_dir
 
     def __post_init__(self) -> None:
-        check_at_least(self, {"max_eval_samples": 0, "max_length": 4})
+        check_numbers(self, {"max_eval_samples": Range(0), "max_length": Range(4)})
         if self.dataset is None:
             raise UserError(
                 "an adapter from elsewhere needs texts to be checked on",

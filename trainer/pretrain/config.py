@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from trainer import flags
 from trainer.config import Device, Precision
 from trainer.errors import UserError
-from trainer.flags import check_at_least, flag_of, out_of_range
+from trainer.flags import SEED, SHARE, WEIGHT_DECAY, Range, check_numbers, flag_of, out_of_range
 from trainer.records import Upgrade
 from trainer.sources import Source
 
@@ -57,16 +57,9 @@ class PretrainConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, _MINIMUMS)
+        check_numbers(self, _RANGES)
         if not self.text:
             raise UserError("no text to train on", "give one or more files with `--text`")
-        for field in ("mask_ratio", "epochs", "learning_rate"):
-            value = getattr(self, field)
-            if value is not None and not 0 < value < math.inf:
-                raise out_of_range(field, value, "above 0")
-        for field in ("mask_ratio", "warmup_ratio"):
-            if not 0 <= getattr(self, field) < 1:
-                raise out_of_range(field, getattr(self, field), "at least 0 and below 1")
         if self.width and self.width % HEAD_WIDTH:
             raise out_of_range("width", self.width, f"that is a multiple of {HEAD_WIDTH}")
         self._check_shape()
@@ -93,8 +86,20 @@ class PretrainConfig:
         return self.learning_rate or (LEARNING_RATE if self.model is None else LEARNING_RATE_CONTINUED)
 
 
-_MINIMUMS = {"vocabulary": 256, "width": HEAD_WIDTH, "layers": 1, "max_length": 8, "summary_weight": 0,
-             "weight_decay": 0, "seed": 0}  # fmt: skip
+_RANGES = {
+    "vocabulary": Range(256, 2**20),
+    "width": Range(HEAD_WIDTH, 2**14),
+    "layers": Range(1, 1000),
+    "epochs": Range(0, 100_000, "low"),
+    "max_length": Range(8),
+    "batch_tokens": Range(8),
+    "mask_ratio": Range(0, 1, "both"),
+    "summary_weight": Range(0, 1e6),
+    "learning_rate": flags.LEARNING_RATE,
+    "warmup_ratio": SHARE,
+    "weight_decay": WEIGHT_DECAY,
+    "seed": SEED,
+}
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from pathlib import Path
 import accelerate
 import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError
 from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.errors import UserError
-from trainer.model import check_length, first_line, load_tokenizer
+from trainer.model import check_length, check_size, load_tokenizer
 from trainer.pretrain.config import HEAD_WIDTH, LAYERS, VOCABULARY, WIDTH, PretrainConfig, UnfinishedPretraining
 from trainer.pretrain.corpus import POSITIONS, Corpus, learn_pieces, make_tokenizer
 from trainer.pretrain.terms import IdArray
 from trainer.pretrain.vectors import word_vectors
 from trainer.progress import say, say_source
 from trainer.sources import Base, locate_base
+from trainer.untrusted import first_line
 
 SCALE = 0.05
 """Root mean square of the elements of word and position vectors at the start."""
@@ -120,6 +120,7 @@ def load_masked_lm(
         UserError: it cannot be loaded, is incomplete, or does not fit the tokenizer or `max_length`.
     """
     try:
+        check_size(folder, AutoModelForMaskedLM)
         model, loading = AutoModelForMaskedLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -128,7 +129,9 @@ def load_masked_lm(
             attn_implementation=_attention(device),
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # depends on what is missing or odd
         raise UserError(f"cannot load `{folder}`: {first_line(error)}", "check the checkpoint") from None
     if missing := [name for name in loading["missing_keys"] if name.startswith(model.base_model_prefix + ".")]:
         raise UserError(f"`{folder}` lacks weights of its encoder, such as `{missing[0]}`", "check the checkpoint")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.architectures import architecture_of
 from trainer.errors import UserError
-from trainer.loop import PACKAGES, Hardware, choose_hardware, keep_stdout_clean, training_arguments
+from trainer.locks import hold
+from trainer.loop import (
+    PACKAGES,
+    CheckpointKeeper,
+    Hardware,
+    choose_hardware,
+    keep_stdout_clean,
+    run_loop,
+    training_arguments,
+)
 from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord, SavePrecision, UnfinishedPretraining
 from trainer.pretrain.corpus import SHORT_SHARE, Batches, Corpus, read_corpus, stream_of, tokenize, whole
 from trainer.pretrain.objective import PROJECTION, SUMMARY, MaskedLanguageTrainer, Summary, Teacher, add_projection
@@ -26,7 +33,8 @@ from trainer.pretrain.start import Origin, choose_tokenizer, make_model
 from trainer.pretrain.terms import IdArray, Terms
 from trainer.progress import say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
-from trainer.resume import last_checkpoint
+from trainer.resume import check_writable, last_checkpoint
+from trainer.run import discard
 from trainer.sources import Base
 
 EVALUATIONS = 10
@@ -42,10 +50,16 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     Returns:
         The record, or None in every process but the first of a distributed run.
     """
+    check_writable(config.output_dir, "--output-dir")
+    with hold(config.output_dir):
+        return _pretrain(config, OutputDir(config.output_dir))
+
+
+def _pretrain(config: PretrainConfig, output: OutputDir) -> PretrainRecord | None:
     started = time.monotonic()
     transformers.logging.set_verbosity_error()
     transformers.set_seed(config.seed)
-    output = OutputDir(config.output_dir)
+    output.settle()
     output.check(config)
     hardware = choose_hardware(config.device, config.precision)
     accelerate.PartialState(cpu=hardware.device == "cpu")  # several processes find each other
@@ -53,22 +67,24 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
     origin = Origin.locate(config)
     given = origin.given(config, corpus)
     checkpoint = last_checkpoint(output.checkpoints) if config.resume else None
-    tokenizer = choose_tokenizer(origin, corpus, config.vocabulary, output.tokenizer if config.resume else None)
+    tokenizer = choose_tokenizer(origin, corpus, config.vocabulary, output.tokenizer if checkpoint else None)
     documents = tokenize(tokenizer, corpus.train)
     counted = [] if checkpoint else documents  # a checkpoint brings its word vectors, and counting takes a while
     model = make_model(config, origin.base, tokenizer, counted, hardware.device)
     trainer = _make_trainer(config, origin, corpus, tokenizer, documents, model, hardware)
     if trainer.is_world_process_zero():
         output.begin(given)
-        if not origin.base and not origin.teacher:
+        if not (checkpoint or origin.base or origin.teacher):
             tokenizer.save_pretrained(output.tokenizer)
     _train(trainer, checkpoint)
     if not trainer.is_world_process_zero():
         return None
-    _save(output.path, model, tokenizer, config.save_precision)
-    record = _describe(given, origin, corpus, documents, trainer, hardware, started)
-    write_record(output.record, record)
-    shutil.rmtree(output.checkpoints)
+    new = output.new_results()
+    _save(new.path, model, tokenizer, config.save_precision)
+    record = _describe(given, origin, corpus, documents, trainer, hardware, file_sha256(new.weights), started)
+    write_record(new.record, record)
+    output.settle()
+    discard(output.checkpoints)
     return record
 
 
@@ -104,7 +120,7 @@ def _make_trainer(
         train_dataset=train,
         eval_dataset=held_out,
         data_collator=whole,
-        callbacks=[_Report()],
+        callbacks=[_Report(), CheckpointKeeper()],
     )
     keep_stdout_clean(trainer)
     return trainer
@@ -182,9 +198,7 @@ def _arguments(config: PretrainConfig, batches: int, hardware: Hardware) -> tran
 
 def _train(trainer: MaskedLanguageTrainer, checkpoint: str | None) -> None:
     trainer.accelerator.wait_for_everyone()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "mtime may not be reliable")  # for checkpoints a second apart
-        trainer.train(resume_from_checkpoint=checkpoint)
+    run_loop(trainer, checkpoint)
     if trainer.state.global_step % trainer.args.eval_steps:
         trainer.evaluate()
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
@@ -197,6 +211,7 @@ def _describe(
     documents: list[IdArray],
     trainer: MaskedLanguageTrainer,
     hardware: Hardware,
+    weights_sha256: str,
     started: float,
 ) -> PretrainRecord:
     return PretrainRecord(
@@ -217,7 +232,7 @@ def _describe(
         duration_s=round(time.monotonic() - started, 1),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=installed_versions(PACKAGES),
-        weights_sha256=file_sha256(given.config.output_dir / "model.safetensors"),
+        weights_sha256=weights_sha256,
     )
 
 
