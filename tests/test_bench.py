@@ -21,7 +21,7 @@ import toy_engine
 from bench_records import REFERENCE
 from local_worker import LocalWorker
 from toy_engine import Majority, failing, in_the_grid
-from toys import INTERRUPTED, start, write_csv
+from toys import INTERRUPTED, QUICK_BENCH, start, write_csv
 
 import bench.__main__
 from bench.config import BenchConfig
@@ -310,9 +310,9 @@ def test_an_interrupted_benchmark_keeps_what_was_measured_and_leaves_no_process(
 ) -> None:
     run = copy_of(exported)
     quick = ["--calls", "3", "--restarts", "2", "--grid-calls", "0", "--soak-calls", "0"]
-    command = [sys.executable, "-m", "bench", "--run-dir", str(run.path), "--engines", *CPU[2:], *quick]
+    command = [*(QUICK_BENCH if is_kept else [sys.executable, "-m", "bench"]), "--run-dir", str(run.path)]
     # A terminal sends Ctrl-C to the whole group: the workers must not answer it with tracebacks of their own.
-    with start(command) as process:
+    with start([*command, "--engines", *CPU[2:], *quick]) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith(moment):

@@ -25,8 +25,8 @@ from trainer.errors import run_command
 def main():
     child = os.fork()
     if child == 0:
+        print(os.getpid(), flush=True)  # by the child: Python drops a signal that comes just after a fork
         time.sleep(60)
-    print(child, flush=True)
     try:
         print("child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         time.sleep(60)

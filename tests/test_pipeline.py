@@ -11,7 +11,7 @@ import pytest
 import transformers
 from local_worker import LocalWorker
 from test_model import TOYS
-from toys import WORDS, make_texts, make_tokenizer, write_csv
+from toys import QUICK_BENCH, WORDS, make_texts, make_tokenizer, write_csv
 from transformers import AutoModel
 
 from exporter.config import ExportConfig
@@ -21,11 +21,17 @@ from trainer.config import TrainConfig
 from trainer.run import RunDir
 from trainer.train import train
 
+ENGINES = ["onnx-fp32-cpu", "onnx-int8-cpu"]
 
-def python_m(*command: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=False)
+
+def run_to_end(*command: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def python_m(*command: object) -> None:
+    run_to_end(sys.executable, "-m", *command)
 
 
 def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, topics_csv: Path, tmp_path: Path) -> None:
@@ -35,8 +41,8 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
     data = ["--model", checkpoint, "--dataset", topics_csv, "--eval-dataset", more, "--run-dir", run.path]
     python_m("trainer", *data, *recipe)
     python_m("exporter", "--quantize", "dynamic", "--budget-minutes", 0, "--run-dir", run.path)
-    quick = ["--restarts", 1, "--calls", 3, "--grid-calls", 0, "--backends", "onnx-fp32-cpu", "onnx-int8-cpu"]
-    done = python_m("bench", "--run-dir", run.path, *quick)
+    quick = ["--restarts", 1, "--calls", 3, "--grid-calls", 0, "--soak-calls", 0, "--engines", *ENGINES]
+    done = run_to_end(*QUICK_BENCH, "--run-dir", run.path, *quick)
     assert "\nonnx-int8-cpu " in done.stdout
     assert {path.name for path in run.path.iterdir()} == {
         "adapter", "bench.csv", "bench.html", "bench.json", "bench.md", "data", "export", "export.json", "run.json"
@@ -61,7 +67,7 @@ def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp
     run = tmp_path / "run"
     train(
         TrainConfig(
-            str(base), str(topics_csv), epochs=8, learning_rate=1e-2, batch_size=8,
+            str(base), str(topics_csv), epochs=2, learning_rate=1e-2, batch_size=8,
             max_length=16, precision="fp32", device="cpu", run_dir=run,
         )
     )  # fmt: skip

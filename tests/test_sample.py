@@ -58,7 +58,7 @@ def test_the_recipe_of_the_card_makes_such_a_checkpoint(record: PretrainRecord, 
     command = shlex.split(recipe.replace("\\\n", " "))
     places = slice(command.index("--text") + 1, command.index("--vocabulary"))
     assert command[places] == [str(path) for path in record.config.text]
-    texts = load_splits("sample", None).train.texts[:100]
+    texts = load_splits("sample", None).train.texts[:40]
     (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     command[places] = [str(tmp_path / "few.jsonl")]
     command[command.index("--output-dir") + 1] = str(tmp_path / "model")

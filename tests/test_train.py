@@ -187,11 +187,12 @@ def flags_of(config: TrainConfig) -> list[str]:
     return [part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(config, name)))]
 
 
-def test_an_interrupted_run_resumes_to_what_it_would_have_been(toy_config: TrainConfig, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_to_what_it_would_have_been(
+    command: Command, toy_config: TrainConfig, tmp_path: Path
+) -> None:
     config = replace(toy_config, run_dir=tmp_path / "run")
-    epochs = ["--epochs", "30"]
-    command = [sys.executable, "-m", "trainer", *flags_of(config), *epochs]
-    with start(command) as process:
+    flags = [*flags_of(config), "--epochs", "30"]
+    with start([sys.executable, "-m", "trainer", *flags]) as process:
         assert process.stderr
         for line in process.stderr:
             if line.startswith("epoch 2/30"):
@@ -207,24 +208,23 @@ def test_an_interrupted_run_resumes_to_what_it_would_have_been(toy_config: Train
     with pytest.raises(UserError, match="no trained run"):
         run.load()
 
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "interrupted run" in refused.stderr
-    other = subprocess.run([*command, "--resume", "--seed", "1"], capture_output=True, text=True, check=False)
-    assert other.returncode == 2
-    assert "`--seed 42`" in other.stderr
+    for more, message in (([], "interrupted run"), (["--resume", "--seed", "1"], "`--seed 42`")):
+        status, _, err = command(trainer.__main__.main, *flags, *more)
+        assert status == 2
+        assert message in err
 
     moved = {**json.loads(run.unfinished.read_text()), "data_sha256": "other"}
     kept = run.unfinished.read_text()
     run.unfinished.write_text(json.dumps(moved))
-    changed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert changed.returncode == 2
-    assert "not that of the interrupted run" in changed.stderr
+    status, _, err = command(trainer.__main__.main, *flags, "--resume")
+    assert status == 2
+    assert "not that of the interrupted run" in err
     run.unfinished.write_text(kept)
 
     (run.checkpoints / "checkpoint-9999").mkdir()  # as a crash in the middle of saving leaves it
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
-    assert re.findall(r"epoch (\d+)/30", done.stderr)[0] in ("2", "3", "4")
+    status, _, err = command(trainer.__main__.main, *flags, "--resume")
+    assert status == 0
+    assert re.findall(r"epoch (\d+)/30", err)[0] in ("2", "3", "4")
     assert [epoch.epoch for epoch in training_of(run).epochs] == list(range(1, 31))
     assert files(run.path) == LEFT
     train(replace(config, epochs=30, batch_size=16, run_dir=tmp_path / "straight"))

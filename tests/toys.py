@@ -6,6 +6,7 @@ import csv
 import random
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 TOPICS = {
@@ -31,6 +32,24 @@ def make_texts(count: int, seed: int = 0, longest: int = 30) -> list[tuple[str, 
 
 # CPython ends by the signal itself where the interrupt came inside `exec`, as imports use it. A shell says 130 to both.
 INTERRUPTED = (130, -signal.SIGINT)
+
+
+QUICK_BENCH = [
+    sys.executable,
+    "-c",
+    """if True:
+        from functools import partial
+        from bench.__main__ import main
+        from bench.measure.instruments import Instruments
+        from bench.measure.machine import measure_machine
+        from bench.run import bench
+        from trainer.errors import run_command
+
+        quick = Instruments(measure_machine=partial(measure_machine, repeat_s=0.001))
+        raise SystemExit(run_command(partial(main, partial(bench, instruments=quick)), if_interrupted="again"))
+    """,
+]
+"""`python -m bench` with the real processes, but for ten seconds in which it measures the machine."""
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
