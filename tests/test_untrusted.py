@@ -17,12 +17,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, DistilBertForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    DistilBertForSequenceClassification,
+    LlamaConfig,
+    PretrainedConfig,
+    Qwen2Config,
+)
 
 from exporter.proof.reference import load_trained
 from trainer.adopt.checks import check_complete, locate_model
 from trainer.errors import UserError
-from trainer.model import attach_adapter, build_model, load_classifier, load_tokenizer
+from trainer.model import attach_adapter, build_model, check_types, load_classifier, load_tokenizer
 from trainer.records import file_sha256
 from trainer.run import RunDir
 from trainer.sources import SAMPLE_MODEL, Base, locate_base
@@ -345,6 +352,13 @@ def test_odd_values_are_refused_in_words(folder: Path, what: str) -> None:
     (folder / file).write_text(json.dumps(whole))
     with pytest.raises(UserError):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "config", [LlamaConfig(eos_token_id=[1, 2]), Qwen2Config(max_window_layers=0), BertConfig(type_vocab_size=0)]
+)
+def test_rare_values_of_models_in_use_are_taken(config: PretrainedConfig) -> None:
+    check_types(config, "rare")
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "\xff", "", '{"a": 1' + "0" * 5000 + "}", "NaN"])

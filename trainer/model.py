@@ -121,7 +121,7 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
         raise
     except Exception as error:  # depends on what is missing or odd
         raise UserError(f"cannot load `{base.source.name}`: {first_line(error)}", "check the checkpoint") from None
-    _check_types(model.config, base.source.name)
+    check_types(model.config, base.source.name)
     return model, [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
 
 
@@ -224,14 +224,19 @@ def positions(config: PretrainedConfig) -> int | None:
     return longest
 
 
-def _check_types(config: PretrainedConfig, name: str) -> None:
+_SIZE = r"^(?!type_|max_window_).*(size|dim|heads|layers|embeddings)$"
+"""Keys of what there must be at least one of; of segments, and of layers with a window, there can be none."""
+
+
+def check_types(config: PretrainedConfig, name: str) -> None:
     """Refuse a configuration with other types than the defaults of its class, or sizes below 1: it would fail later."""
     for key, default in type(config)().to_dict().items():
         value = getattr(config, key, None)
-        if not isinstance(default, str | int | float) or value is None:
+        is_several = key == "eos_token_id" and isinstance(value, list)  # as in Llama 3
+        if not isinstance(default, str | int | float) or value is None or is_several:
             continue
         is_odd = not isinstance(value, str if isinstance(default, str) else (int, float))
         is_odd |= isinstance(value, bool) and not isinstance(default, bool)
-        is_size = isinstance(value, int) and bool(default) and re.search(r"(size|dim|heads|layers|embeddings)$", key)
+        is_size = isinstance(value, int) and bool(default) and re.search(_SIZE, key)
         if is_odd or (is_size and value < 1):
             raise UserError(f"cannot load `{name}`: `{key}` is {value!r} in its `config.json`", "check the checkpoint")
