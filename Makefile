@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
+SECONDS ?= 600
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint format bench help
+.PHONY: demo test lint format bench fuzz audit help
 
 demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-in sample
 	$(PY) -m trainer --model sample --dataset sample --max-length 512 --run-dir $(RUN) --overwrite
@@ -24,6 +25,14 @@ format: $(VENV)/installed  ## format the code and sort imports
 
 bench: $(VENV)/installed  ## time every engine on the sample with pytest-benchmark
 	$(PY) -m pytest -m bench
+
+fuzz: $(VENV)/installed  ## look for files that end in a traceback, for SECONDS=600
+	$(PY) -m pip install --quiet 'atheris>=3.0'
+	$(PY) tests/fuzzing/__main__.py --seconds $(SECONDS)
+
+audit: $(VENV)/installed  ## look for published vulnerabilities of the versions that CI installs
+	$(PY) -m pip install --quiet 'pip-audit>=2.9'
+	$(VENV)/bin/pip-audit --strict --disable-pip --no-deps --requirement .ci/constraints.txt
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10

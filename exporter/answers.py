@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from trainer.characters import is_unicode
 from trainer.errors import UserError
+from trainer.locks import try_lock
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction
@@ -110,11 +111,13 @@ class AnswerFile:
         check_output(path)
         self.path = path
         self._at = path.with_name(f".predict-{os.getpid()}{path.suffix}")
+        _remove_leftovers(path)
         self._failure: OSError | None = None
         self._waiting = bytearray()
         self._written = 0
         try:
             self._file = opener(self._at)
+            try_lock(self._file.fileno())  # for as long as it is open
         except OSError as error:
             raise UserError(f"cannot write `{path}`: {error.strerror}", "name a file in another folder") from None
 
@@ -190,6 +193,15 @@ class AnswerFile:
         with contextlib.suppress(OSError):
             self._at.unlink()
         self._at = Path(name)
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what earlier commands left that were killed: their files are locked by nobody."""
+    for path in output.parent.iterdir():
+        if re.fullmatch(rf"\.predict-[0-9]+{re.escape(output.suffix)}", path.name):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if try_lock(file.fileno()):
+                    path.unlink()
 
 
 def check_output(path: Path) -> None:

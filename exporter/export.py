@@ -43,7 +43,7 @@ from exporter.proof.reference import load_trained, open_merged
 from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
 from exporter.proof.worker import StartWorker, Worker, Workers
-from exporter.records import Candidate, ExportRecord, FailedRecipe
+from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, settle_export
 from exporter.runtime import BATCHING
 from exporter.subject import Subject
 from trainer.data import read_examples
@@ -281,8 +281,8 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
 @contextlib.contextmanager
 def _workspace(run: RunDir) -> Iterator[Path]:
     """Give a folder beside the export to build in, gone afterwards whatever happens."""
-    folder = run.path / "export.partial"
-    _recover(run, folder)
+    settle_export(run)
+    folder = run.path / PARTIAL
     shutil.rmtree(folder, ignore_errors=True)
     (folder / UNFUSED).parent.mkdir(parents=True)
     try:
@@ -295,21 +295,4 @@ def _put_in_place(run: RunDir, folder: Path, record: ExportRecord) -> None:
     """Replace the run's export by `folder`."""
     shutil.rmtree((folder / UNFUSED).parent)
     write_record(folder / run.export_record.name, record)  # from now on `folder` is whole, whatever happens
-    _replace(run, folder)
-
-
-def _replace(run: RunDir, folder: Path) -> None:
-    """Put a whole export in place; without its record, which goes first, nobody takes either for whole."""
-    run.export_record.unlink(missing_ok=True)
-    if run.export.exists():
-        shutil.rmtree(run.export)
-    folder.rename(run.export)
-    (run.export / run.export_record.name).replace(run.export_record)
-
-
-def _recover(run: RunDir, folder: Path) -> None:
-    """Finish what an export was killed in: it may have removed the one before, and is whole itself."""
-    if (folder / run.export_record.name).is_file():
-        _replace(run, folder)
-    elif (last := run.export / run.export_record.name).is_file():
-        last.replace(run.export_record)
+    settle_export(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -12,8 +13,12 @@ from exporter.config import ExportConfig
 from exporter.int8.budget import AccuracyChange, Judgement
 from exporter.proof.timing import Spread
 from trainer.errors import UserError
+from trainer.locks import hold, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without
-from trainer.run import RunDir
+from trainer.run import RunDir, discard
+
+PARTIAL = "export.partial"
+"""The folder in a run in which a new export is made."""
 
 Family = Literal["dynamic", "static", "weight-only"]
 
@@ -168,6 +173,23 @@ class ExportRecord:
     versions: dict[str, str]
 
 
+def settle_export(run: RunDir) -> None:
+    """Replace a run's export by a new one that is whole; its record says so.
+
+    Whoever is killed on the way leaves the rest to the next command.
+    """
+    new, moved = run.path / PARTIAL / run.export_record.name, run.export / run.export_record.name
+    if not (new.is_file() or moved.is_file()):
+        return
+    with contextlib.nullcontext() if is_held(run.path) else hold(run.path):
+        if new.is_file():
+            run.export_record.unlink(missing_ok=True)  # first, so that nobody takes what is removed for whole
+            discard(run.export)
+            new.parent.rename(run.export)
+        if moved.is_file():
+            moved.replace(run.export_record)
+
+
 def load_export(run: RunDir) -> ExportRecord:
     """Read the record of a run's export, and check that the artifacts are those that it describes.
 
@@ -175,6 +197,7 @@ def load_export(run: RunDir) -> ExportRecord:
         UserError: there is none, or the run was trained again since.
         IntegrityError: an artifact is gone, or another one lies in its place.
     """
+    settle_export(run)
     if not run.export_record.exists():
         raise UserError(f"no export in `{run.path}`", f"run `{ExportRecord.MADE_BY}` first")
     record = read_record(run.export_record, ExportRecord)

@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # toys gain nothing by a second thread, and
 
 import pytest
 from local_worker import LocalWorker
-from toys import WORDS, make_texts, make_tokenizer, write_csv
+from toys import make_checkpoint, make_texts, write_csv
 
 from trainer.config import TrainConfig
 from trainer.errors import run_command
@@ -37,16 +37,7 @@ def _torch_threads() -> int | None:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DistilBERT of two layers, 32 wide, with random weights and a tokenizer that knows `WORDS`."""
-    from transformers import DistilBertConfig, DistilBertModel, set_seed
-
-    folder = tmp_path_factory.mktemp("checkpoint")
-    set_seed(0)
-    config = DistilBertConfig(
-        vocab_size=5 + len(WORDS), dim=32, hidden_dim=64, n_layers=2, n_heads=2, max_position_embeddings=64
-    )
-    DistilBertModel(config).save_pretrained(folder)
-    make_tokenizer(folder)
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

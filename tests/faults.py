@@ -14,9 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.symlink", "os.link")
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["trainer.train", "trainer.pretrain.train", "trainer.adopt.adopt"])
+PROCESSES.set_forkserver_preload(
+    ["trainer.train", "trainer.pretrain.train", "trainer.adopt.adopt", "exporter.export", "bench.run"]
+)
+
+
+EVERY = pytest.param(range(1, 1000), marks=pytest.mark.slow, id="every")
+"""All moments at which a command could be killed."""
 
 
 def is_killed(root: Path, at: int | str, function: Callable[..., Any], *arguments: object) -> bool:

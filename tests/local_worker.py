@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.measure.instruments import Instruments
 from exporter.engines.engine import Engine
 from exporter.proof.worker import Worker, failure
 from trainer.errors import UserError
@@ -42,6 +43,14 @@ class LocalWorker(Worker):
             raise
         except Exception as error:
             raise failure(self._name, error) from None
+
+
+LOCAL = Instruments(
+    start=LocalWorker,
+    cold_start=lambda *_: {"total_s": 1.0, "import_s": 0.5, "load_s": 0.25, "first_s": 0.125},
+    measure_machine=lambda *_: None,
+)
+"""A benchmark without processes: for tests that are about something else."""
 
 
 class Spoiling:

@@ -19,7 +19,7 @@ import pytest
 import torch
 import toy_engine
 from bench_records import REFERENCE
-from local_worker import LocalWorker
+from local_worker import LOCAL
 from toy_engine import Majority, failing, in_the_grid
 from toys import INTERRUPTED, QUICK_BENCH, start, write_csv
 
@@ -46,12 +46,6 @@ QUICK = ["--restarts", "1", "--calls", "3", "--grid-calls", "0", "--soak-calls",
 
 
 BY_NAME = {spec.name: spec for spec in ENGINES}
-LOCAL = Instruments(
-    start=LocalWorker,
-    cold_start=lambda *_: {"total_s": 1.0, "import_s": 0.5, "load_s": 0.25, "first_s": 0.125},
-    measure_machine=lambda *_: None,
-)
-"""Without processes, where torch is imported already: for tests that are about something else."""
 BENCH = partial(bench.__main__.main, partial(run_bench, instruments=LOCAL))
 
 

@@ -1,14 +1,18 @@
-"""What the docs print can be typed: commands, flags, defaults, links and make targets are those that there are."""
+"""What the docs print can be typed, and what is installed is what the project says."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import bench.__main__
 import exporter.__main__
@@ -112,3 +116,22 @@ def test_the_readme_is_short() -> None:
 def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert set(re.findall(r"^make ([a-z-]+)", f"{in_fences(page)}\n{inline_code(page)}", re.M)) <= targets
+
+
+def requirements(path: str) -> dict[str, str]:
+    """Return the exact versions that a file of constraints names."""
+    lines = [line for line in (ROOT / path).read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_ci_installs_what_the_package_allows_and_the_oldest_of_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = [Requirement(line) for line in project["dependencies"]]
+    extras = [Requirement(line) for name in ("train", "test") for line in project["optional-dependencies"][name]]
+    pinned = requirements(".ci/constraints.txt")
+    for requirement in base + extras:
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+    oldest = requirements(".ci/oldest.txt")
+    assert {r.name: {Version(s.version) for s in r.specifier if s.operator == ">="} for r in base} == {
+        name: {Version(version)} for name, version in oldest.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from sentencepiece import SentencePieceTrainer, sentencepiece_model_pb2
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from toys import WORDS, make_texts
 from transformers import AutoTokenizer
 
@@ -150,6 +152,47 @@ def byte_level(normalizer: Any, *, add_prefix_space: bool) -> Tokenizer:
 
 
 PROVED = [word_piece(normalizer, splitter) for normalizer in NORMALIZERS for splitter in WORDWISE]
+
+
+def charsmap(rule: str) -> bytes:
+    """Return SentencePiece's own normalization of this name."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["a good mask"] * 9), model_writer=model, vocab_size=14, normalization_rule_name=rule,
+        hard_vocab_limit=False, minloglevel=9,
+    )  # fmt: skip
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    return bytes(proto.normalizer_spec.precompiled_charsmap)
+
+
+def sentence_piece(normalizer: Any, *splitters: Any) -> Tokenizer:
+    words = ["▁a", "▁good", "a", "g", "o", "▁", "d", "x", "good", "▁中", "e", "s", "1"]
+    pieces = [("<unk>", 0.0), *((word, -float(i)) for i, word in enumerate(words))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitters[0] if len(splitters) == 1 else pre_tokenizers.Sequence(list(splitters))
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True), "[MASK]"])
+    return tokenizer
+
+
+TWO_SPACES = Regex(" {2,}")
+NMT, NFKC_CF = (normalizers.Precompiled(charsmap(rule)) for rule in ("nmt_nfkc", "nfkc_cf"))
+METASPACE = pre_tokenizers.Metaspace()
+SENTENCE_PIECES = [
+    sentence_piece(normalizers.Sequence([NMT, normalizers.Replace(TWO_SPACES, " ")]), METASPACE),
+    sentence_piece(normalizers.Sequence([NMT]), pre_tokenizers.WhitespaceSplit(), METASPACE),
+    sentence_piece(
+        normalizers.Sequence([normalizers.Strip(left=False), normalizers.Replace(TWO_SPACES, "▁")]),
+        pre_tokenizers.Metaspace(prepend_scheme="first"),
+    ),
+    sentence_piece(
+        normalizers.Sequence([normalizers.Replace("``", '"'), normalizers.NFKD(), normalizers.StripAccents(), NFKC_CF]),
+        pre_tokenizers.Metaspace(prepend_scheme="never"),
+    ),
+    sentence_piece(None, METASPACE),
+]
+"""As XLM-R, T5, DeBERTa and ALBERT have them."""
+PROVED += SENTENCE_PIECES
 PROVED += [byte_level(n, add_prefix_space=add) for n in (None, normalizers.NFC()) for add in (True, False)]
 
 
@@ -196,7 +239,10 @@ def test_a_text_of_megabytes_is_cut_as_the_whole_would_be(
     [
         {"normalizer": normalizers.Replace("a b", "c")},
         {"normalizer": normalizers.Strip()},
-        {"pre_tokenizer": pre_tokenizers.Metaspace()},
+        {"pre_tokenizer": pre_tokenizers.Metaspace(split=False)},
+        {"pre_tokenizer": pre_tokenizers.Metaspace(), "normalizer": normalizers.Replace("a", " a")},
+        {"pre_tokenizer": pre_tokenizers.Metaspace(), "normalizer": normalizers.Strip()},
+        {"pre_tokenizer": pre_tokenizers.Metaspace(), "normalizer": normalizers.Prepend("a")},
         {"pre_tokenizer": None},
     ],
 )
@@ -207,6 +253,12 @@ def test_without_a_proof_the_whole_text_is_tokenized(change: dict[str, Any]) -> 
     text = "a good a b " * 20
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     assert list(TextTokenizer(tokenizer, 4).tokens([text], 5, 2)) == [whole]
+
+
+@pytest.mark.parametrize("tokenizer", PROVED)
+def test_with_a_proof_the_middle_is_left_out(tokenizer: Tokenizer) -> None:
+    (found,) = TextTokenizer(tokenizer, 4).tokens(["a good a go " * 2000], 5, 2)
+    assert 5 < len(found) < 50
 
 
 def test_a_tokenizer_that_takes_too_long_is_an_error() -> None:

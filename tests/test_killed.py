@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import is_killed, is_killed_after
+from faults import EVERY, is_killed, is_killed_after
 from toys import make_texts
 
 from trainer.adopt.adopt import adopt
@@ -26,8 +26,6 @@ from trainer.records import file_sha256, read_record
 from trainer.resume import last_checkpoint
 from trainer.run import RunDir, UnfinishedRun
 from trainer.train import train
-
-EVERY = pytest.param(range(1, 1000), marks=pytest.mark.slow, id="every")
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,15 @@ def test_a_number_that_json_cannot_hold_is_refused_and_leaves_the_old_record(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["toy.json"]
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "-1e999", "1" + "0" * 400])
+def test_a_number_that_is_none_is_not_believed(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "toy.json"
+    write_record(path, replace(TOY, ratio=0.125))
+    path.write_text(path.read_text().replace("0.125", number))
+    with pytest.raises(UserError, match="is damaged: `ratio` holds"):
+        read_record(path, Toy)
+
+
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,19 @@ def write_csv(path: Path, rows: list[tuple[object, ...]], header: tuple[str, ...
     return path
 
 
+def make_checkpoint(folder: Path) -> Path:
+    """Save a DistilBERT of two layers, 32 wide, with random weights and a tokenizer that knows `WORDS`."""
+    from transformers import DistilBertConfig, DistilBertModel, set_seed
+
+    set_seed(0)
+    config = DistilBertConfig(
+        vocab_size=5 + len(WORDS), dim=32, hidden_dim=64, n_layers=2, n_heads=2, max_position_embeddings=64
+    )
+    DistilBertModel(config).save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
 def make_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -65,22 +65,32 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file for this process; return False if another one holds it, None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+    return True
+
+
 def _acquire(folder: Path) -> int:
     """Return a descriptor of the locked file."""
     while True:
         lock = _open(folder)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if try_lock(lock) is False:
             holder = os.pread(lock, 2000, 0).decode(errors="replace") or "one that has just started"
             os.close(lock)
             raise UserError(
                 f"`{folder}` is used by another command: {holder}",
                 "wait until it has ended or stop it, or choose another folder",
-            ) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+            )
         if _is_still(folder / LOCK, lock):
             os.truncate(lock, 0)
             os.pwrite(lock, _myself().encode("utf-8", "surrogateescape"), 0)

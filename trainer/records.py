@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -110,9 +111,10 @@ def without(values: Values, *names: str) -> Values:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 so that a reader finds the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")  # one that a kill left is replaced by the next
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with temporary.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -164,9 +166,9 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # not NaN, nor 10**400
         return float(value)
-    if isinstance(hint, type) and type(value) is hint:
+    if hint is not float and isinstance(hint, type) and type(value) is hint:
         return value
     raise _MismatchError(f"`{where}` holds {json.dumps(value)[:60]}")
 

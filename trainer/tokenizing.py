@@ -15,11 +15,11 @@ apart), and `_boundary` accepts a tokenizer only if each of its steps keeps to i
 2. The normalizers look at one character after the other, or, for Unicode's normal forms, at a base and its marks; a
    space is a base of its own that nothing composes with.
 3. The pre-tokenizers end a word at white space. Bert's and the two of words drop the white space, so any cut will do.
-   ByteLevel puts one space before the next word, so a cut is before a single space between two letters or digits.
+   ByteLevel and Metaspace put one space before the next word, so a cut is before a single space between two letters
+   or digits; where the normalizer is SentencePiece's, ASCII ones that it is seen to leave alone.
 4. The model sees one word at a time.
 
-For any other tokenizer, such as SentencePiece's with its own normalizer, there is no such proof: it gets the whole
-text.
+For any other tokenizer there is no such proof: it gets the whole text.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import queue
 import re
+import string
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ AT_WHITE_SPACE = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 WHITE_SPACE = r"[ \n]"
 IDEOGRAPHS = r"(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])"
 ONE_SPACE = r"(?<=\w) (?=\w)"
+ONE_ASCII_SPACE = ONE_SPACE.replace(r"\w", "[0-9A-Za-z]")
 
 
 class TokenizerError(UserError):
@@ -237,9 +239,39 @@ def _boundary(tokenizer: Tokenizer, normalizer: Any, pre_tokenizer: Any) -> re.P
         apart = normalizer and normalizer["type"] == "BertNormalizer" and normalizer["handle_chinese_chars"]
         return re.compile(f"{WHITE_SPACE}|{IDEOGRAPHS}" if apart and kind == "BertPreTokenizer" else WHITE_SPACE)
     is_byte_level = kind == "ByteLevel" and pre_tokenizer.get("use_regex", True)
-    if is_byte_level and normalizers <= {"NFC", "NFD"} and not any(token.rstrip for token in added):
+    takes_spaces = any(token.rstrip for token in added)
+    if is_byte_level and normalizers <= {"NFC", "NFD"} and not takes_spaces:
         return re.compile(ONE_SPACE)
+    if _ends_words_by_metaspace(pre_tokenizer) and not takes_spaces and _leaves_ascii_alone(tokenizer, normalizer):
+        return re.compile(ONE_ASCII_SPACE)
     return None
+
+
+def _ends_words_by_metaspace(pre_tokenizer: Any) -> bool:
+    """Return whether words end at spaces, each with the mark `▁` before it, wherever a text begins."""
+    steps = _steps(pre_tokenizer, "pretokenizers")
+    if [step["type"] for step in steps] not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
+        return False
+    return bool(steps[-1]["split"]) and (len(steps) == 1 or steps[-1]["prepend_scheme"] == "always")
+
+
+def _leaves_ascii_alone(tokenizer: Tokenizer, normalizer: Any) -> bool:
+    """Return whether letters and digits stay such next to a space, and the space stays one.
+
+    Precompiled maps one grapheme after the other, and the end of a word is the end of one. A replacement that reaches
+    across a cut has a space in its pattern; that of several spaces by one does not meet a single one.
+    """
+    for step in _steps(normalizer, "normalizers"):
+        kind, pattern = step["type"], step.get("pattern", {})
+        is_plain = not re.search(r"[\s\w▁]", pattern.get("String", " ") + step.get("content", ""))
+        is_spaces = pattern.get("Regex") == " {2,}" and step["content"] in (" ", "▁")
+        if kind == "Replace" and not (is_plain or is_spaces):
+            return False
+        if kind not in BY_CHARACTER | {"Precompiled", "Replace"} and (kind, step.get("strip_left")) != ("Strip", False):
+            return False
+    words = [f"{c}{c} {c}{c}" for c in string.ascii_letters + string.digits]
+    seen = [word if normalizer is None else tokenizer.normalizer.normalize_str(word) for word in words]
+    return all(re.fullmatch(r"[0-9A-Za-z]+ [0-9A-Za-z]+", word) for word in seen)
 
 
 def _squeeze(tokenizer: Tokenizer, pre_tokenizer: Any) -> Callable[[str], str] | None:
