@@ -6,12 +6,12 @@ import contextlib
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import EVERY, is_killed, is_killed_after
+from faults import faults, is_killed, is_killed_after, meets
 from toys import make_texts
 
 from trainer.adopt.adopt import adopt
@@ -59,38 +59,38 @@ def finish(config: TrainConfig) -> None:
         train(replace(config, overwrite=False, resume=True))
 
 
-@pytest.mark.parametrize("moments", [(7, 19), EVERY])
+@faults((7, 19))
 def test_a_first_training_killed_anywhere_is_continued_or_begun(
-    short: TrainConfig, expected: str, tmp_path: Path, moments: range
+    short: TrainConfig, expected: str, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     for moment in moments:
         run = RunDir(tmp_path / str(moment))
         config = replace(short, run_dir=run.path)
-        killed = is_killed(run.path, moment, train, config)
+        is_met = meets(fault, run.path, moment, train, config)
         if not (run.record.exists() and not run.unfinished.exists()):
             finish(config)
         assert weights(run) == expected
-        if not killed:
+        if not is_met:
             return
 
 
-@pytest.mark.parametrize("moments", [(8, 44, 48, 54, 57), EVERY])
+@faults((8, 44, 48, 54, 57))
 def test_a_finished_run_stays_until_its_successor_is_whole(
-    trained: RunDir, short: TrainConfig, expected: str, tmp_path: Path, moments: range
+    trained: RunDir, short: TrainConfig, expected: str, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     before = weights(trained)
     for moment in moments:
         run = RunDir(tmp_path / str(moment))
         shutil.copytree(trained.path, run.path)
         config = replace(short, run_dir=run.path, overwrite=True)
-        killed = is_killed(run.path, moment, train, config)
+        is_met = meets(fault, run.path, moment, train, config)
         assert weights(run) in (before, expected)
         if run.unfinished.exists():
             train(replace(config, overwrite=False, resume=True))
         elif weights(run) == before:
             train(config)
         assert weights(run) == expected
-        if not killed:
+        if not is_met:
             return
 
 
@@ -117,22 +117,24 @@ def test_killed_at_sixty_random_moments(trained: RunDir, toy_config: TrainConfig
         assert weights(run) == expected
 
 
-@pytest.mark.parametrize("moments", [(3,), EVERY])
-def test_an_interrupted_run_is_replaced_by_another_or_stays(short: TrainConfig, tmp_path: Path, moments: range) -> None:
+@faults((3,))
+def test_an_interrupted_run_is_replaced_by_another_or_stays(
+    short: TrainConfig, tmp_path: Path, fault: int, moments: Iterable[int]
+) -> None:
     old = RunDir(tmp_path / "old")
     assert is_killed(old.path, "run.partial", train, replace(short, run_dir=old.path))
     for moment in moments:
         run = RunDir(tmp_path / str(moment))
         shutil.copytree(old.path, run.path)
         config = replace(short, run_dir=run.path, seed=6, overwrite=True)
-        killed = is_killed(run.path, moment, train, config)
+        is_met = meets(fault, run.path, moment, train, config)
         if run.unfinished.exists():
             started = read_record(run.unfinished, UnfinishedRun).config
             train(replace(started, run_dir=run.path, overwrite=False, resume=True))
             assert run.load().training.config.seed == started.seed  # type: ignore[union-attr]
         elif not run.record.exists():
             train(replace(config, overwrite=False))
-        if not killed:
+        if not is_met:
             return
 
 
@@ -190,9 +192,9 @@ def test_a_run_that_early_stopping_had_ended_trains_no_further(toy_config: Train
     assert weights(resumed) == weights(RunDir(tmp_path / "straight"))
 
 
-@pytest.mark.parametrize("moments", [(2, 9), EVERY])
+@faults((2, 9))
 def test_an_adoption_killed_anywhere_leaves_the_old_run_or_the_new(
-    trained: RunDir, topics_csv: Path, tmp_path: Path, moments: range
+    trained: RunDir, topics_csv: Path, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     config = AdoptConfig(trained.adapter, dataset=str(topics_csv), label_names=NAMES)
     first = tmp_path / "first"
@@ -201,10 +203,10 @@ def test_an_adoption_killed_anywhere_leaves_the_old_run_or_the_new(
         run = RunDir(tmp_path / str(moment))
         shutil.copytree(first, run.path)
         again = replace(config, max_length=16, run_dir=run.path)
-        killed = is_killed(run.path, moment, adopt, again)
+        is_met = meets(fault, run.path, moment, adopt, again)
         assert run.load().max_length in (24, 16, RunDir(first).load().max_length)
         assert adopt(again).max_length == 16
-        if not killed:
+        if not is_met:
             return
 
 
@@ -230,16 +232,16 @@ def pretraining(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
     return config
 
 
-@pytest.mark.parametrize("moments", [(5, 60), EVERY])
+@faults((5, 60))
 def test_a_pretraining_killed_anywhere_leaves_the_old_checkpoint_or_one_to_continue(
-    pretraining: PretrainConfig, tmp_path: Path, moments: range
+    pretraining: PretrainConfig, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     before = file_sha256(OutputDir(pretraining.output_dir).weights)
     for moment in moments:
         output = OutputDir(tmp_path / str(moment))
         shutil.copytree(pretraining.output_dir, output.path)
         config = replace(pretraining, output_dir=output.path, seed=7, overwrite=True)
-        killed = is_killed(output.path, moment, pretrain, config)
+        is_met = meets(fault, output.path, moment, pretrain, config)
         is_old = output.weights.exists() and file_sha256(output.weights) == before
         is_new = (output.path / "run.partial" / "pretrain.json").exists() or not output.unfinished.exists()
         assert is_old or is_new or read_record(output.record, PretrainRecord).config.seed == 7
@@ -250,7 +252,7 @@ def test_a_pretraining_killed_anywhere_leaves_the_old_checkpoint_or_one_to_conti
         assert record
         assert record.config.seed == 7
         assert file_sha256(output.weights) == record.weights_sha256
-        if not killed:
+        if not is_met:
             return
 
 

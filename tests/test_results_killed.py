@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import EVERY, is_killed
+from faults import faults, meets
 from local_worker import LOCAL, LocalWorker
 from toys import QUICK_BENCH, make_texts, start, write_csv
 
@@ -56,26 +56,26 @@ def listed(run: RunDir) -> list[str]:
     return [open_artifact(run.export / artifact.name).name for artifact in load_export(run).artifacts]
 
 
-@pytest.mark.parametrize("moments", [(4, 41, 53), EVERY])
+@faults((4, 41, 53))
 def test_an_export_killed_anywhere_leaves_a_whole_one_or_none(
-    exported: RunDir, tmp_path: Path, moments: Iterable[int]
+    exported: RunDir, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     for moment in moments:
         run = RunDir(Path(shutil.copytree(exported.path, tmp_path / str(moment))))
         again = ExportConfig(run_dir=run.path, verify_samples=8)
-        killed = is_killed(run.path, moment, export_here, again)
+        is_met = meets(fault, run.path, moment, export_here, again)
         assert listed(run) in (BOTH, FP32)
         export_here(again)
         assert listed(run) == FP32
         assert {path.name for path in run.path.iterdir()} == FILES
-        if not killed:
+        if not is_met:
             return
         shutil.rmtree(run.path)
 
 
-@pytest.mark.parametrize("moments", [(2, 5, 9), EVERY])
+@faults((2, 5, 9))
 def test_a_benchmark_killed_anywhere_leaves_a_whole_record_or_none(
-    exported: RunDir, tmp_path: Path, moments: Iterable[int]
+    exported: RunDir, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     def restarts() -> int:
         return len(read_record(run.bench_record, BenchRecord).bulks)
@@ -86,19 +86,19 @@ def test_a_benchmark_killed_anywhere_leaves_a_whole_record_or_none(
         bench_here(replace(config, run_dir=run.path))
         before = restarts()
         again = replace(config, run_dir=run.path, restarts=2)
-        killed = is_killed(run.path, moment, bench_here, again)
+        is_met = meets(fault, run.path, moment, bench_here, again)
         assert restarts() in (before, 2 * before)
         bench_here(again)
         assert restarts() == 2 * before
         assert {path.name for path in run.path.iterdir()} == FILES | REPORTS
-        if not killed:
+        if not is_met:
             return
         shutil.rmtree(run.path)
 
 
-@pytest.mark.parametrize("moments", [(1, 2), EVERY])
+@faults((1, 2))
 def test_a_prediction_killed_anywhere_leaves_the_earlier_answers_or_all(
-    exported: RunDir, tmp_path: Path, moments: Iterable[int]
+    exported: RunDir, tmp_path: Path, fault: int, moments: Iterable[int]
 ) -> None:
     texts = write_csv(tmp_path / "texts.csv", [(text,) for text, _ in make_texts(30)], header=("text",))
     flags = "--artifact", str(exported.export / ONNX_FP32), "--file", str(texts), "--output"
@@ -108,12 +108,12 @@ def test_a_prediction_killed_anywhere_leaves_the_earlier_answers_or_all(
         output = tmp_path / str(moment) / "answers.csv"
         output.parent.mkdir()
         output.write_text("earlier")
-        killed = is_killed(output.parent, moment, predict_here, *flags, str(output))
+        is_met = meets(fault, output.parent, moment, predict_here, *flags, str(output))
         assert output.read_text() in ("earlier", expected)
         predict_here(*flags, str(output))
         assert output.read_text() == expected
         assert list(output.parent.iterdir()) == [output]
-        if not killed:
+        if not is_met:
             return
 
 
