@@ -13,6 +13,7 @@ from bench.config import BenchConfig
 from exporter.engines.spec import Device
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, parse, take_defaults
+from trainer.progress import show
 
 if TYPE_CHECKING:
     from bench.judge.summary import Summary
@@ -39,10 +40,10 @@ def main(bench: Callable[[BenchConfig], Summary] | None = None) -> None:
     summary = bench(config)
     file_width = 200  # where the table does not go to a terminal
     Console(highlight=False, width=None if sys.stdout.isatty() else file_width).print(console(summary))
-    print(f"\n{notes(summary)}\n\nreport: {RunDir(config.run_dir).bench_report.with_suffix('.html')}")
+    show(f"\n{notes(summary)}\n\nreport: {RunDir(config.run_dir).bench_report.with_suffix('.html')}")
     if config.against:
         differences = compare(earlier, summary)
-        print(f"\ncompared with {config.against}:\n{comparison(differences)}")
+        show(f"\ncompared with {config.against}:\n{comparison(differences)}")
         refuse_worse(differences, config.against)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from exporter.bundle.artifact import ONNX_FP32, open_artifact
 from exporter.checksums import IntegrityError
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
-from trainer.locks import hold
 from trainer.run import RunDir
 
 REAL = Instruments()
@@ -58,7 +57,7 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
             it.
     """
     run = RunDir(config.run_dir)
-    with hold(run.path) if run.record.exists() else nullcontext():
+    with run.held():
         return _bench(Workload.read(config), instruments)
 
 

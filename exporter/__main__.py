@@ -15,6 +15,7 @@ from exporter.report import summary
 from trainer.adopt.config import add_flags, take_config
 from trainer.errors import UserError, run_command
 from trainer.flags import HelpFormatter, parse_values, take_defaults
+from trainer.progress import show
 
 if TYPE_CHECKING:
     from exporter.records import ExportRecord
@@ -38,7 +39,7 @@ def main(export: Callable[[ExportConfig], ExportRecord] | None = None) -> None:
 
         export = exporting.export
     record = export(config)
-    print(summary(record))
+    show(summary(record))
     if config.require_int8 and record.chosen != ONNX_INT8:
         raise NoInt8Error("no int8 artifact was chosen", "the export itself is complete; see the reason above")
 

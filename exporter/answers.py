@@ -14,7 +14,9 @@ from typing import IO, TYPE_CHECKING
 
 from trainer.characters import is_unicode
 from trainer.errors import UserError
+from trainer.limits import open_regular
 from trainer.locks import try_lock
+from trainer.progress import say
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction
@@ -93,8 +95,9 @@ def answer_file(path: Path, opener: Callable[[Path], IO[bytes]] = open_new) -> I
         yield answers
     except UserError as error:
         raise type(error)(f"{error.message}{answers.keep()}", error.hint) from None
-    except BaseException:
-        answers.discard()
+    except BaseException:  # Ctrl-C, for instance
+        if kept := answers.keep():
+            say(kept.removeprefix("; "))
         raise
     answers.finish()
 
@@ -199,7 +202,7 @@ def _remove_leftovers(output: Path) -> None:
     """Remove what earlier commands left that were killed: their files are locked by nobody."""
     for path in output.parent.iterdir():
         if re.fullmatch(rf"\.predict-[0-9]+{re.escape(output.suffix)}", path.name):
-            with contextlib.suppress(OSError), path.open("rb") as file:
+            with contextlib.suppress(OSError), open_regular(path) as file:
                 if try_lock(file.fileno()):
                     path.unlink()
 

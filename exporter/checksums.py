@@ -82,7 +82,8 @@ def _check_file(folder: Path, name: str, recorded: str, limit: int) -> int:
     """Check one file, and return its size."""
     file = folder / name
     try:
-        if str(Path(name)) != name or file.resolve() != folder.resolve() / name:
+        is_plain = str(Path(name)) == name and not Path(name).is_absolute()
+        if not is_plain or file.resolve() != folder.resolve() / name:
             raise IntegrityError(
                 f"`{folder / CHECKSUMS}` points outside its folder, or to a link: `{name}`", "do not trust this folder"
             )

@@ -47,7 +47,6 @@ from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, set
 from exporter.runtime import BATCHING
 from exporter.subject import Subject
 from trainer.data import read_examples
-from trainer.locks import hold
 from trainer.progress import say
 from trainer.records import file_sha256, installed_versions, write_record, write_text
 from trainer.run import RunDir
@@ -99,7 +98,7 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
         VerificationError: an artifact is not the classifier that it was made from. An earlier export is left as it was.
     """
     run = RunDir(config.run_dir)
-    with hold(run.path) if run.record.exists() else contextlib.nullcontext():
+    with run.held():
         return _export(Subject.read(run, calibration=config.quantize is not None), config, start, recipes)
 
 

@@ -141,4 +141,4 @@ def _chosen_artifact(run: RunDir) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, if_interrupted="no answers were written; run the command again"))
+    sys.exit(run_command(main, if_interrupted="run the command again"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.bundle.artifact import Artifact
@@ -201,10 +202,11 @@ def load_export(run: RunDir) -> ExportRecord:
     if not run.export_record.exists():
         raise UserError(f"no export in `{run.path}`", f"run `{ExportRecord.MADE_BY}` first")
     record = read_record(run.export_record, ExportRecord)
-    if not run.record.exists() or file_sha256(run.record) != record.run_sha256:
+    if not run.record.is_file() or file_sha256(run.record) != record.run_sha256:
         raise UserError(
             f"the export in `{run.path}` was made from another training run", f"run `{ExportRecord.MADE_BY}` again"
         )
+    _check_names(record, run.export_record)
     for name, sha256 in record.artifact_sha256.items():
         path = run.export / name / CHECKSUMS
         if not path.is_file() or file_sha256(path) != sha256:
@@ -213,3 +215,11 @@ def load_export(run: RunDir) -> ExportRecord:
                 f"run `{ExportRecord.MADE_BY}` again",
             )
     return record
+
+
+def _check_names(record: ExportRecord, path: Path) -> None:
+    """Refuse a record whose choice is not among its artifacts, or with names of other folders than those beside it."""
+    names = [artifact.name for artifact in record.artifacts]
+    are_plain = all(Path(name).name == name for name in names)
+    if not are_plain or record.chosen not in names or not {*record.artifact_sha256} <= {*names}:
+        raise IntegrityError(f"`{path}` is damaged: its artifacts do not fit", f"run `{ExportRecord.MADE_BY}` again")

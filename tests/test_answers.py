@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from exporter.runtime import WINDOW_TEXTS, Classifier, Prediction, windows
 from trainer.characters import visible
 from trainer.data import read_texts, stream_texts
 from trainer.errors import UserError
+from trainer.progress import say, show
 from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
@@ -69,6 +71,13 @@ def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
 def test_what_is_readable_stays_as_it_is() -> None:
     for text in ("naïve café", "我很喜欢", "👩‍👩‍👧 family", "שלום"):
         assert visible(text) == text
+
+
+def test_progress_and_results_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    say("merging into `\x1b]0;owned\x07`")
+    show("first\n\x9b2Jsecond")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("first\n\\x9b2Jsecond\n", "merging into `\\x1b]0;owned\\x07`\n")
 
 
 def test_formulas_reach_a_csv_only_on_request(exported: RunDir, command: Command, tmp_path: Path) -> None:
@@ -187,6 +196,33 @@ def test_answers_before_a_bad_row_are_kept_and_named(exported: RunDir, command: 
     assert "the answers before are in" in err
     assert read_texts(tmp_path / "out.partial.csv")[:2] == ["soup 0", "soup 1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.partial.csv"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError])
+def test_answers_before_an_interruption_are_kept_and_named(
+    tmp_path: Path, failure: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        with answer_file(tmp_path / "out.csv") as answers:
+            answers.write("first\n")
+            raise failure
+
+    with pytest.raises(failure):
+        work()
+    assert (tmp_path / "out.partial.csv").read_text() == "first\n"
+    assert f"the answers before are in `{tmp_path / 'out.partial.csv'}`" in capsys.readouterr().err
+
+
+def test_only_files_that_nobody_writes_are_leftovers(tmp_path: Path) -> None:
+    (tmp_path / ".predict-1.csv").write_text("left by a command that was killed")
+    os.mkfifo(tmp_path / ".predict-2.csv")
+    (tmp_path / ".predict-3.jsonl").write_text("of another kind")
+    held = (tmp_path / ".predict-4.csv").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with held, answer_file(tmp_path / "out.csv") as answers:
+        answers.write("answers")
+    left = {".predict-2.csv", ".predict-3.jsonl", ".predict-4.csv", "out.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 # --- what is read
@@ -315,21 +351,32 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.parametrize("kind", ["long.csv", "long.jsonl", "word.csv", "many.csv"])
-def test_memory_does_not_grow_with_the_input(exported: RunDir, tmp_path: Path, kind: str) -> None:
-    contents = {
-        "one.csv": "text\nsoup\n",
-        "long.csv": 'text\n"' + 'soup, ""bread""\n' * 1_500_000 + '"\n',
-        "long.jsonl": json.dumps({"text": "soup\nbread " * 2_000_000}) + "\n",
-        "word.csv": "text\n" + "x" * 25_000_000 + "\n",
-        "many.csv": "text\n" + "soup\n" * 60_000,
-    }
+def peak_mb(exported: RunDir, path: Path) -> int:
+    """Return the peak memory of a command that classifies the texts of a file."""
+    flags = ["--artifact", str(exported.export / "onnx-int8"), "--file", str(path), "--output", f"{path}.out.csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED.format(flags=flags)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
 
-    def peak(name: str) -> int:
-        (tmp_path / name).write_text(contents[name])
-        flags = ["--artifact", str(exported.export / "onnx-int8"), "--file", str(tmp_path / name)]
-        code = MEASURED.format(flags=[*flags, "--output", str(tmp_path / f"{name}.out.csv")])
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        return int(done.stdout)
 
-    assert peak(kind) - peak("one.csv") < 110
+@pytest.fixture(scope="module")
+def baseline_mb(exported: RunDir, tmp_path_factory: pytest.TempPathFactory) -> int:
+    path = tmp_path_factory.mktemp("one") / "one.csv"
+    path.write_text("text\nsoup\n")
+    return peak_mb(exported, path)
+
+
+LARGE = {
+    "long.csv": lambda: 'text\n"' + 'soup, ""bread""\n' * 1_500_000 + '"\n',
+    "long.jsonl": lambda: json.dumps({"text": "soup\nbread " * 2_000_000}) + "\n",
+    "word.csv": lambda: "text\n" + "x" * 25_000_000 + "\n",
+    "many.csv": lambda: "text\n" + "soup\n" * 60_000,
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_memory_does_not_grow_with_the_input(exported: RunDir, tmp_path: Path, kind: str, baseline_mb: int) -> None:
+    path = tmp_path / kind
+    path.write_text(LARGE[kind]())
+    assert peak_mb(exported, path) - baseline_mb < 110

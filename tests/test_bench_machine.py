@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,13 @@ def test_the_size_of_packages_counts_what_they_require() -> None:
     assert 5e6 < numpy < onnxruntime
     assert packages_bytes(("onnxruntime", "NumPy", "numpy")) == onnxruntime
     assert packages_bytes(("no-such-package",)) == 0
+
+
+def test_a_cold_start_ends_with_the_process_that_measures(exported: RunDir, tmp_path: Path) -> None:
+    asked = {"engine": "onnx-fp32-cpu", "run_dir": str(exported.path), "threads": 1, "prepared": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "bench.measure.cold"], stdin=subprocess.PIPE, text=True) as process:
+        process.communicate(json.dumps(asked | {"text": "soup"}) + "\n")  # and closes the pipe
+    assert process.returncode == 1
 
 
 def test_a_cold_start_is_a_new_process_in_parts(exported: RunDir, tmp_path: Path) -> None:

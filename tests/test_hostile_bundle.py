@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import exporter.predict
 from exporter.bundle.artifact import GOLDEN, MANIFEST, open_artifact
 from exporter.bundle.onnx_file import check_onnx_file
 from exporter.checksums import CHECKSUMS, IntegrityError, manifest_sha256, write_checksums
+from exporter.records import load_export
 from exporter.runtime import Classifier
 from trainer.errors import UserError
 from trainer.run import RunDir
@@ -85,6 +88,19 @@ def test_lines_that_no_tool_writes_are_refused(bundle: Path, line: str) -> None:
         file.write(line + "\n")
     with pytest.raises(IntegrityError):
         Classifier.load(bundle)
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "//etc/hostname", "../{bundle}/model.onnx"])
+def test_a_file_elsewhere_is_not_read_even_to_compare_it(bundle: Path, name: str) -> None:
+    opened: list[object] = []
+    sys.addaudithook(lambda event, values: opened.append(values[0]) if event == "open" else None)
+    digest = hashlib.sha256(Path("/etc/hostname").read_bytes()).hexdigest()
+    opened.clear()
+    with (bundle / CHECKSUMS).open("a") as file:
+        file.write(f"{digest}  {name.format(bundle=bundle.name)}\n")
+    with pytest.raises(IntegrityError, match="points outside its folder"):
+        Classifier.load(bundle)
+    assert "/etc/hostname" not in map(str, opened)
 
 
 def test_golden_answers_that_are_not_listed_are_refused(bundle: Path) -> None:
@@ -160,7 +176,7 @@ def test_a_manifest_that_cannot_be_is_refused(bundle: Path, values: dict[str, An
 )
 def test_golden_answers_that_cannot_be_are_refused(bundle: Path, values: dict[str, Any]) -> None:
     edit(bundle / GOLDEN, **values)
-    with pytest.raises(IntegrityError if "measure" not in values else UserError):
+    with pytest.raises(UserError, match=rf"{GOLDEN}|answers differently"):
         Classifier.load(bundle)
 
 
@@ -213,6 +229,44 @@ def test_replacements_that_fill_the_memory_are_refused(bundle: Path) -> None:
     edit(bundle / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [bomb] * 12})
     with pytest.raises(UserError, match="make texts too long"):
         Classifier.load(bundle)
+
+
+@pytest.mark.parametrize("longest", [100_000, 5_000_000_000])
+def test_words_without_end_are_refused(bundle: Path, longest: int) -> None:
+    model = json.loads((bundle / "tokenizer.json").read_text())["model"]
+    edit(bundle / "tokenizer.json", model=model | {"max_input_chars_per_word": longest})
+    with pytest.raises(UserError, match="words of more than 500 characters"):
+        Classifier.load(bundle)
+
+
+def test_a_map_of_characters_that_fills_the_memory_is_refused(bundle: Path) -> None:
+    trie = b"\0" * 1024
+    charsmap = base64.b64encode(len(trie).to_bytes(4, "little") + trie + b"a" * 2000 + b"\0").decode()
+    edit(bundle / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap})
+    with pytest.raises(UserError, match="make texts too long"):
+        Classifier.load(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"chosen": "/"}, {"chosen": "../other"}, {"chosen": "scratch"}, {"artifact_sha256": {"../other": "0" * 64}}],
+)
+def test_a_record_chooses_among_its_own_artifacts(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], change: dict[str, Any]
+) -> None:
+    run = copy_of(exported)
+    record = json.loads(run.export_record.read_text())
+    run.export_record.write_text(json.dumps(record | change))
+    with pytest.raises(IntegrityError, match="its artifacts do not fit"):
+        load_export(run)
+
+
+def test_a_record_that_is_a_pipe_is_not_waited_for(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(exported)
+    run.record.unlink()
+    os.mkfifo(run.record)
+    with pytest.raises(UserError, match="made from another training run"):
+        load_export(run)
 
 
 def test_label_names_do_not_reach_the_terminal_as_they_are(bundle: Path, command: Command) -> None:

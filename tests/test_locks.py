@@ -7,12 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from trainer.errors import UserError
-from trainer.locks import LOCK, hold
+from trainer.locks import LOCK, hold, is_held
+from trainer.run import RunDir
+from trainer.sources import Source
 
 HOLD = """
 import sys, time
@@ -96,3 +99,31 @@ def test_only_the_first_process_of_several_takes_it(tmp_path: Path, monkeypatch:
             pass
         monkeypatch.delenv("RANK")
         assert (tmp_path / LOCK).exists()
+
+
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(UserError, match="not a regular file"), hold(tmp_path):
+        pass
+
+
+def test_a_name_that_cannot_stand_in_a_record_is_refused_before_any_work(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(UserError, match="not valid UTF-8"), hold(folder):
+        pass
+    assert not folder.exists()
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        Source(str(folder), None, None)
+
+
+def test_a_run_that_is_not_in_place_yet_is_held_like_any_other(
+    trained: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    run = copy_of(trained)
+    new = RunDir(run.path / "run.partial")
+    new.path.mkdir()
+    for path in (run.record, run.adapter, run.evaluation.parent):
+        path.rename(new.path / path.name)
+    with run.held():
+        assert is_held(run.path)
+    assert run.load()

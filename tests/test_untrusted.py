@@ -375,6 +375,28 @@ def test_chat_templates_stay_behind(folder: Path, tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template is None
 
 
+@pytest.mark.parametrize("name", ["RagTokenizer", "AutoTokenizer", "AutoModel", "DistilBertConfig", "Trainer"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_tokenizer_is_of_no_class_that_loads_something_else(folder: Path, file: str, name: str) -> None:
+    edit(folder / file, tokenizer_class=name)
+    with pytest.raises(UserError, match=rf"`tokenizer_class` in `.*{file}` is `{name}`"):
+        load_tokenizer(folder)
+
+
+def test_the_two_tokenizers_of_a_model_are_not_loaded(folder: Path, tmp_path: Path) -> None:
+    """RAG's have folders of their own, with code that nobody looked for."""
+    proof, inner = tmp_path / "proof", folder / "question_encoder_tokenizer"
+    inner.mkdir()
+    (inner / "evil.py").write_text(f"open({str(proof)!r}, 'w')")
+    edit(inner / "tokenizer_config.json", tokenizer_class="Evil", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+    kinds = {"question_encoder": {"model_type": "dpr"}, "generator": {"model_type": "bart"}}
+    (folder / "config.json").write_text(json.dumps({"model_type": "rag", **kinds}))
+    edit(folder / "tokenizer_config.json", tokenizer_class=None)
+    with pytest.raises(UserError, match=r"`model_type` in `.*` is `rag`"):
+        load_tokenizer(folder)
+    assert not proof.exists()
+
+
 AUDITED = """
 import sys
 opened = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from trainer.config import Device, Precision, TrainConfig, Truncation
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, parse, run_dir_flag, take_defaults
+from trainer.progress import show
 
 if TYPE_CHECKING:
     from trainer.train import TrainResult
@@ -24,7 +25,7 @@ def main() -> None:
 
     result = train(config)
     if result:
-        print(summary(result))
+        show(summary(result))
 
 
 def make_parser() -> argparse.ArgumentParser:

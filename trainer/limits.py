@@ -23,7 +23,9 @@ MAX_GOLDEN_CHARACTERS = 2**20
 """Of all golden texts together."""
 MAX_GROWTH = 1000
 """How many times longer a tokenizer's replacements may make a text, one after the other; most make it shorter."""
-MAX_ONNX_FIELDS = 20_000_000
+MAX_WORD_CHARACTERS = 500
+"""That WordPiece may look for pieces in: its time grows with their cube. Those in use have 100."""
+MAX_ONNX_FIELDS = 2_000_000
 """That are looked at in an ONNX file: some seconds. A model in use has some ten thousand."""
 MAX_ONNX_DEPTH = 100
 """Of nested messages, as in the protobuf library."""

@@ -10,11 +10,13 @@ import contextlib
 import errno
 import os
 import shlex
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.characters import is_unicode
 from trainer.errors import UserError
 
 if sys.platform != "win32":
@@ -82,6 +84,8 @@ def try_lock(descriptor: int) -> bool | None:
 
 def _acquire(folder: Path) -> int:
     """Return a descriptor of the locked file."""
+    if not is_unicode(str(folder.resolve())):  # it will stand in records and reports
+        raise UserError(f"the name of `{folder.resolve()}` is not valid UTF-8", "choose another folder")
     while True:
         lock = _open(folder)
         if try_lock(lock) is False:
@@ -104,7 +108,11 @@ def _open(folder: Path) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             # Its holder may have removed the folder, too.
             with contextlib.suppress(FileNotFoundError):
-                return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                if not stat.S_ISREG(os.fstat(lock).st_mode):
+                    os.close(lock)
+                    raise OSError(errno.EINVAL, f"{LOCK} is not a regular file")
+                return lock
     except OSError as error:
         raise UserError(
             f"`{folder}` cannot be written: {(error.strerror or str(error)).lower()}",

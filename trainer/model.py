@@ -16,6 +16,7 @@ from trainer.sources import Base, Source
 from trainer.untrusted import (
     check_adapter,
     check_folder,
+    check_tokenizer_class,
     deadline,
     first_line,
     tensor_shapes,
@@ -30,16 +31,18 @@ if TYPE_CHECKING:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load a checkpoint's tokenizer, or raise a UserError if it has none that the `tokenizers` library can express."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast, dynamic_module_utils
 
     check_folder(folder)
+    check_tokenizer_class(folder)
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # or transformers would ask whether to run code, should it find any
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, use_fast=True, trust_remote_code=False, local_files_only=True, **tokenizer_files(folder)
         )
     except Exception as error:  # depends on what is missing or odd
         raise UserError(f"no usable tokenizer in `{folder}`: {first_line(error)}", "check the checkpoint") from None
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"`{folder}` has a tokenizer that only Python code can run", "use a checkpoint with a `tokenizer.json`"
         )

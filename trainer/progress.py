@@ -1,9 +1,10 @@
-"""Progress on stderr, for a person; results go to stdout."""
+"""Progress on stderr and results on stdout, for a person: what files of strangers say is shown, not obeyed."""
 
 from __future__ import annotations
 
 import sys
 
+from trainer.characters import visible
 from trainer.locks import is_first_process
 from trainer.sources import Source
 
@@ -11,7 +12,12 @@ from trainer.sources import Source
 def say(message: str) -> None:
     """Write a line of progress to stderr, once in a run of several processes."""
     if is_first_process():
-        sys.stderr.write(message + "\n")
+        sys.stderr.write(visible(message) + "\n")
+
+
+def show(result: str) -> None:
+    """Print a result to stdout."""
+    print(*map(visible, result.split("\n")), sep="\n")  # noqa: T201
 
 
 def say_source(kind: str, source: Source) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from trainer.errors import UserError
-from trainer.limits import MAX_JSON_BYTES, read_regular
+from trainer.limits import MAX_JSON_BYTES, open_regular, read_regular
 
 Values = dict[str, Any]
 """Parsed JSON of a record or of a part of one."""
@@ -125,8 +125,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a regular file's bytes, in hexadecimal."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

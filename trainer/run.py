@@ -6,7 +6,7 @@ import contextlib
 import random
 import shutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -32,6 +32,8 @@ def discard(path: Path) -> None:
     """Remove a folder, which a kill on the way leaves whole or under a name that nobody reads."""
     removed = path.with_name(REMOVED)
     _remove(removed)
+    if removed.exists():
+        raise UserError(f"`{removed}` cannot be removed", "remove it, or choose another folder")
     if path.exists():
         path.rename(removed)
         _remove(removed)
@@ -109,6 +111,13 @@ class RunDir:
                     f"restore it, or run `{TrainRecord.MADE_BY} --overwrite` again",
                 )
         return record
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock on a finished run; where there is none, `load` says so, and no folder is made."""
+        self.settle()
+        with hold(self.path) if self.record.exists() else contextlib.nullcontext():
+            yield
 
     def has_adapter(self) -> bool:
         """Return whether there is an adapter to merge, rather than a checkpoint that was merged elsewhere."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.characters import is_unicode
 from trainer.errors import UserError
 from trainer.records import file_sha256
 from trainer.untrusted import WEIGHTS, WEIGHTS_INDEX, check_checkpoint, weight_files
@@ -36,6 +37,10 @@ class Source:
     """The commit, where it came from the Hub."""
     stands_in_for: str | None
     """The default that could not be reached and that this one replaces."""
+
+    def __post_init__(self) -> None:
+        if not is_unicode(self.name):  # it will stand in records and reports
+            raise UserError(f"the name of `{self.name}` is not valid UTF-8", "rename it")
 
 
 class HubUnreachableError(UserError):

@@ -3,7 +3,8 @@
 A tokenizer may come from a stranger. Its regular expressions are Oniguruma's, which gives up a single match after ten
 million steps (a panic, told as an error here), but can be made to try as often as the text has characters. Refusing
 nested repetitions would not do (`a*a*a*b` has none) and would refuse tokenizers in use, so that a tokenizer with
-regular expressions of its own gets a deadline; all others take a time that grows with the text alone.
+regular expressions of its own gets a deadline. All others take a time that grows with the text, once WordPiece's words
+have a limit.
 
 Of a text of megabytes a few hundred tokens are read. It is tokenized piece by piece from both ends until these are
 known. That no token changes holds where, for every cut between two pieces, tokens(left + right) = tokens(left) +
@@ -24,6 +25,7 @@ For any other tokenizer there is no such proof: it gets the whole text.
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 import re
@@ -35,7 +37,7 @@ from typing import Any, TypeVar
 from tokenizers import Tokenizer
 
 from trainer.errors import UserError
-from trainer.limits import ENCODING_SECONDS, MAX_GROWTH
+from trainer.limits import ENCODING_SECONDS, MAX_GROWTH, MAX_WORD_CHARACTERS
 
 T = TypeVar("T")
 
@@ -75,6 +77,7 @@ class TextTokenizer:
         self._piece_characters = piece_characters
         normalizer, pre_tokenizer = _described(tokenizer.normalizer), _described(tokenizer.pre_tokenizer)
         _check_growth(_steps(normalizer, "normalizers"))
+        _check_words(tokenizer)
         self._has_regex = '"Regex"' in json.dumps([normalizer, pre_tokenizer])
         self._boundary = _boundary(tokenizer, normalizer, pre_tokenizer)
         self._squeeze = _squeeze(tokenizer, pre_tokenizer)
@@ -220,10 +223,22 @@ def _check_growth(normalizers: Sequence[dict[str, Any]]) -> None:
     """Refuse replacements that, one after the other, make a short text fill the memory."""
     growth = 1
     for step in normalizers:
-        longest = len(step.get("content") or "")
+        longest = max(len(step.get("content") or ""), _longest_of(step.get("precompiled_charsmap") or ""))
         growth *= max(1, -(-longest // max(1, len(step.get("pattern", {}).get("String", "")))))
         if growth > MAX_GROWTH:
             raise TokenizerError("its replacements make texts too long")
+
+
+def _longest_of(charsmap: str) -> int:
+    """Return the longest replacement's length in SentencePiece's map: a trie's size, the trie, and NUL after each."""
+    content = base64.b64decode(charsmap)
+    return max(map(len, content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")))
+
+
+def _check_words(tokenizer: Tokenizer) -> None:
+    """Refuse a WordPiece that would look for the pieces of a word without end."""
+    if (getattr(tokenizer.model, "max_input_chars_per_word", None) or 0) > MAX_WORD_CHARACTERS:
+        raise TokenizerError(f"it takes words of more than {MAX_WORD_CHARACTERS} characters apart")
 
 
 def _boundary(tokenizer: Tokenizer, normalizer: Any, pre_tokenizer: Any) -> re.Pattern[str] | None:

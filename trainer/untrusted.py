@@ -93,6 +93,31 @@ def check_folder(folder: Path) -> None:
         read_object(folder / ADDED_TOKENS)
 
 
+def check_tokenizer_class(folder: Path) -> None:
+    """Check that a checkpoint's tokenizer is of a class that loads one tokenizer and nothing else.
+
+    transformers takes any of its names, also that of a model, or of RAG's two tokenizers, whose folders nobody checked.
+
+    Raises:
+        UserError: it is not.
+    """
+    from transformers import PreTrainedTokenizerBase
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+    for file in (CONFIG, TOKENIZER_CONFIG):
+        for keys, value in _walk(read_object(folder / file) if (folder / file).exists() else {}):
+            if keys[-1] not in ("tokenizer_class", "model_type") or not isinstance(value, str):
+                continue
+            named = TOKENIZER_MAPPING_NAMES.get(value, ()) if keys[-1] == "model_type" else (value,)
+            names = {name.removesuffix("Fast") + end for name in named if name for end in ("", "Fast")}
+            found = [kind for kind in map(tokenizer_class_from_name, sorted(names)) if kind is not None]
+            if not all(isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerBase) for kind in found):
+                raise UserError(
+                    f"`{'.'.join(keys)}` in `{folder / file}` is `{value}`, which does not load one tokenizer",
+                    "use another checkpoint",
+                )
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise a UserError if the file holds anything else."""
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from exporter.proof.worker import THREAD_VARIABLES
 
@@ -31,27 +32,30 @@ def cold_start(engine: str, run_dir: Path, threads: int, prepared: Path, text: s
     """
     asked = {"engine": engine, "run_dir": str(run_dir), "threads": threads, "prepared": str(prepared), "text": text}
     question = json.dumps(asked)
-    with TemporaryFile("w+", encoding="utf-8") as source:  # a text may be longer than an argument
-        source.write(question)
-        source.seek(0)
-        start = time.perf_counter()
-        with subprocess.Popen(
+    answer, start = "", time.perf_counter()
+    with (
+        contextlib.suppress(BrokenPipeError),
+        subprocess.Popen(
             [sys.executable, "-m", "bench.measure.cold"],
-            stdin=source,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",
             env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
-        ) as process:
-            answer = next((line for line in process.stdout or () if line.startswith(ANSWER)), "")
-            total = time.perf_counter() - start  # before the interpreter takes itself down, for which no user waits
+        ) as process,
+    ):
+        process.stdin.write(f"{question}\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        answer = next((line for line in process.stdout or () if line.startswith(ANSWER)), "")
+        total = time.perf_counter() - start  # before the interpreter takes itself down, for which no user waits
     return {"total_s": total, **json.loads(answer.removeprefix(ANSWER))} if answer else None
 
 
 def main() -> None:
     """Import what an engine needs, load it, answer, and print how long each took."""
     start = time.perf_counter()
-    question = json.load(sys.stdin)
+    question = json.loads(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     from bench.engines.table import choose_engines
     from bench.measure.calls import timed
     from bench.measure.cores import pin
@@ -68,6 +72,13 @@ def main() -> None:
     parts = {"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}
     sys.stdout.write(f"{ANSWER}{json.dumps(parts)}\n")
     sys.stdout.flush()
+
+
+def _die_with_parent() -> None:
+    """End this process where the one that asks has gone, and its end of the pipe with it."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

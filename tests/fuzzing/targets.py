@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import sys
+import sysconfig
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -55,7 +58,7 @@ def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str,
     parquet = scratch / "texts.parquet"
     rows = [{"text": text, "label": name} for text, name in make_texts(40)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
-    return {
+    targets: dict[str, Target] = {
         "csv": partial(_table, scratch / "texts.csv"),
         "tsv": partial(_table, scratch / "texts.tsv"),
         "json-lines": partial(_table, scratch / "texts.jsonl"),
@@ -68,6 +71,33 @@ def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str,
         "checkpoint": _among(sorted(base.glob("*.json")), _checkpoint),
         "adapter": _among([adapter / "adapter_config.json"], _adapter),
     }
+    return {name: partial(_watched, [scratch, checkpoint], target) for name, target in targets.items()}
+
+
+_opened: list[str] | None = None
+"""The paths that were opened to be read, while somebody wants to know."""
+
+
+def _watch(event: str, values: tuple[Any, ...]) -> None:
+    if _opened is not None and event == "open" and isinstance(values[0], str | bytes | os.PathLike):
+        _opened.append(os.path.realpath(os.fsdecode(values[0])))
+
+
+sys.addaudithook(_watch)
+HERE = [os.path.realpath(path) for path in (Path(__file__).parents[2], *sysconfig.get_paths().values())]
+SYSTEM = ["/proc", "/sys", "/dev", "/usr", "/lib", "/etc/ld.so.cache", sys.prefix, sys.base_prefix]
+
+
+def _watched(given: list[Path], target: Target, data: bytes) -> None:
+    """Call a target, which may open files of the installation, and in the folders `given`, and no others."""
+    global _opened
+    _opened = []
+    try:
+        target(data)
+        outside = [p for p in _opened if not p.startswith((*map(os.path.realpath, given), *HERE, *SYSTEM))]
+    finally:
+        _opened = None
+    assert not outside, f"opened {outside}"
 
 
 def _among(paths: list[Path], call: Callable[[Path], object]) -> Target:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from trainer.adopt.config import AdoptConfig, add_data_flags
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, parse, run_dir_flag, take_defaults
+from trainer.progress import show
 
 if TYPE_CHECKING:
     from trainer.run import TrainRecord
@@ -22,7 +23,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from trainer.adopt.adopt import adopt  # checking an adapter takes torch, and --help should not wait for it
 
-    print(summary(config, adopt(config)))
+    show(summary(config, adopt(config)))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ from trainer.pretrain.config import (
     SavePrecision,
     WordVectors,
 )
+from trainer.progress import show
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
 
     record = pretrain(config)
     if record:
-        print(summary(record))
+        show(summary(record))
 
 
 def make_parser() -> argparse.ArgumentParser:
