@@ -42,7 +42,7 @@ def is_held(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the lock on `folder`, which is made if it is missing, for the length of a `with`.
+    """Hold the lock on `folder`, which is made if it is missing, while the `with` block runs.
 
     Of a distributed training, the first process holds it for all. On Windows there is no lock.
 

@@ -121,7 +121,7 @@ class Workers:
     start: StartWorker = Worker
 
     def opened(self, name: str, load: Callable[[], Any]) -> contextlib.closing[Worker]:
-        """Load an engine in a process of its own, for the length of a `with`."""
+        """Load an engine in a process of its own, while the `with` block runs."""
         return contextlib.closing(self.start(name, load, self.threads))
 
 
