@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+from huggingface_hub.constants import HF_HOME
 from toys import make_texts
 
 from bench.config import BenchConfig
@@ -85,7 +86,8 @@ def _watch(event: str, values: tuple[Any, ...]) -> None:
 
 sys.addaudithook(_watch)
 HERE = [os.path.realpath(path) for path in (Path(__file__).parents[2], *sysconfig.get_paths().values())]
-SYSTEM = ["/proc", "/sys", "/dev", "/usr", "/lib", "/etc/ld.so.cache", sys.prefix, sys.base_prefix]
+SYSTEM = ["/proc", "/sys", "/dev", "/usr", "/lib", "/etc/ld.so.cache", sys.prefix, sys.base_prefix, HF_HOME]
+"""A base model that is named by its Hub id is looked for in the Hub's cache, with the user's token."""
 
 
 def _watched(given: list[Path], target: Target, data: bytes) -> None:
