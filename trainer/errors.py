@@ -122,6 +122,8 @@ def _reason_outside(failure: BaseException) -> tuple[str, str] | None:
         if number in DENIED or any(f"(os error {code})" in text for code in DENIED):
             where = f"`{path}`" if path else "a file"
             return f"{where} cannot be opened: {os.strerror(number or errno.EACCES).lower()}", "check its permissions"
+        if number == errno.ENAMETOOLONG:
+            return f"the name `{str(path)[:60]}…` is too long", "check it"
         if error is failure and number == errno.ENOENT and path:
             return f"`{path}` is missing or was removed meanwhile", "restore it, and run the command again"
         error = error.__cause__ or error.__context__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,11 @@ def locate_base(name: str | None, revision: str | None = None) -> Base:
     if name == SAMPLE:
         return Base(SAMPLE_MODEL, Source(SAMPLE, None, None))
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(name):  # noqa: PTH112  Path.is_dir raises for a name that is too long
         if not (folder / "config.json").is_file():
             raise UserError(f"`{name}` has no `config.json`", "give the folder of a checkpoint")
         return Base(folder, Source(str(folder.resolve()), None, None))
-    if folder.is_absolute() or name.startswith((".", "~")) or folder.exists():
+    if folder.is_absolute() or name.startswith((".", "~")) or os.path.exists(name):  # noqa: PTH110
         raise UserError(f"no checkpoint folder `{name}`", "check the path")
     folder, commit = _checkpoint_folder(name, revision)
     return Base(folder, Source(name, commit, None))
