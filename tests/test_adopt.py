@@ -165,7 +165,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], tuple[object, ...], str]] = {
         (),
         "has no `adapter_model.safetensors`",
     ),
-    "task": (lambda folder: edit(folder / "adapter_config.json", task_type="CAUSAL_LM"), (), "is for `CAUSAL_LM`"),
+    "task": (
+        lambda folder: edit(folder / "adapter_config.json", task_type="TOKEN_CLS"),
+        (),
+        "classifies single tokens",
+    ),
     "no base": (
         lambda folder: edit(folder / "adapter_config.json", base_model_name_or_path=None),
         (),

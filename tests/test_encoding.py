@@ -71,10 +71,19 @@ def test_a_limit_that_the_special_tokens_fill_is_refused(checkpoint: Path) -> No
         encoder(checkpoint, 2)
 
 
-def test_a_tokenizer_without_special_tokens_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_without_special_tokens_a_text_is_its_own_and_an_empty_one_is_padding(checkpoint: Path, tmp_path: Path) -> None:
     content = json.loads((checkpoint / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
-    with pytest.raises(UserError, match="no special token"):
+    bare = encoder(tmp_path, 4)
+    texts = ["soup bread salt", ""]
+    assert [e.ids for e in bare.encode(texts)] == [encoder(checkpoint, 9).encode(texts)[0].ids[1:-1], [0]]
+    assert [len(bare.resize(e, 6)) for e in bare.encode(texts)] == [6, 6]
+    assert bare.encode(["soup " * 5])[0].truncated
+
+
+def test_a_tokenizer_that_knows_no_letter_is_refused(tmp_path: Path) -> None:
+    Tokenizer(models.BPE({}, [])).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="knows no letter"):
         encoder(tmp_path, 8)
 
 

@@ -21,11 +21,10 @@ from exporter.convert.to_onnx import convert
 from trainer import architectures
 from trainer.architectures import ARCHITECTURES, Architecture, architecture_of
 from trainer.errors import UserError
-from trainer.model import build_model, load_tokenizer, positions
+from trainer.model import build_model, load_tokenizer
 from trainer.sources import Base, HubUnreachableError, Source, locate_base
 
 LORA: dict[str, Any] = {
-    "max_length": 16,
     "lora_r": 8,
     "lora_alpha": 16,
     "lora_dropout": 0.1,
@@ -99,9 +98,6 @@ def test_the_table_describes_each_architecture(architecture: str) -> None:
     known = architecture_of(config.model_type)
     assert known.shape(config.to_dict()) == (2, 32)
     assert known.takes_token_types == ("token_type_ids" in inspect.signature(model.forward).parameters)
-    ids = torch.full((1, positions(config)), 5)
-    with torch.no_grad():
-        assert model(input_ids=ids).last_hidden_state.shape == (1, positions(config), 32)
 
 
 @pytest.mark.parametrize("architecture", [name for name in TOYS if architecture_of(name).fused_as])
@@ -172,19 +168,6 @@ def test_a_base_with_another_head_gets_a_new_one(checkpoint: Path, tmp_path: Pat
     model = build_model(locate_base(str(tmp_path)), BINARY, **LORA)
     assert model.get_base_model().config.id2label == {0: "negative", 1: "positive"}
     assert model.get_base_model().classifier.modules_to_save["default"].out_features == 2
-
-
-def test_texts_longer_than_the_model_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="64 positions"):
-        build_model(locate_base(str(checkpoint)), BINARY, **LORA | {"max_length": 65})
-    roberta = make_base(tmp_path, replace_positions(TOYS["roberta"][0], 42, pad_token_id=1))
-    assert build_model(roberta, BINARY, **LORA | {"max_length": 40})
-    with pytest.raises(UserError, match="40 positions"):
-        build_model(roberta, BINARY, **LORA | {"max_length": 41})
-
-
-def replace_positions(config: PretrainedConfig, positions: int, pad_token_id: int) -> PretrainedConfig:
-    return type(config)(**config.to_dict() | {"max_position_embeddings": positions, "pad_token_id": pad_token_id})
 
 
 def test_the_built_in_tokenizer_marks_where_a_text_begins_and_ends() -> None:

@@ -27,16 +27,17 @@ from transformers import (
 )
 
 from exporter.proof.reference import load_trained
+from trainer.adapters import attach_adapter
 from trainer.adopt.checks import check_complete, locate_model
 from trainer.errors import UserError
-from trainer.model import attach_adapter, build_model, check_types, load_classifier, load_tokenizer
+from trainer.model import build_model, check_types, load_classifier, load_tokenizer
 from trainer.records import file_sha256
 from trainer.run import RunDir
 from trainer.sources import SAMPLE_MODEL, Base, locate_base
 from trainer.untrusted import deadline
 
 NAMES = ("food", "money")
-LORA: dict[str, Any] = {"max_length": 16, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_targets": None}
+LORA: dict[str, Any] = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_targets": None}
 INDEX = "model.safetensors.index.json"
 
 
@@ -74,7 +75,7 @@ def load(folder: Path) -> None:
 def adopt(folder: Path) -> None:
     """Load a folder as adoption and the export do."""
     base = locate_model(folder, None)
-    check_complete(folder, base, ("food", "money", "music", "sport"))
+    check_complete(folder, base, load_tokenizer(folder), ("food", "money", "music", "sport"))
     attach_adapter(load_classifier(base, ("food", "money", "music", "sport"))[0], folder)
 
 
@@ -267,8 +268,20 @@ def test_the_base_of_an_adapter_in_the_folder_is_not_loaded_instead(folder: Path
         load(folder)
 
 
+CLASSES = [
+    {"base_model_class": "Popen", "parent_library": "subprocess"},
+    {"base_model_class": "Evil", "parent_library": "transformers_evil"},
+    {"base_model_class": "Evil", "parent_library": "transformers.models/../evil"},
+    {"base_model_class": "Evil", "parent_library": "transformers.utils"},
+    {"base_model_class": "Evil", "parent_library": ["transformers"]},
+    {"base_model_class": "load", "parent_library": "transformers"},
+    {"base_model_class": "A", "parent_library": "transformers", "call": "b"},
+    {"base_model_class": "A"},
+    "subprocess.Popen",
+]
+"""What peft would import a class from."""
+
 ADAPTERS: dict[str, dict[str, Any]] = {
-    "code of the base": {"auto_mapping": {"base_model_class": "Popen", "parent_library": "subprocess"}},
     "module": {"megatron_config": {"a": 1}, "megatron_core": "antigravity"},
     "statistics": {"corda_config": {"cache_file": "/tmp/planted.pt"}},  # noqa: S108
     "other adapters": {"peft_type": "XLORA", "adapters": {"a": "someone/adapter"}},
@@ -283,6 +296,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "type": {"peft_type": ["LORA"]},
     "task": {"task_type": {}},
     "broken expression": {"target_modules": "(((q_lin"},
+    **{f"class {i}": {"auto_mapping": mapping} for i, mapping in enumerate(CLASSES)},
 }
 
 
@@ -437,7 +451,8 @@ def test_loading_opens_nothing_but_the_folder_and_the_installation(
 
 def test_a_merged_checkpoint_from_elsewhere_is_checked_as_any_other(folder: Path, checkpoint: Path) -> None:
     DistilBertForSequenceClassification.from_pretrained(checkpoint, num_labels=4).save_pretrained(folder)
-    assert check_complete(folder, locate_model(folder, None), ("food", "money", "music", "sport"))
+    tokenizer = load_tokenizer(folder)
+    assert check_complete(folder, locate_model(folder, None), tokenizer, ("food", "money", "music", "sport"))
     edit(folder / "config.json", _attn_implementation="someone/attention")
     with pytest.raises(UserError, match="built-in"):
         locate_model(folder, None)

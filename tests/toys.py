@@ -86,6 +86,36 @@ def make_checkpoint(folder: Path) -> Path:
     return folder
 
 
+def make_decoder(folder: Path, kind: str, *, before: str = "", pad: str | None = None, **values: object) -> Path:
+    """Save a decoder of two layers, 32 wide, and a tokenizer that knows `WORDS`.
+
+    Args:
+        folder: where to.
+        kind: its `model_type`.
+        before: a token to put before each text, none if empty; it may be `<begin>`.
+        pad: the tokenizer's padding token; it may be `<pad>`.
+        values: what else its configuration says, which by default names no padding, and `<end>` as the end.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, set_seed
+
+    vocabulary = {token: i for i, token in enumerate(["<end>", "<pad>", "<begin>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if before:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{before} $A", special_tokens=[(before, vocabulary[before])]
+        )
+    tokens = {"eos_token": "<end>", "unk_token": "<unk>", "pad_token": pad}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **tokens).save_pretrained(folder)
+    set_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+            "num_key_value_heads": 1, "max_position_embeddings": 64, "head_dim": 16}  # fmt: skip
+    ends = {"vocab_size": len(vocabulary), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
+    AutoModel.from_config(AutoConfig.for_model(kind, **size | ends | values)).save_pretrained(folder)
+    return folder
+
+
 def make_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -15,8 +15,6 @@ class Architecture:
     """The layers that LoRA adapts by default: query and value, as in Hu et al. 2021, section 4.2. Empty: unknown."""
     fused_as: str | None = None
     """The `model_type` under which onnxruntime's optimizer fuses its attention, None where it cannot."""
-    positions_follow_padding: bool = False
-    """Whether positions are counted from the padding token's id, which leaves that many fewer for a text."""
     layers_key: str = "num_hidden_layers"
     """What its `config.json` calls the number of layers."""
     width_key: str = "hidden_size"
@@ -34,7 +32,7 @@ _QUERY_VALUE = ("query", "value")
 
 ARCHITECTURES = {
     "bert": Architecture(_QUERY_VALUE, fused_as="bert"),
-    "camembert": Architecture(_QUERY_VALUE, fused_as="bert", positions_follow_padding=True),
+    "camembert": Architecture(_QUERY_VALUE, fused_as="bert"),
     "deberta": Architecture(("in_proj",)),  # query, key and value are one matrix
     "deberta-v2": Architecture(("query_proj", "value_proj")),
     "distilbert": Architecture(
@@ -42,8 +40,8 @@ ARCHITECTURES = {
     ),
     "electra": Architecture(_QUERY_VALUE, fused_as="bert"),
     "modernbert": Architecture(("Wqkv",), takes_token_types=False),  # query, key and value are one matrix
-    "roberta": Architecture(_QUERY_VALUE, fused_as="bert", positions_follow_padding=True),
-    "xlm-roberta": Architecture(_QUERY_VALUE, fused_as="bert", positions_follow_padding=True),
+    "roberta": Architecture(_QUERY_VALUE, fused_as="bert"),
+    "xlm-roberta": Architecture(_QUERY_VALUE, fused_as="bert"),
 }
 """By the `model_type` in `config.json`."""
 

@@ -48,17 +48,15 @@ class Encoder:
         pad_token_id: what fills shorter rows of a batch.
 
     Raises:
-        UserError: `max_length` leaves no room for a text, or the tokenizer is not that of an encoder.
+        UserError: `max_length` leaves no room for a text, or the tokenizer knows no letter.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, truncation: Truncation, pad_token_id: int) -> None:
         self._tokenizer = TextTokenizer(tokenizer)
         ids, special = self._tokenizer.probe("a")  # shows which special tokens go before a text and which after
         body = [i for i, is_special in enumerate(special) if not is_special]
-        if not body or len(body) == len(ids):
-            raise UserError(
-                "this tokenizer knows no letter or adds no special token", "use a checkpoint made for classification"
-            )
+        if not body:
+            raise UserError("this tokenizer knows no letter", "use a checkpoint made for classification")
         self._before = ids[: body[0]]
         self._after = ids[body[-1] + 1 :]
         self.room = max_length - len(self._before) - len(self._after)
@@ -94,7 +92,7 @@ class Encoder:
             UserError: the tokenizer cannot, or takes too long.
         """
         return [
-            Encoded([*self._before, *self._cut(ids), *self._after], truncated=len(ids) > self.room)
+            self._wrap(self._cut(ids), truncated=len(ids) > self.room)
             for ids in self._tokenizer.tokens(texts, self.room, self.room - self._head)
         ]
 
@@ -102,7 +100,7 @@ class Encoder:
         """Return a text of exactly `tokens` tokens of its own: cut, or repeated from its start."""
         body = encoded.ids[len(self._before) : len(encoded) - len(self._after)] or [self.pad_token_id]
         body = (body * -(-tokens // len(body)))[:tokens]
-        return Encoded([*self._before, *body, *self._after], truncated=encoded.truncated)
+        return self._wrap(body, truncated=encoded.truncated)
 
     def pad(self, encoded: Sequence[Encoded], length: int | None = None) -> tuple[IntArray, IntArray]:
         """Return token ids and attention mask, both [len(encoded), length], filled on the right.
@@ -116,6 +114,10 @@ class Encoder:
             ids[row, : len(e)] = e.ids
             mask[row, : len(e)] = 1
         return ids, mask
+
+    def _wrap(self, body: list[int], *, truncated: bool) -> Encoded:
+        """Put the special tokens around a text. One without any token is padding: a model needs something to read."""
+        return Encoded([*self._before, *body, *self._after] or [self.pad_token_id], truncated)
 
     def _cut(self, body: list[int]) -> list[int]:
         if len(body) <= self.room:

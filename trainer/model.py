@@ -11,10 +11,9 @@ from trainer.architectures import architecture_of
 from trainer.config import Truncation
 from trainer.encoding import Encoder
 from trainer.errors import UserError
-from trainer.limits import ADAPTER_SECONDS, MODEL_SECONDS, NEW_WEIGHTS
-from trainer.sources import Base, Source
+from trainer.limits import MODEL_SECONDS, NEW_WEIGHTS
+from trainer.sources import Base
 from trainer.untrusted import (
-    check_adapter,
     check_folder,
     check_tokenizer_class,
     deadline,
@@ -48,20 +47,38 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         )
     tokenizer.chat_template = None  # of no use to a classifier, and it could be anything
     if tokenizer.pad_token_id is None:
-        raise UserError(f"the tokenizer of `{folder}` has no padding token", "use an encoder checkpoint")
+        tokenizer.pad_token = tokenizer.eos_token  # what stands after the end of a text is never looked at
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"the tokenizer of `{folder}` has neither a padding token nor an end token",
+            "give it one, such as `tokenizer.pad_token = tokenizer.unk_token`, and save it again",
+        )
     return tokenizer
 
 
-def make_encoder(tokenizer: PreTrainedTokenizerFast, max_length: int, truncation: Truncation) -> Encoder:
+def settle_padding(config: PretrainedConfig, pad_token_id: int) -> int:
+    """Return what fills shorter rows of a batch: the model's own padding token, else its tokenizer's, now its own too.
+
+    A decoder answers from the last token that is not its own padding, and would answer from any other that fills a row.
+    """
+    own = config.pad_token_id
+    if isinstance(own, int) and 0 <= own < getattr(config, "vocab_size", own + 1):
+        return own
+    config.pad_token_id = pad_token_id
+    return pad_token_id
+
+
+def make_encoder(
+    tokenizer: PreTrainedTokenizerFast, max_length: int, truncation: Truncation, pad_token_id: int
+) -> Encoder:
     """Make the encoder that training and every later stage share."""
-    return Encoder(tokenizer.backend_tokenizer, max_length, truncation, tokenizer.pad_token_id)
+    return Encoder(tokenizer.backend_tokenizer, max_length, truncation, pad_token_id)
 
 
 def build_model(
     base: Base,
     label_names: tuple[str, ...],
     *,
-    max_length: int,
     lora_r: int,
     lora_alpha: int,
     lora_dropout: float,
@@ -74,15 +91,13 @@ def build_model(
     (DistilBERT's `pre_classifier`, DeBERTa's `pooler`). The seed is set before any of them is created.
 
     Raises:
-        UserError: the checkpoint cannot be loaded, cannot take texts of `max_length`, or its LoRA targets are
-            unknown or missing.
+        UserError: the checkpoint cannot be loaded, or its LoRA targets are unknown or missing.
     """
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import set_seed
 
     set_seed(seed)
     model, fresh = load_classifier(base, label_names)
-    check_length(model.config, max_length)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=lora_r,
@@ -152,36 +167,6 @@ def check_size(folder: Path, kind: Any) -> None:
         )
 
 
-def attach_adapter(model: PreTrainedModel, folder: Path, seconds: float = ADAPTER_SECONDS) -> PeftModel:
-    """Put the adapter in `folder` on a model.
-
-    peft takes many settings of an adapter for regular expressions of the names of modules. It matches all of them
-    itself under a deadline of so many `seconds`, so that it does not matter which settings they are.
-
-    Raises:
-        UserError: it is not an adapter for this model, or not safe to open.
-    """
-    from peft import PeftModel
-
-    check_adapter(folder)
-    try:
-        with deadline(seconds, f"making the adapter in `{folder}`"):
-            return PeftModel.from_pretrained(model, folder)
-    except UserError:
-        raise
-    except Exception as error:  # depends on what is odd in its configuration
-        raise UserError(f"cannot load the adapter in `{folder}`: {first_line(error)}", "make the run again") from None
-
-
-def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
-    """Save the adapter and the trained head to `folder` as safetensors, naming the base checkpoint by its source."""
-    config = model.peft_config["default"]
-    config.base_model_name_or_path, config.revision = source.name, source.revision
-    # Left to itself, peft asks the Hub whether the vocabulary was resized.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # a template that is meant to be filled in by hand
-
-
 def _targets(model: PreTrainedModel, asked: tuple[str, ...] | None) -> list[str] | str:
     """Return the layers to adapt, and check that there is each of them: peft only checks that there is one."""
     targets = asked or architecture_of(model.config.model_type).lora_targets
@@ -207,24 +192,6 @@ def _modules_to_train(model: PreTrainedModel, fresh: list[str]) -> list[str]:
     encoder = model.base_model_prefix + "."
     layers = {key.rpartition(".")[0] if key.startswith(encoder) else key.partition(".")[0] for key in fresh}
     return sorted(layers | {name for name, _ in model.named_children() if name in ("classifier", "score")})
-
-
-def check_length(config: PretrainedConfig, max_length: int) -> None:
-    """Raise a UserError where the model has too few positions for a length."""
-    longest = positions(config)
-    if longest and max_length > longest:
-        raise UserError(
-            f"`--max-length {max_length}` is more than this model's {longest} positions",
-            f"use `--max-length {longest}` or less",
-        )
-
-
-def positions(config: PretrainedConfig) -> int | None:
-    """Return how many tokens a model has positions for, None where its configuration does not say."""
-    longest: int | None = getattr(config, "max_position_embeddings", None)
-    if longest and architecture_of(config.model_type).positions_follow_padding:
-        longest -= config.pad_token_id + 1
-    return longest
 
 
 _SIZE = r"^(?!type_|max_window_).*(size|dim|heads|layers|embeddings)$"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from trainer.adapters import save_adapter
+from trainer.capacity import check_length, check_padding, check_tokens, measure_capacity
 from trainer.config import TrainConfig
 from trainer.data import Splits
 from trainer.encoding import Encoder
@@ -29,7 +31,7 @@ from trainer.loop import (
     run_loop,
     training_arguments,
 )
-from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
+from trainer.model import build_model, load_tokenizer, make_encoder, settle_padding
 from trainer.progress import say, say_source
 from trainer.records import installed_versions
 from trainer.resume import begin, check_run_dir, check_writable, last_checkpoint
@@ -38,6 +40,7 @@ from trainer.sources import Base, locate_base
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedTokenizerFast
 
 EXAMPLES_SHOWN = 4
 
@@ -82,8 +85,8 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     base = locate_base(config.model)
     say_source("base model", base.source)
     tokenizer = load_tokenizer(base.folder)
-    encoder = make_encoder(tokenizer, config.max_length, config.truncation)
     model = _build_model(config, base, splits, hardware)
+    encoder = _make_encoder(config, model, tokenizer)
     trainer = _make_trainer(config, model, encoder, splits, hardware)
     if trainer.is_world_process_zero():
         begin(run, UnfinishedRun(config, base.sha256(), splits.sha256()))
@@ -119,7 +122,6 @@ def _build_model(config: TrainConfig, base: Base, splits: Splits, hardware: Hard
     model = build_model(
         base,
         splits.label_names,
-        max_length=config.max_length,
         lora_r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
@@ -130,6 +132,17 @@ def _build_model(config: TrainConfig, base: Base, splits: Splits, hardware: Hard
     share = f"{trainable:,} of {total:,} parameters ({trainable / total:.2%})"
     say(f"training {share} in {hardware.precision} on {hardware.device}")
     return model
+
+
+def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    """Make the encoder, and check that the model has room for all that comes out of it."""
+    classifier = model.get_base_model()
+    pad_token_id = settle_padding(classifier.config, tokenizer.pad_token_id)
+    capacity = measure_capacity(classifier)
+    check_length(capacity, config.max_length)
+    check_tokens(capacity, tokenizer)
+    check_padding(classifier)
+    return make_encoder(tokenizer, config.max_length, config.truncation, pad_token_id)
 
 
 def _make_trainer(

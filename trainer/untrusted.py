@@ -29,8 +29,10 @@ ATTENTION = ("eager", "sdpa", "flex_attention")
 FLASH_ATTENTION = ("flash_attention_2", "flash_attention_3")
 """Where the package is missing, transformers fetches code from the Hub instead."""
 
+AUTO_MAPPING = "auto_mapping"
+"""Where an adapter without a task names the class that it was trained on."""
 _CODE = re.compile(
-    r"auto_map|auto_mapping|custom_pipelines?|quantization_config|transformers_weights|use_kernels|init_inputs|gguf_file"
+    r"auto_map|custom_pipelines?|quantization_config|transformers_weights|use_kernels|init_inputs|gguf_file"
     r"|megatron_config|adapters|shadow_model|(.+_)?backbone"
 )
 """What names code, another model, or weights under another name."""
@@ -238,6 +240,8 @@ def _problem(file: str, keys: tuple[str, ...], value: Any) -> str | None:
         return None if isinstance(value, dict) else _attention_problem(value)
     if _CODE.fullmatch(key) and value:
         return "names code, a model or weights elsewhere"
+    if key == AUTO_MAPPING:
+        return None if file == ADAPTER_CONFIG and _is_of_transformers(value) else "names code"
     if key in _SOURCES:
         return None if isinstance(value, str) else "is not a name"
     if file in (TOKENIZER_CONFIG, SPECIAL_TOKENS) and _names_files(key) and key not in _NEVER_OPENED:
@@ -248,6 +252,16 @@ def _problem(file: str, keys: tuple[str, ...], value: Any) -> str | None:
     if file == CONFIG and isinstance(value, str) and re.search(r"[/\\]", value) and not {*keys} & {*_FREE_TEXT}:
         return "names a repository or a place"
     return None
+
+
+def _is_of_transformers(mapping: Any) -> bool:
+    """Return whether a class that peft would import, and we never do, is what peft writes for one of transformers."""
+    return (
+        isinstance(mapping, dict)
+        and mapping.keys() == {"base_model_class", "parent_library"}
+        and bool(re.fullmatch(r"[A-Z]\w*", str(mapping["base_model_class"]), re.ASCII))
+        and bool(re.fullmatch(r"transformers(\.models(\.\w+)*)?", str(mapping["parent_library"]), re.ASCII))
+    )
 
 
 def _attention_problem(value: Any) -> str | None:

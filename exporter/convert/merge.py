@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.proof.reference import load_adapter
 from exporter.proof.verify import VerificationError
+from trainer.adapters import PREFIX
 from trainer.errors import UserError
 from trainer.run import RunDir, TrainRecord
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
@@ -20,28 +26,36 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
         UserError: the base cannot be found, or the adapter cannot be merged.
         VerificationError: the adapter is not really in there: no weight changed.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     model = load_adapter(run, record)
     if run.has_adapter():
-        layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
-        weights = [layer.get_base_layer().weight for layer in layers]
-        before = [weight.detach().clone() for weight in weights]
-        try:
-            model = model.merge_and_unload(safe_merge=True)
-        except ValueError as error:  # weights that are not finite
-            raise UserError(
-                f"the adapter cannot be merged: {error}", "train again with a lower learning rate"
-            ) from None
-        except (AttributeError, NotImplementedError) as error:
-            raise UserError(f"this kind of adapter cannot be merged: {error}", "give one such as LoRA") from None
-        if not any((now != then).any() for now, then in zip(weights, before, strict=True)):  # it is merged in place
-            raise VerificationError(
-                "the adapter changes none of the weights that it was trained to change",
-                "train again; nothing was exported",
-            )
+        model = _merge(model)
     model.save_pretrained(folder)
     copy_tokenizer(run.adapter, folder)
+
+
+def _merge(model: PeftModel) -> PreTrainedModel:
+    import torch
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters() if ".base_layer." in name}
+    kind = model.peft_config[model.active_adapter].peft_type.value
+    try:
+        merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+        for name, module in [*merged.named_modules()]:
+            if isinstance(module, AuxiliaryTrainingWrapper):  # LNTuning leaves the head in its wrapper
+                merged.set_submodule(name, module.unload_and_optionally_merge_module(True, True, None))
+    except ValueError as error:  # weights that are not finite
+        raise UserError(f"the adapter cannot be merged: {error}", "train again with a lower learning rate") from None
+    except (AttributeError, NotImplementedError):
+        raise UserError(f"adapters of the type `{kind}` cannot be merged", "give one such as LoRA") from None
+    after = {PREFIX + name: weight for name, weight in merged.named_parameters()}
+    places = {name: name.replace(".token_adapter", "").replace(".base_layer", "") for name in before}
+    if all(torch.equal(weight, after[places[name]]) for name, weight in before.items()):
+        raise VerificationError(
+            "the adapter changes none of the weights that it was trained to change",
+            "train again; nothing was exported",
+        )
+    return merged
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

@@ -12,9 +12,10 @@ from exporter.bundle.artifact import Artifact, open_artifact
 from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ModelEngine
 from exporter.engines.spec import Device
+from trainer.adapters import attach_adapter
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
-from trainer.model import attach_adapter, load_classifier
+from trainer.model import load_classifier, settle_padding
 from trainer.run import RunDir, TrainRecord
 from trainer.sources import Base, Source, locate_base
 from trainer.untrusted import check_folder
@@ -106,7 +107,9 @@ def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedMode
             f"restore it, or run `{TrainRecord.MADE_BY} --overwrite`",
         )
     model = _load_quietly(base, record.label_names)
-    return attach_adapter(model, run.adapter) if run.has_adapter() else model
+    adapted = attach_adapter(model, run.adapter) if run.has_adapter() else model
+    settle_padding(model.config, record.pad_token_id)  # by now the model has the rows that the adapter brings
+    return adapted
 
 
 def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:

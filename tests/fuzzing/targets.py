@@ -28,11 +28,12 @@ from exporter.checksums import CHECKSUMS, write_checksums
 from exporter.records import ExportRecord
 from exporter.runtime import Classifier
 from fuzzing.edits import Draw, edit_bytes, edit_json
+from trainer.adapters import attach_adapter
 from trainer.adopt.checks import check_complete, locate_model
 from trainer.data import load_splits, read_texts
 from trainer.errors import UserError
 from trainer.limits import read_regular
-from trainer.model import attach_adapter, load_classifier, load_tokenizer
+from trainer.model import load_classifier, load_tokenizer
 from trainer.pretrain.config import PretrainRecord
 from trainer.records import read_record
 from trainer.run import RunDir, TrainRecord
@@ -187,5 +188,5 @@ def _checkpoint(path: Path) -> None:
 
 def _adapter(path: Path) -> None:
     base = locate_model(path.parent, None)
-    check_complete(path.parent, base, NAMES)
+    check_complete(path.parent, base, load_tokenizer(base.folder), NAMES)
     attach_adapter(load_classifier(base, NAMES)[0], path.parent)

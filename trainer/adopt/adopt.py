@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names
 from trainer.adopt.config import AdoptConfig
+from trainer.capacity import check_length
 from trainer.data import Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
 from trainer.locks import hold
-from trainer.model import check_length, load_tokenizer, make_encoder, positions
+from trainer.model import load_tokenizer, make_encoder
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
     base = locate_model(folder, config.model)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)
     splits = _number_labels(_load_data(config), config.label_names or read_label_names(folder))
-    model_config = check_complete(folder, base, splits.label_names)
-    own_length = min(tokenizer.model_max_length, positions(model_config) or MAX_DEFAULT_LENGTH, MAX_DEFAULT_LENGTH)
+    model_config, capacity = check_complete(folder, base, tokenizer, splits.label_names)
+    own_length = min(tokenizer.model_max_length, capacity.positions or MAX_DEFAULT_LENGTH, MAX_DEFAULT_LENGTH)
     max_length = config.max_length or own_length
-    check_length(model_config, max_length)
-    encoder = make_encoder(tokenizer, max_length, config.truncation)
+    check_length(capacity, max_length)
+    encoder = make_encoder(tokenizer, max_length, config.truncation, model_config.pad_token_id)
     new = run.new_results()
     _copy(folder, tokenizer, new.adapter)
     record = write_run(new, base, splits, encoder, None, {}, config)

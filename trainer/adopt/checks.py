@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from trainer.adapters import PREFIX, fit_vocabulary, read_adapter_config
+from trainer.capacity import Capacity, check_padding, check_tokens, measure_capacity
 from trainer.errors import UserError
 from trainer.limits import ADAPTER_SECONDS
-from trainer.model import load_classifier
+from trainer.model import load_classifier, settle_padding
 from trainer.sources import Base, locate_base
 from trainer.untrusted import (
     ADAPTER_CONFIG,
@@ -21,7 +24,7 @@ from trainer.untrusted import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 CHECK_BASE = "is `--model`, or the model that it names, the one it was trained on?"
@@ -46,12 +49,7 @@ def locate_model(folder: Path, model: str | None) -> Base:
         return locate_base(str(folder))
     check_adapter(folder)
     config = read_object(folder / ADAPTER_CONFIG)
-    if config.get("task_type") != "SEQ_CLS":
-        raise UserError(
-            f"the adapter in `{folder}` is for `{config.get('task_type')}`",
-            "give one made for `SEQ_CLS`, with its head",
-        )
-    _check_mergeable(folder, str(config.get("peft_type")))
+    _check_kind(folder, config)
     name = model or config.get("base_model_name_or_path")
     if not name or not isinstance(name, str):
         raise UserError(f"the adapter in `{folder}` does not name its base model", "add `--model`")
@@ -74,20 +72,28 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
     return None if not names or names == tuple(f"LABEL_{i}" for i in range(len(names))) else names
 
 
-def check_complete(folder: Path, base: Base, label_names: tuple[str, ...]) -> PretrainedConfig:
-    """Return the configuration of the classifier that an adapter and its base make.
+def check_complete(
+    folder: Path, base: Base, tokenizer: PreTrainedTokenizerFast, label_names: tuple[str, ...]
+) -> tuple[PretrainedConfig, Capacity]:
+    """Return the configuration of the classifier that an adapter and its base make, and what it has room for.
 
     Raises:
-        UserError: they do not make one: a weight is missing, unused or misshapen.
+        UserError: they do not make one: a weight is missing, unused or misshapen, or a token has no row.
     """
     model, fresh = load_classifier(base, label_names)
+    if is_adapter(folder):
+        fit_vocabulary(model, folder)
+    settle_padding(model.config, tokenizer.pad_token_id)
+    capacity = measure_capacity(model)
+    check_tokens(capacity, tokenizer)
+    check_padding(model)
     config: PretrainedConfig = model.config
     if config.problem_type == "multi_label_classification":
         raise UserError(f"`{folder}` gives several labels to a text", "give a classifier with one label for each text")
     missing = fresh
     if is_adapter(folder):
         shapes = tensor_shapes(folder / ADAPTER_WEIGHTS)
-        missing = [name for name in fresh if f"base_model.model.{name}" not in shapes]
+        missing = [name for name in fresh if f"{PREFIX}{name}" not in shapes]
         _check_fits(folder, model, shapes, fresh)
     if missing:
         raise UserError(
@@ -95,17 +101,28 @@ def check_complete(folder: Path, base: Base, label_names: tuple[str, ...]) -> Pr
             "random",
             "save what was trained with its head (peft's `modules_to_save`), and check the number of labels",
         )
-    return config
+    return config, capacity
 
 
-def _check_mergeable(folder: Path, kind: str) -> None:
-    """Refuse adapters that change no weights, and types that this peft does not know."""
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+def _check_kind(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse adapters that change no weights, and types that this peft does not know.
 
+    Of the tasks only one is refused: its heads have the shapes of a classifier's. All others show in the weights.
+    """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PromptLearningConfig
+
+    if config.get("task_type") == "TOKEN_CLS":
+        raise UserError(f"the adapter in `{folder}` classifies single tokens", "give one that classifies texts")
+    if str(config.get("init_lora_weights")).startswith("pissa_niter"):
+        raise UserError(
+            f"the adapter in `{folder}` belongs to a base that was changed at random when its training began",
+            "save it with peft's `path_initial_model_for_weight_conversion`",
+        )
+    kind = str(config.get("peft_type"))
     known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
     if known is None:
         raise UserError(f"this peft does not know the adapter type `{kind}` of `{folder}`", "update peft")
-    if known(task_type="SEQ_CLS").is_prompt_learning:
+    if issubclass(known, PromptLearningConfig):
         raise UserError(
             f"the adapter in `{folder}` is of the type `{kind}`, which cannot be merged into weights",
             "give one that can, such as LoRA",
@@ -117,35 +134,44 @@ def _check_fits(folder: Path, model: PreTrainedModel, shapes: dict[str, list[int
 
     `fresh` names the parameters that the base does not have.
     """
-    heads = {f"base_model.model.{name}": list(model.get_parameter(name).shape) for name in fresh}
+    heads = {f"{PREFIX}{name}": list(model.get_parameter(name).shape) for name in fresh}
     for name, shape in heads.items():
         if shapes.get(name, shape) != shape:
             raise UserError(
                 f"`{name}` of the adapter has the shape {shapes[name]}, and {model.num_labels} labels need {shape}",
                 "give a dataset with exactly the labels it was trained on, or its names with `--label-names`",
             )
-    expected = _adapter_shapes(folder, model)
+    expected, possible = _adapter_shapes(folder, model)
     for name in sorted((expected.keys() | shapes.keys()) - heads.keys()):
-        if expected.get(name) != shapes.get(name):
+        wanted = expected.get(name, possible.get(name))
+        if wanted != shapes.get(name):
             raise UserError(
                 f"the adapter in `{folder}` does not fit its base: `{name}` has the shape {shapes.get(name)} in the "
-                f"file and {expected.get(name)} on the base",
+                f"file and {wanted} on the base",
                 CHECK_BASE,
             )
 
 
-def _adapter_shapes(folder: Path, model: PreTrainedModel) -> dict[str, list[int]]:
-    """Return the shapes of the weights that an adapter with this configuration has on this model."""
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+def _adapter_shapes(folder: Path, model: PreTrainedModel) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Return the shapes of the weights that an adapter with this configuration has on this model, and may have."""
+    import torch
+    from peft import get_peft_model, get_peft_model_state_dict
 
     try:
-        config = PeftConfig.from_pretrained(str(folder))
+        config = read_adapter_config(folder)
         config.base_model_name_or_path = None  # or else peft warns that `--model` has another name
-        with deadline(ADAPTER_SECONDS, f"making the adapter in `{folder}`"):  # see `attach_adapter`
+        if hasattr(config, "init_lora_weights"):
+            config.init_lora_weights = True  # others are computed from the base's weights, and change no shape
+        with deadline(ADAPTER_SECONDS, f"making the adapter in `{folder}`"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # see `attach_adapter`
             adapted = get_peft_model(model, config, low_cpu_mem_usage=True)  # whatever rank it claims
-        weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        # AdaLoRA picks rows, which tensors without storage cannot; one number in all places takes no memory either.
+        whole = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in adapted.state_dict().items()}
+        weights = get_peft_model_state_dict(adapted, whole, save_embedding_layers=False)
     except UserError:
         raise
     except Exception as error:  # depends on what is odd in it
         raise UserError(f"the adapter in `{folder}` does not fit its base: {first_line(error)}", CHECK_BASE) from None
-    return {name: list(tensor.shape) for name, tensor in weights.items()}
+    # A table of tokens is saved whole where it has another size, with all that peft keeps beside it.
+    possible = {name.replace(".default", ""): list(tensor.shape) for name, tensor in whole.items()}
+    return {name: list(tensor.shape) for name, tensor in weights.items()}, possible

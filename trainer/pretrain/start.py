@@ -11,8 +11,9 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from trainer.capacity import check_length, check_tokens, measure_capacity
 from trainer.errors import UserError
-from trainer.model import check_length, check_size, load_tokenizer
+from trainer.model import check_size, load_tokenizer
 from trainer.pretrain.config import HEAD_WIDTH, LAYERS, VOCABULARY, WIDTH, PretrainConfig, UnfinishedPretraining
 from trainer.pretrain.corpus import POSITIONS, Corpus, learn_pieces, make_tokenizer
 from trainer.pretrain.terms import IdArray
@@ -99,8 +100,8 @@ def _from_scratch(
         dropout=0.0,
         attention_dropout=0.0,
     )
-    check_length(architecture, config.max_length)
     model: PreTrainedModel = AutoModelForMaskedLM.from_config(architecture, attn_implementation=_attention(device))
+    check_length(measure_capacity(model), config.max_length)
     _set_positions(model)
     if documents and config.word_vectors != "random":
         say("word vectors: factorising co-occurrence counts")
@@ -135,9 +136,9 @@ def load_masked_lm(
         raise UserError(f"cannot load `{folder}`: {first_line(error)}", "check the checkpoint") from None
     if missing := [name for name in loading["missing_keys"] if name.startswith(model.base_model_prefix + ".")]:
         raise UserError(f"`{folder}` lacks weights of its encoder, such as `{missing[0]}`", "check the checkpoint")
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise UserError(f"the tokenizer of `{folder}` has more tokens than the model", "check the checkpoint")
-    check_length(model.config, max_length)
+    capacity = measure_capacity(model)
+    check_tokens(capacity, tokenizer)
+    check_length(capacity, max_length)
     return model, not loading["missing_keys"]
 
 
