@@ -62,7 +62,7 @@ def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
 
 def within_reach(ratio: Interval) -> Interval:
     """Return a ratio as it is, or without bounds where they are so far apart that they say nothing."""
-    return ratio if 0 < ratio.low and ratio.high <= MOST_REACH * ratio.estimate else without_bounds(ratio.estimate)
+    return ratio if ratio.low > 0 and ratio.high <= MOST_REACH * ratio.estimate else without_bounds(ratio.estimate)
 
 
 def without_bounds(estimate: float) -> Interval:
