@@ -66,7 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--text-column", metavar="NAME", help="text column of --texts (default: the first with a usual name)"
     )
     how = parser.add_argument_group("how to measure")
-    how.add_argument("--restarts", type=int, metavar="N", help="how often all processes are restarted; even from 6 on")
+    how.add_argument(
+        "--restarts",
+        type=int,
+        metavar="N",
+        help="how often all processes are restarted: 3 or more for intervals, even from 6 on",
+    )
     how.add_argument("--calls", type=int, metavar="N", help="timed calls with one text, per restart")
     how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
     how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="text lengths of the grid, in tokens")

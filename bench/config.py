@@ -12,6 +12,8 @@ from trainer.flags import SEED, Range, check_numbers, flag_of, out_of_range
 
 LEAST_PAIRS = 3
 """Pairs of restarts from which on speeds are compared pair by pair: two would give Student's t a single degree."""
+LEAST_RESTARTS = 3
+"""From which on a speed has an interval, for the same reason: that of two reaches 64 standard errors."""
 
 
 @dataclass(frozen=True)

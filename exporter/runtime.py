@@ -6,14 +6,17 @@ classifier.predict(["An unforgettable film."])
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.probabilities import FloatArray, softmax
+from exporter.checksums import manifest_sha256
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
@@ -39,17 +42,57 @@ class Prediction:
     """Whether the text was longer than the classifier reads."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a classifier comes from and how it was loaded; see `Classifier.load`."""
+
+    folder: Path
+    device: Device
+    threads: int | None
+    golden: bool
+    require_sha256: str | None
+
+    def load(self) -> tuple[Artifact, ModelEngine[Model]]:
+        """Check the files and load them."""
+        return load_bundle(
+            self.folder,
+            device=self.device,
+            threads=self.threads or usable_cores(),
+            golden=self.golden,
+            require_sha256=self.require_sha256,
+        )
+
+
 class Classifier:
     """An exported classifier, ready to answer. Make one with `Classifier.load`.
 
+    It can be pickled and used after a fork: in each other process it loads itself again from its folder when it is
+    first asked, with the same checks, and only if the folder still holds the same classifier.
+
     Args:
+        source: where it comes from.
         artifact: what it is called, and what its classes are.
-        engine: answers for it.
+        engine: answers for it in this process.
     """
 
-    def __init__(self, artifact: Artifact, engine: ModelEngine[Model]) -> None:
+    def __init__(self, source: Source, artifact: Artifact, engine: ModelEngine[Model]) -> None:
         self.artifact = artifact
-        self.engine = engine
+        self._source = source
+        # The threads of a session do not survive a fork, and without them it cannot even be freed: the engine of the
+        # process that was forked is kept, and not used.
+        self._engines = {os.getpid(): engine}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: everything but the loaded model."""
+        return {**self.__dict__, "_engines": {}}
+
+    @property
+    def engine(self) -> ModelEngine[Model]:
+        """What answers in this process; see `Classifier.load` for the errors of loading it again."""
+        process = os.getpid()
+        if process not in self._engines:
+            self._engines[process] = self._source.load()[1]
+        return self._engines[process]
 
     @property
     def encoder(self) -> Encoder:
@@ -80,12 +123,15 @@ class Classifier:
                 differently.
             UserError: the folder is no ONNX artifact, or the device cannot be used.
         """
-        threads = threads or usable_cores()
-        bundle = load_bundle(Path(folder), device=device, threads=threads, golden=golden, require_sha256=require_sha256)
-        return cls(*bundle)
+        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256)
+        artifact, engine = source.load()
+        return cls(replace(source, require_sha256=manifest_sha256(source.folder)), artifact, engine)
 
     def predict(self, texts: Iterable[str]) -> list[Prediction]:
         """Classify texts, in batches of similar length.
+
+        Args:
+            texts: a list of str, or whatever else yields texts: a tuple, a generator, an array, a column of a table.
 
         Returns:
             One prediction a text, in their order.
@@ -94,7 +140,7 @@ class Classifier:
             TypeError: `texts` is one text, or holds something else than texts.
             UserError: a text is not valid Unicode, or the classifier returned NaN or infinity.
         """
-        return self._answers(_checked(texts), first=1)
+        return self._answers(list(_checked(texts)), first=1)
 
     def stream(self, texts: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
         """Classify texts while they come, a window of them at a time, in memory that does not grow with their number.
@@ -103,10 +149,11 @@ class Classifier:
             Each text and its prediction, in their order.
 
         Raises:
-            UserError: as `predict`, when the turn of the text comes.
+            TypeError: as `predict`, when the turn of the text comes.
+            UserError: the same.
         """
         first = 1
-        for window in windows(texts):
+        for window in windows(_checked(texts)):
             yield from zip(window, self._answers(window, first), strict=True)
             first += len(window)
 
@@ -117,7 +164,7 @@ class Classifier:
             texts: the texts.
             batch_tokens: the maximum number of tokens in a batch, padding included; None makes one batch of all.
         """
-        return self.engine.logits(_checked(texts), Batching(tokens=batch_tokens))
+        return self.engine.logits(list(_checked(texts)), Batching(tokens=batch_tokens))
 
     def _answers(self, texts: Sequence[str], first: int) -> list[Prediction]:
         """Classify texts; `first` is the number of the first one, for messages."""
@@ -158,12 +205,29 @@ def windows(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
-    """Return the texts as a list, or raise a TypeError that says what to pass."""
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be a list of str, such as `[text]`, not {type(texts).__name__}")
-    checked = list(texts)
-    for i, text in enumerate(checked):
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts, or raise a TypeError that says what to pass."""
+    if (advice := _advice(texts)) is not None:
+        raise TypeError(f"texts must be a list of str, not {type(texts).__name__}; {advice}")
+    for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"texts must be a list of str, and item {i} is of type {type(text).__name__}")
-    return checked
+            advice = ""
+            if isinstance(text, tuple | list):
+                advice = "; to classify a pair of texts, join them to one"
+            elif text is None or isinstance(text, float):
+                advice = "; for a missing text pass `''`"
+            raise TypeError(f"texts must be a list of str, and item {i} is of type {type(text).__name__}{advice}")
+        yield text
+
+
+def _advice(texts: object) -> str | None:
+    """Say what to pass instead of what holds no texts, or yields something else; None where it may hold some."""
+    if isinstance(texts, bytes | bytearray):
+        return "decode it, and pass `[text]`"
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        return "pass one of its columns, such as `table['text']`"
+    if isinstance(texts, set | frozenset):
+        return "it has no order that answers could follow: pass `sorted(texts)`"
+    if isinstance(texts, str) or not isinstance(texts, Iterable) or getattr(texts, "shape", None) == ():
+        return "for one text pass `[text]`"
+    return None

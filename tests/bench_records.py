@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -122,6 +123,13 @@ def make_record(seed: int = 0) -> BenchRecord:
         duration_s=2712.0,
         finished_at="2025-11-20T14:03:22+00:00",
     )
+
+
+def with_restarts(count: int, record: BenchRecord | None = None) -> BenchRecord:
+    """Return the record as it was after so many restarts."""
+    record = record or make_record()
+    parts = {name: getattr(record, name) for name in ("singles", "bulks", "grids")}
+    return replace(record, **{name: tuple(s for s in part if s.restart < count) for name, part in parts.items()})
 
 
 @lru_cache

@@ -11,11 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import tee
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -311,15 +313,39 @@ def test_json_nested_too_deep_is_refused(tmp_path: Path) -> None:
 # --- the library
 
 
-@pytest.mark.parametrize("texts", ["one text", b"bytes", None, 5, [("a", "b")], [None], [b"a"], ["a", 1], [["a"]]])
-def test_what_is_no_list_of_texts_is_a_type_error_that_says_what_to_pass(exported: RunDir, texts: object) -> None:
-    with pytest.raises(TypeError, match="texts must be a list of str"):
-        Classifier.load(exported.export / "onnx-fp32").predict(texts)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("texts", "advice"),
+    [
+        ("one text", r"not str; for one text pass `\[text\]`"),
+        (b"bytes", "not bytes; decode it"),
+        (None, "not NoneType; "),
+        (5, "not int; "),
+        (np.array("one text"), r"not ndarray; for one text pass `\[text\]`"),
+        ({"text": ["a", "b"]}, r"not dict; pass one of its columns, such as `table\['text'\]`"),
+        (pandas.DataFrame({"text": ["a", "b"]}), "not DataFrame; pass one of its columns"),
+        ({"a", "b"}, "not set; it has no order"),
+        ([("a", "b")], "item 0 is of type tuple; to classify a pair of texts, join them"),
+        (["a", ["b", "c"]], "item 1 is of type list; to classify a pair"),
+        (["a", None], "item 1 is of type NoneType; for a missing text pass `''`$"),
+        (pandas.Series(["a", float("nan"), "b"], dtype=object), "item 1 is of type float; for a missing text"),
+        ([b"a"], "item 0 is of type bytes$"),
+        ((text for text in ("a", "b", 1)), "item 2 is of type int$"),
+        (np.array([["a"], ["b"]]), "item 0 is of type ndarray$"),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_texts_is_a_type_error_that_says_what_to_pass(
+    exported: RunDir, texts: Any, advice: str
+) -> None:
+    classifier = Classifier.load(exported.export / "onnx-fp32")
+    texts, again = tee(texts) if isinstance(texts, Iterator) else (texts, texts)
+    with pytest.raises(TypeError, match=f"^texts must be a list of str, (and )?{advice}"):
+        classifier.predict(texts)
+    with pytest.raises(TypeError, match=r"^texts must be a list of str, "):
+        list(classifier.stream(again))
 
 
 def test_any_iterable_of_texts_will_do(exported: RunDir) -> None:
-    import pandas
-
     classifier = Classifier.load(exported.export / "onnx-fp32")
     texts = ["goal race team", "soup bread"]
     expected = classifier.predict(texts)

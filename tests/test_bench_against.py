@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_records import make_record, make_summary
+from bench_records import REFERENCE, make_record, make_summary, with_restarts
 
 from bench.config import BenchConfig
 from bench.judge.against import compare, load_earlier, refuse_worse
@@ -82,6 +82,22 @@ class TestOverTime:
         write_record(path, replace(record, is_complete=False))
         with pytest.raises(UserError, match="did not finish"):
             load_earlier(path, BenchConfig(), record.environment)
+
+    def test_speeds_without_an_interval_are_shown_and_not_judged(self, tmp_path: Path) -> None:
+        few, path = with_restarts(2), tmp_path / "bench.json"
+        slow = tuple(replace(s, total_s=tuple(9 * t for t in s.total_s)) for s in few.singles if s.engine != REFERENCE)
+        now = summarise(replace(few, singles=(*(s for s in few.singles if s.engine == REFERENCE), *slow)))
+        differences = compare(make_summary(), now)
+        assert not any(d.is_slower for d in differences)
+        assert "one by one 0.11×, no interval; bulk " in comparison(differences)
+        write_record(path, few)
+        assert load_earlier(path, BenchConfig(), few.environment).rows  # the answers can be compared
+        write_record(path, replace(few, accuracies=()))
+        with pytest.raises(UserError, match="has no interval of any speed, and no answers to compare") as error:
+            load_earlier(path, BenchConfig(), few.environment)
+        assert "3 `--restarts` or more" in error.value.hint
+        with pytest.raises(UserError, match="nothing of the earlier benchmark could be compared"):
+            compare(make_summary(), replace(now, evaluation_sha256="other"))
 
     def test_other_references_or_texts_are_not_compared(self) -> None:
         summary = make_summary()

@@ -71,7 +71,7 @@ class TestSummary:
         assert row
         assert row.latency
         assert len(row.latency.total_s.samples) == 5 * 67
-        assert math.isfinite(row.latency.speed.high)
+        assert row.latency.speed.bounds
         assert row.throughput is None
         without = [s for s in record.singles if s.engine != REFERENCE]
         assert all(row.latency is None for row in summarise(replace(record, singles=tuple(without))).rows)
@@ -113,10 +113,24 @@ class TestSummary:
         assert after.latency
         assert after.latency.speed.high / after.latency.speed.low > before.latency.speed.high / before.latency.speed.low
 
-    def test_one_restart_shows_no_difference(self) -> None:
-        speed = speed_of({0: [1.0, 1.1, 1.2] * 9}, {0: [0.1, 0.11, 0.12] * 9})
+    @pytest.mark.parametrize("restarts", [1, 2, 3])
+    def test_an_interval_takes_three_restarts(self, restarts: int) -> None:
+        """Ten times as fast in each call."""
+        rng = np.random.default_rng(0)
+        before = {g: rng.uniform(1, 1.2, 27).tolist() for g in range(restarts)}
+        speed = speed_of(before, {g: [s / 10 for s in seconds] for g, seconds in before.items()})
         assert speed
-        assert (speed.low, speed.estimate, speed.high) == (0, pytest.approx(10), math.inf)
+        assert speed.estimate == pytest.approx(10)
+        assert (speed.bounds is not None) == (verdict(speed, 0.02) == "faster") == (restarts == 3)
+
+    @pytest.mark.parametrize("spread", [1.1, 9.0, 1e200])
+    def test_restarts_that_differ_beyond_measure_give_no_interval(self, spread: float) -> None:
+        """Three, of which the last is so many times slower."""
+        after = {0: [1.0] * 9, 1: [1.0] * 9, 2: [spread] * 9}
+        speed = speed_of(dict.fromkeys(range(3), [1.0] * 9), after)
+        assert speed
+        assert (speed.bounds is not None) == (spread < 2)
+        assert verdict(speed, 0.02) == "cannot tell"
 
     @pytest.mark.parametrize(("restarts", "most"), [(4, 1.4), (6, 1.2), (10, 1.06)])
     def test_the_interval_keeps_its_confidence_whatever_the_places_in_the_start_cost(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 
-from bench_records import make_summary
+import pytest
+from bench_records import make_summary, with_restarts
 
+from bench.judge.summarise import summarise
 from bench.report.tables import comma_separated, console, markdown, notes
 
 
@@ -62,3 +65,21 @@ class TestReports:
         (first, *_) = csv.DictReader(io.StringIO(comma_separated(replace(summary, rows=bare))))
         known = {column for column, value in first.items() if value}
         assert known == {"engine", "is_peer", "size_bytes", "packages_bytes"}
+
+    @pytest.mark.parametrize("restarts", [1, 2])
+    def test_too_few_restarts_for_an_interval_say_so_everywhere(self, restarts: int) -> None:
+        summary = summarise(with_restarts(restarts))
+        rows = list(csv.DictReader(io.StringIO(comma_separated(summary))))
+        bounds = [f"{name}_{end}" for name in ("speed", "bulk_speed") for end in ("low", "high")]
+        assert {row[column] for row in rows for column in bounds} == {""}
+        assert {row["verdict"] for row in rows} == {"cannot tell"}
+        assert all(float(row["speed"]) > 0 for row in rows)
+        cells = [str(cell) for column in console(summary).columns if column.header == "speed" for cell in column.cells]
+        assert sum(cell.endswith("×, no interval") for cell in cells) == len(rows) - 1  # but for the reference
+        sentence = summary.recommendation.sentence
+        assert re.search(r"\d× the speed of `pytorch-fp32-cpu` with no interval, so that nothing is claimed", sentence)
+        assert not any("slower" in line or "no measurable" in line for line in summary.recommendation.rejected)
+        for text in (markdown(summary), notes(summary)):
+            assert "there is none with fewer than 3 restarts" in text
+            assert "∞" not in text
+            assert not re.search(r"\d{5}", text.replace("0,", ""))

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -234,9 +234,10 @@ def test_a_recipe_that_spoils_a_number_fails_the_command_and_is_named(
     run = copy_of(trained)
     recipe = next(recipe for recipe in RECIPES if recipe.name == name)
 
-    def make(model: Path, output: Path, ingredients: Ingredients) -> None:
-        recipe.make(model, output, ingredients)
+    def make(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
+        leave = recipe.make(model, output, ingredients)
         change_graph(output, spoil)
+        return leave
 
     main = partial(exporter.__main__.main, partial(export, start=LocalWorker, recipes=(replace(recipe, make=make),)))
     status, out, err = command(main, "--quantize", "--run-dir", run.path, "--verify-samples", 16)

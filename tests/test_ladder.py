@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from exporter.bundle.artifact import Artifact
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
@@ -46,9 +48,13 @@ class Fake(Worker):
         pass
 
 
-def write_model(_: Path, output: Path, ingredients: Ingredients) -> None:
+def write_model(_: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
+    """Leave two products in float, and say so."""
     assert ingredients.deadline > 60
-    output.write_bytes(b"12345")
+    weights = onnx.numpy_helper.from_array(np.eye(2, dtype=np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], [name], name) for name in ("first", "second")]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "toy", [], [], [weights])), output)
+    return [node.name for node in nodes]
 
 
 def recipe(name: str, make: Callable[..., None] = write_model, needs: str | None = None) -> Recipe:
@@ -118,6 +124,7 @@ def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Search, tmp_path:
             recipe("breaks silently", raising(AssertionError())),
             recipe("does not load"),
             recipe("answers otherwise"),
+            recipe("passes by", lambda *args: write_model(*args)[1:]),
             recipe("works"),
         ]
     )
@@ -127,6 +134,7 @@ def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Search, tmp_path:
         ("breaks silently", "AssertionError"),
         ("does not load", "cannot load"),
         ("answers otherwise", "`answers otherwise` is not the same classifier as `unfused`"),
+        ("passes by", "left 1 of the products with a constant matrix in float, such as `first`"),
     ]
     assert found.failed[0].reason == "ValueError: the quantizer says no"
     assert (tmp_path / "works" / "golden.json").exists()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
+from onnx.numpy_helper import from_array
+from toys import WORDS, make_tokenizer
 
-from exporter.convert.graph import finish_conversion
+from exporter.convert.graph import finish_conversion, share_equals
 from exporter.convert.to_onnx import convert
 from exporter.int8.recipes import (
     RECIPES,
@@ -20,7 +24,7 @@ from exporter.int8.recipes import (
     most_sensitive,
     sensitivities,
 )
-from exporter.int8.weights import check_ranges, check_weights
+from exporter.int8.weights import LeftInFloatError, check_quantized, check_ranges, check_weights, products_in_float
 from exporter.proof.verify import VerificationError
 from trainer.run import RunDir
 
@@ -130,10 +134,10 @@ def test_mixed_leaves_the_most_sensitive_products_in_float(model: Path, tmp_path
     assert set(found) == set(constant_products(model))
     assert max(found.values()) > 2 * min(found.values()) > 0
     spared = most_sensitive(found)
-    kept = {node.name for node in onnx.load(made("dynamic-mixed", model, tmp_path)).graph.node}
+    kept = {tensor.name for tensor in onnx.load(made("dynamic-mixed", model, tmp_path)).graph.initializer}
     assert 1 <= len(spared) <= PRODUCTS // 4
     assert operators(tmp_path / "dynamic-mixed.onnx").count("MatMulInteger") == PRODUCTS - len(spared)
-    assert kept.issuperset(spared)
+    assert kept & found.keys() == set(spared)
 
 
 def test_the_most_sensitive_are_those_that_cause_half_of_it() -> None:
@@ -203,3 +207,120 @@ def test_a_damaged_range_of_an_activation_is_found(
 def test_a_model_without_an_int8_weight_is_refused(model: Path) -> None:
     with pytest.raises(VerificationError, match="holds no int8 weight"):
         check_weights(model, model, "x")
+
+
+SIZES = {
+    "vocab_size": 5 + len(WORDS),
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+SHARING = {
+    "albert": {"num_hidden_layers": 4, "num_hidden_groups": 2, "embedding_size": 16},
+    "deberta-v2": {
+        "num_hidden_layers": 2,
+        "relative_attention": True,
+        "pos_att_type": ["c2p"],
+        "position_buckets": 8,
+        "share_att_key": True,
+    },
+}
+"""Two ALBERT layers, each used twice; keys that texts and positions share."""
+
+
+@pytest.fixture(scope="module", params=SHARING)
+def sharing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose layers share weights, as it was converted."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+
+    set_seed(0)
+    config = AutoConfig.for_model(request.param, **SIZES, **SHARING[request.param])
+    network = AutoModelForSequenceClassification.from_config(config)
+    for weights in network.parameters():
+        weights.data.normal_(0, 0.1)
+    folder = tmp_path_factory.mktemp("sharing")
+    network.save_pretrained(folder / "checkpoint")
+    make_tokenizer(folder / "checkpoint")
+    convert(folder / "checkpoint", folder / "onnx")
+    return folder / "onnx" / "model.onnx"
+
+
+def test_shared_weights_are_quantized_wherever_they_are_used_and_stored_once(sharing: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copy(sharing, tmp_path / "model.onnx"))
+    finish_conversion(model, {})
+    inputs = {node.name for node in onnxruntime.InferenceSession(model).get_inputs()}
+    texts = [{name: row.get(name, np.zeros_like(row["input_ids"])) for name in inputs} for row in feeds(4)]
+    before = run(model, texts)
+    assert np.array_equal(before, run(sharing, texts))
+    used = constant_products(model)
+    products = [node for nodes in used.values() for node in nodes]
+    assert len(products) == len(products_in_float(onnx.load(sharing).graph)) > len(used)
+    matrices = [tensor for tensor in onnx.load(model).graph.initializer if tensor.name in used]
+    weights = sum(np.prod(tensor.dims) for tensor in matrices)
+    for recipe in ("dynamic-channel-int8", "weight-only-int8", "static-minmax", "dynamic-mixed"):
+        output = tmp_path / f"{recipe}.onnx"
+        leave = next(r for r in RECIPES if r.name == recipe).make(model, output, Ingredients(texts))
+        check_quantized(output, leave)
+        assert check_weights(model, output, recipe) > len(used) - len(leave)
+        assert np.abs(run(output, texts) - before).max() < np.ptp(before) / 4
+        stored = [tensor for tensor in onnx.load(output).graph.initializer if tensor.name.startswith(tuple(used))]
+        of_matrices = sum(np.prod(tensor.dims) for tensor in stored if len(tensor.dims) > 1)
+        assert len({tensor.name for tensor in stored}) == len(stored)
+        assert weights <= of_matrices < 1.1 * weights  # a little more for the scales of blocks
+
+
+def write_views(path: Path) -> Path:
+    """Write a model whose constants stand behind other nodes, and are used in a branch of an `If` as well."""
+    rng = np.random.default_rng(0)
+    shape = helper.make_tensor_value_info("sum", 1, None)
+    branches = [
+        helper.make_graph([helper.make_node(sign, ["h3", "again"], ["sum"])], sign, [], [shape])
+        for sign in ("Add", "Sub")
+    ]
+    nodes = [
+        helper.make_node("Identity", ["w"], ["same"]),
+        helper.make_node("Identity", ["same"], ["again"]),
+        helper.make_node("MatMul", ["x", "again"], ["h1"], "behind two identities"),
+        helper.make_node("Transpose", ["same"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["h1", "turned"], ["h2"], "behind a transpose"),
+        helper.make_node("Squeeze", ["halves", "first"], ["flat"]),
+        helper.make_node("Cast", ["flat"], ["floats"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Constant", [], ["square"], value=from_array(np.array([8, 8]))),
+        helper.make_node("Reshape", ["floats", "square"], ["matrix"]),
+        helper.make_node("Gemm", ["h2", "matrix", "bias"], ["h3"], "behind three", transB=1),
+        helper.make_node("If", ["yes"], ["logits"], then_branch=branches[0], else_branch=branches[1]),
+    ]
+    tensors = {
+        "w": rng.normal(size=(8, 8)).astype(np.float32),
+        "bias": rng.normal(size=8).astype(np.float32),
+        "halves": rng.normal(size=(1, 64)).astype(np.float16),
+        "first": np.array([0]),
+        "yes": np.array(True),
+    }
+    ends = [helper.make_tensor_value_info(name, 1, [8, 8]) for name in ("x", "logits")]
+    graph = helper.make_graph(nodes, "views", ends[:1], ends[1:], [from_array(v, name) for name, v in tensors.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_a_weight_behind_other_nodes_is_quantized(tmp_path: Path) -> None:
+    model, texts = write_views(tmp_path / "model.onnx"), [{"x": np.eye(8, dtype=np.float32)}]
+    before, hidden = run(model, texts), products_in_float(onnx.load(model).graph)
+    assert hidden == ["behind two identities", "behind a transpose", "behind three"]
+    assert constant_products(model) == {}
+    with pytest.raises(LeftInFloatError, match=r"left 3 of the products .* such as `behind two identities`"):
+        check_quantized(model, ())
+    finish_conversion(model, {})
+    assert run(model, texts) == pytest.approx(before, abs=1e-6)  # a `Gemm` became two nodes
+    assert sum(map(len, constant_products(model).values())) == 3
+    check_quantized(made("dynamic-channel-int8", model, tmp_path), ())
+
+
+def test_equal_weights_are_stored_once() -> None:
+    weights, other = np.ones((4, 4), np.float32), np.ones((4, 4), np.float64)
+    tensors = [from_array(values, name) for name, values in (("a", weights), ("b", weights), ("c", other))]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["sum"])], "toy", [], [], tensors)
+    share_equals(graph)
+    assert [tensor.name for tensor in graph.initializer] == ["a", "c"]
+    assert graph.node[0].input == ["a", "a"]

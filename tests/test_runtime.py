@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bundle.probabilities import softmax
+from exporter.checksums import IntegrityError
 from exporter.engines.cores import quota_cores, usable_cores
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, batches_of
 from exporter.engines.onnxruntime import OnnxModel
-from exporter.runtime import Classifier
+from exporter.runtime import Classifier, Prediction
 from trainer.errors import UserError
 from trainer.run import RunDir
+from trainer.tokenizing import TokenizerError
 
 
 @given(
@@ -126,6 +132,48 @@ def test_the_quota_of_the_container_limits_the_cores(tmp_path: Path, files: dict
         (tmp_path / name).write_text(content)
     assert quota_cores(tmp_path) == quota
     assert usable_cores(tmp_path) == max(1, int(min(quota, usable_cores(tmp_path / "no such folder"))))
+
+
+HELD: list[Classifier] = []
+"""What a forked process has without being handed anything."""
+
+
+def ask_held(texts: list[str]) -> list[Prediction]:
+    return HELD[0].predict(texts)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_another_process_loads_it_again_with_all_checks(
+    exported: RunDir, method: str, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(exported).export / "onnx-int8"
+    monkeypatch.chdir(folder.parent)
+    classifier = Classifier.load(folder.name, threads=2)
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(sys.modules[__name__], "HELD", [classifier])
+
+    def ask(texts: list[str]) -> list[Prediction]:
+        with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+            return pool.submit(ask_held if method == "fork" else classifier.predict, texts).result(timeout=100)
+
+    texts = ["goal race team", "soup bread cheese"]
+    assert ask(texts) == classifier.predict(texts)
+    shutil.copytree(exported.export / "onnx-fp32", folder, dirs_exist_ok=True)  # whole, but another one
+    with pytest.raises(IntegrityError, match=r"`.*SHA256SUMS` is not the required one"):
+        ask(texts)
+    assert classifier.predict(texts)  # what is loaded stays
+
+
+def test_a_pickle_holds_the_folder_and_not_the_model_and_errors_can_be_pickled(exported: RunDir) -> None:
+    classifier = Classifier.load(exported.export / "onnx-fp32", golden=False)
+    pickled = pickle.dumps(classifier)
+    assert len(pickled) < 2000
+    again = pickle.loads(pickled)  # noqa: S301
+    assert again.artifact == classifier.artifact
+    assert again.predict(["soup"]) == classifier.predict(["soup"])
+    error = pickle.loads(pickle.dumps(TokenizerError("why")))  # noqa: S301
+    assert (error.message, error.hint) == (TokenizerError("why").message, TokenizerError("why").hint)
 
 
 BLOCKED = (

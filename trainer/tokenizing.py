@@ -60,6 +60,7 @@ class TokenizerError(UserError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the tokenizer fails: {reason}", "use another tokenizer, or a text that it can read")
         self.reason = reason
+        self.args = (reason,)  # what it is made of again, pickled to another process
 
 
 class TextTokenizer:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import BenchConfig
+from bench.config import LEAST_RESTARTS, BenchConfig
 from bench.engines.table import choose_engines, reference_of
 from bench.judge.interval import Interval
+from bench.judge.speed import within_reach, without_bounds
 from bench.judge.stats import verdict
 from bench.judge.summarise import summarise
 from bench.judge.summary import Latency, Noise, Row, Summary, Throughput
@@ -45,6 +46,11 @@ class Difference:
     is_less_accurate: bool = False
     is_gone: bool = False
     """It could be measured before and cannot now."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether a speed could be judged."""
+        return any(ratio is not None and ratio.bounds is not None for ratio in (self.single, self.bulk))
 
     @property
     def is_worse(self) -> bool:
@@ -85,11 +91,21 @@ def load_earlier(path: Path, config: BenchConfig, here: Environment) -> Summary:
 def _check_comparable(earlier: Summary, wanted: Collection[str], path: Path) -> None:
     """Refuse an earlier benchmark that holds nothing to compare: a check that cannot fail would pass everything."""
     rows = [row for row in earlier.rows if row.info.name in wanted]
-    if not any(row.accuracy or (not row.is_reference and (row.latency or row.throughput)) for row in rows):
+    others = [row for row in rows if not row.is_reference]
+    if not any(row.accuracy for row in rows) and not any(row.latency or row.throughput for row in others):
         raise UserError(
             f"`{path}` has no measurement of an engine to measure now",
             "compare with a benchmark of the same `--engines`",
         )
+    if not any(row.accuracy for row in rows) and not any(_has_interval(row.latency, row.throughput) for row in others):
+        raise UserError(
+            f"`{path}` has no interval of any speed, and no answers to compare",
+            f"compare with a benchmark of {LEAST_RESTARTS} `--restarts` or more",
+        )
+
+
+def _has_interval(*measured: Latency | Throughput | None) -> bool:
+    return any(one is not None and one.speed.bounds is not None for one in measured)
 
 
 def _check_reference(before: str, now: str) -> None:
@@ -118,9 +134,10 @@ def compare(before: Summary, now: Summary) -> list[Difference]:
         is_slower = not new.is_reference and (_is_slower(single, single_floor) or _is_slower(bulk, bulk_floor))
         is_less_accurate = accuracy is not None and accuracy.upper < 0
         differences.append(Difference(new.info.name, single, bulk, accuracy, is_slower, is_less_accurate))
-    if not any(d.accuracy or (d.engine != now.reference and (d.single or d.bulk)) for d in differences):
+    if not any(d.accuracy or (d.engine != now.reference and d.has_interval) for d in differences):
         raise UserError(
-            "nothing of the earlier benchmark could be compared", "compare with one of the same engines and texts"
+            "nothing of the earlier benchmark could be compared",
+            f"compare with one of the same engines and texts, both with {LEAST_RESTARTS} `--restarts` or more",
         )
     failed = {skipped.engine for skipped in now.skipped}
     return [*differences, *(Difference(r.info.name, is_gone=True) for r in before.rows if r.info.name in failed)]
@@ -143,15 +160,15 @@ def _is_slower(ratio: Interval | None, floor: float) -> bool:
 
 def _change_of_speed(before: Latency | Throughput | None, now: Latency | Throughput | None) -> Interval | None:
     """Return the ratio of two ratios; on a log scale, the widths of their intervals add up as squares."""
-    if not before or not now:
+    if not before or not now or not before.speed.estimate:  # zero, where a file holds absurd seconds
         return None
     old, new = before.speed, now.speed
-    if not all(speed.low > 0 and math.isfinite(speed.high) for speed in (old, new)):
-        return None
     estimate = new.estimate / old.estimate
+    if old.bounds is None or new.bounds is None:
+        return without_bounds(estimate)
     down = math.hypot(math.log(new.estimate / new.low), math.log(old.high / old.estimate))
     up = math.hypot(math.log(new.high / new.estimate), math.log(old.estimate / old.low))
-    return Interval(estimate * math.exp(-down), estimate, estimate * math.exp(up))
+    return within_reach(Interval(estimate * math.exp(-down), estimate, estimate * math.exp(up)))
 
 
 def _change_of_accuracy(before: Row, now: Row, labels: Sequence[int], tried: int) -> AccuracyChange | None:

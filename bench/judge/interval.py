@@ -14,11 +14,19 @@ Verdict = Literal["faster", "slower", "cannot tell"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the ends of its confidence interval, in the unit of the estimate."""
+    """An estimate and the ends of its confidence interval, in the unit of the estimate.
+
+    Where there is too little to say how sure the estimate is, the interval holds everything and an end is infinite.
+    """
 
     low: float
     estimate: float
     high: float
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Its ends, None where it holds everything."""
+        return (self.low, self.high) if math.isfinite(self.low) and math.isfinite(self.high) else None
 
 
 @dataclass(frozen=True)
@@ -29,16 +37,17 @@ class Speed(Interval):
 
 
 def bounds_text(interval: Interval, shape: str = "{:.2f}") -> str:
-    """Render the ends of an interval, either of which may be infinite."""
-    low, high = (
-        shape.format(end) if math.isfinite(end) else ("∞" if end > 0 else "-∞") for end in (interval.low, interval.high)
-    )
+    """Render the ends of an interval."""
+    if interval.bounds is None:
+        return "no interval"
+    low, high = (shape.format(end) for end in interval.bounds)
     return f"[{low}, {high}]"
 
 
 def ratio_text(ratio: Interval) -> str:
     """Render a ratio with its interval."""
-    return f"{ratio.estimate:.2f}× {bounds_text(ratio)}"
+    comma = "," if ratio.bounds is None else ""
+    return f"{ratio.estimate:.2f}×{comma} {bounds_text(ratio)}"
 
 
 def change_text(change: AccuracyChange) -> str:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bench.config import LEAST_PAIRS
+from bench.config import LEAST_PAIRS, LEAST_RESTARTS
 from bench.judge.interval import Interval, Speed
 from bench.judge.stats import Rounds, noise_floor, speed_ratio_interval, verdict
 from bench.judge.summary import Noise
 
 ByRestart = Mapping[int, Sequence[float]]
 """The seconds of each round, by restart."""
+MOST_REACH = 100
+"""How many times the estimate an interval may reach to; one that reaches farther says nothing."""
 
 
 def compare_with_reference(
@@ -40,8 +42,9 @@ def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
 
     Two restarts that start the processes in opposite orders form a pair: what a process loses by starting before
     another, it gains back in the other restart. From three pairs on, the interval is computed over pairs, and a restart
-    without its partner is left out; below that, over single restarts. One restart or pair does not show how much they
-    differ: its interval holds everything. Both sides did the same work in the same rounds.
+    without its partner is left out; below that, over single restarts. Two do not show how much restarts differ: there
+    the interval holds everything, as where restarts differ beyond all measure. Both sides did the same work in the same
+    rounds.
 
     Returns:
         None where the two share no restart.
@@ -54,7 +57,17 @@ def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
     before = [[s for number in unit for s in baseline[number]] for unit in units]
     after = [_level([baseline[number] for number in unit], [candidate[number] for number in unit]) for unit in units]
     ratio = speed_ratio_interval(before, after)
-    return ratio if len(units) > 1 else Interval(0.0, ratio.estimate, math.inf)
+    return within_reach(ratio) if len(units) >= LEAST_RESTARTS else without_bounds(ratio.estimate)
+
+
+def within_reach(ratio: Interval) -> Interval:
+    """Return a ratio as it is, or without bounds where they are so far apart that they say nothing."""
+    return ratio if ratio.low > 0 and ratio.high <= MOST_REACH * ratio.estimate else without_bounds(ratio.estimate)
+
+
+def without_bounds(estimate: float) -> Interval:
+    """Return a ratio of which it is not known how sure it is."""
+    return Interval(0.0, estimate, math.inf)
 
 
 def widen(speed: Interval, second: Interval | None) -> Interval:
@@ -63,7 +76,7 @@ def widen(speed: Interval, second: Interval | None) -> Interval:
     A comparison of the reference with itself has its noise twice; one with another engine has it once, and the other's.
     Five pairs may agree by luck, and what they say of all engines counts for more than what they say of one.
     """
-    if second is None or second.low <= 0 or speed.low <= 0:
+    if second is None or second.bounds is None or speed.bounds is None:
         return speed
     reach = math.log(second.high / second.low) / 2 / math.sqrt(2)
     low, high = speed.estimate * math.exp(-reach), speed.estimate * math.exp(reach)

@@ -111,10 +111,10 @@ def _comparison(option: Option, best: Option, fastest: str, is_slower: Callable[
         return f"{best.speed / option.speed:.2f}× slower, {_size(option.row)}"
     if is_slower(option.name, fastest):
         return f"slower than `{fastest}`, which has no measurable speed difference from `{best.name}`"
-    return (
-        f"no measurable speed difference from `{best.name}`, but larger: "
-        f"{option.total_bytes / 1e6:.0f} MB with its packages"
-    )
+    size = f"{option.total_bytes / 1e6:.0f} MB with its packages"
+    if option.latency.speed.bounds is None:
+        return f"which of it and `{best.name}` is faster is unknown, since speeds have no interval; larger: {size}"
+    return f"no measurable speed difference from `{best.name}`, but larger: {size}"
 
 
 def _sentence(best: Option, reference: str) -> str:
@@ -126,7 +126,8 @@ def _sentence(best: Option, reference: str) -> str:
             "slower": f"slower than `{reference}`, {ratio_text(speed)} its speed",
             "cannot tell": f"no measurable speed difference from `{reference}`, {ratio_text(speed)}",
         }
-        parts.append(phrases[speed.verdict])
+        unknown = f"{speed.estimate:.2f}× the speed of `{reference}` with no interval, so that nothing is claimed of it"
+        parts.append(phrases[speed.verdict] if speed.bounds else unknown)
     if scores and scores.change:
         parts.append(f"accuracy {change_text(scores.change)}")
     parts.append(_size(best.row))

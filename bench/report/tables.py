@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bench.config import LEAST_RESTARTS
 from bench.judge.interval import change_text, ratio_text
 from bench.judge.summary import PERCENTILES, Row, Summary
 from bench.report.page.parts import counted
@@ -32,8 +33,8 @@ CSV_COLUMNS = {
     **{f"p{100 * share:g}_s": f"latency.tails.{i}.value_s" for i, share in enumerate(PERCENTILES)},
     **{name: f"latency.{name}" for name in ("tokenise_s", "run_s", "rest_s", "attainable", "own_p95_s")},
     "speed": "latency.speed.estimate",
-    "speed_low": "latency.speed.low",
-    "speed_high": "latency.speed.high",
+    "speed_low": "latency.speed.bounds.0",
+    "speed_high": "latency.speed.bounds.1",
     "verdict": "latency.speed.verdict",
     "bulk_texts_per_s": "throughput.texts_per_s.median",
     "bulk_texts_per_s_low": "throughput.texts_per_s.low",
@@ -41,8 +42,8 @@ CSV_COLUMNS = {
     "bulk_tokens_per_s": "throughput.tokens_per_s",
     "bulk_batching": "throughput.batching",
     "bulk_speed": "throughput.speed.estimate",
-    "bulk_speed_low": "throughput.speed.low",
-    "bulk_speed_high": "throughput.speed.high",
+    "bulk_speed_low": "throughput.speed.bounds.0",
+    "bulk_speed_high": "throughput.speed.bounds.1",
     "bulk_verdict": "throughput.speed.verdict",
     "cost_per_million": "throughput.cost_per_million",
     "cold_start_s": "start.total_s.median",
@@ -113,7 +114,7 @@ def comma_separated(summary: Summary) -> str:
 
 
 def _value(row: Row, path: str) -> object:
-    """Follow a path such as `latency.speed.low`; None where something on it was not measured."""
+    """Follow a path such as `latency.speed.bounds.0`; None where something on it was not measured."""
     value: object = row
     for name in path.split("."):
         if value is None:
@@ -146,7 +147,8 @@ def _method(summary: Summary) -> str:
         f"Latency: median [quartiles] of {summary.restarts} × {summary.calls} calls with one text each, of all "
         "lengths, from text to label.",
         f"Bulk: all {len(summary.labels):,} evaluation texts, in the batching that suits each engine best.",
-        f"Speed: times faster than `{summary.reference}`, with a 99 % interval.",
+        f"Speed: times faster than `{summary.reference}`, with a 99 % interval; there is none with fewer than "
+        f"{LEAST_RESTARTS} restarts.",
         f"A difference of speed counts as noise below {single.floor:.1%} one by one and {bulk.floor:.1%} in bulk, or "
         f"where its interval reaches that range{measured}.",
         "Change of accuracy: against the reference, on the same texts; the 95 % intervals hold jointly for all engines "

@@ -19,7 +19,7 @@ from exporter.engines.engine import ONE_BY_ONE
 from exporter.engines.onnxruntime import open_engine
 from exporter.int8.budget import accuracy_change, count_changes, judge, texts_to_decide
 from exporter.int8.recipes import Ingredients, Recipe
-from exporter.int8.weights import check_ranges, check_weights
+from exporter.int8.weights import LeftInFloatError, check_quantized, check_ranges, check_weights
 from exporter.proof.chain import Chain
 from exporter.proof.timing import Spread, speed_ratio, time_interleaved
 from exporter.proof.variations import in_batches
@@ -136,6 +136,8 @@ def _try(
         check_labels(folder, artifact.label_names)
     except TimeoutError:
         return _skip(ladder, recipe, TIME_IS_UP)
+    except LeftInFloatError as error:
+        return _fail(ladder, recipe, str(error))
     except (UserError, OSError):  # a full disk, for one, is no fault of the recipe
         raise
     except Exception as error:  # the quantizers raise whatever they please
@@ -158,14 +160,16 @@ def _try(
 
 
 def make(recipe: Recipe, unfused: Path, folder: Path, ingredients: Ingredients) -> None:
-    """Make a recipe's folder, and check that the numbers in its model are those of the model in fp32.
+    """Make a recipe's folder, and check that its model is int8, and made of the numbers of the model in fp32.
 
     Raises:
-        VerificationError: they are not.
+        LeftInFloatError: the recipe left more in float than it means to.
+        VerificationError: its numbers are others.
     """
     copy_around_model(unfused, folder)
     models = (unfused / "model.onnx", folder / "model.onnx")
-    recipe.make(*models, ingredients)
+    leave = recipe.make(*models, ingredients)
+    check_quantized(folder / "model.onnx", leave)
     if recipe.keeps_weights:
         check_weights(*models, recipe.name)
         if recipe.family == "static":

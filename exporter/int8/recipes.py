@@ -1,9 +1,10 @@
 """ONNX to int8, one recipe a function.
 
-All quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes. The
-products of two activations inside attention stay in float: there, quantizing costs accuracy. All start from the unfused
-graph: with int8 weights, fused attention was the slower one (6 layers of 384: 1.9 to 2.3 times as fast as fp32, unfused
-2.1 to 2.6; 4 layers of 256 alike).
+All quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes; a recipe
+says which matrices it leaves in float all the same. The products of two activations inside attention stay in float:
+there, quantizing costs accuracy. So do convolutions, of which onnxruntime has none with signed weights. All start from
+the unfused graph: with int8 weights, fused attention was the slower one (6 layers of 384: 1.9 to 2.3 times as fast as
+fp32, unfused 2.1 to 2.6; 4 layers of 256 alike).
 """
 
 from __future__ import annotations
@@ -62,12 +63,15 @@ class Ingredients:
     """When to give up a search, by the monotonic clock."""
 
 
-Make = Callable[[Path, Path, Ingredients], None]
+Make = Callable[[Path, Path, Ingredients], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to quantize: `make(model, output, ingredients)` writes the int8 model to `output`."""
+    """One way to quantize: `make(model, output, ingredients)` writes the int8 model to `output`.
+
+    It returns the nodes whose constant matrix it leaves in float on purpose.
+    """
 
     name: str
     family: Family
@@ -95,7 +99,7 @@ def dynamic(
     weight_type: QuantType,
     leave: Sequence[str] = (),
     only: Sequence[str] = (),
-) -> None:
+) -> Sequence[str]:
     """Quantize weights ahead of time, and activations when the model runs, by the range that each call has.
 
     Optimum's quantizer cannot leave the products of activations out (it does not pass `MatMulConstBOnly` on), hence
@@ -113,15 +117,18 @@ def dynamic(
             nodes_to_quantize=list(only),
             extra_options=ONLY_CONSTANT,
         )
+    return leave
 
 
-def mixed(model: Path, output: Path, ingredients: Ingredients) -> None:
+def mixed(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
     """Quantize dynamically per channel, but leave the most sensitive matrices in float."""
-    leave = most_sensitive(sensitivities(model, output.with_suffix(".probe.onnx"), ingredients))
-    dynamic(model, output, ingredients, per_channel=True, weight_type=QuantType.QInt8, leave=leave)
+    products = constant_products(model)
+    spared = most_sensitive(sensitivities(model, output.with_suffix(".probe.onnx"), ingredients))
+    leave = [node for matrix in spared for node in products[matrix]]
+    return dynamic(model, output, ingredients, per_channel=True, weight_type=QuantType.QInt8, leave=leave)
 
 
-def static(model: Path, output: Path, ingredients: Ingredients, *, method: CalibrationMethod) -> None:
+def static(model: Path, output: Path, ingredients: Ingredients, *, method: CalibrationMethod) -> Sequence[str]:
     """Quantize weights per channel and activations by ranges measured on training texts, in QDQ format.
 
     Unsigned activations and signed weights are what x86 multiplies fastest.
@@ -141,9 +148,10 @@ def static(model: Path, output: Path, ingredients: Ingredients, *, method: Calib
             # Text by text: they differ in length, and their activations do not have to fit into memory together.
             extra_options={**ONLY_CONSTANT, "CalibStridedMinMax": 1},
         )
+    return ()
 
 
-def smooth_quant(model: Path, output: Path, ingredients: Ingredients) -> None:
+def smooth_quant(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
     """Quantize statically after moving outliers from activations to weights, as NNCF does for transformers.
 
     Source: Xiao et al. 2023, "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
@@ -162,9 +170,10 @@ def smooth_quant(model: Path, output: Path, ingredients: Ingredients) -> None:
             subset_size=len(ingredients.calibration),
         )
     onnx.save(quantized, output)
+    return ()
 
 
-def weight_only(model: Path, output: Path, ingredients: Ingredients) -> None:  # noqa: ARG001
+def weight_only(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:  # noqa: ARG001
     """Quantize weights in blocks, and activations, if at all, row by row, so that no answer depends on its batch."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -175,11 +184,14 @@ def weight_only(model: Path, output: Path, ingredients: Ingredients) -> None:  #
         )
         quantizer.process()
     onnx.save(quantizer.model.model, output)
+    return ()
 
 
 def block_size(model: Path) -> int:
     """Return how many weights share a scale: the largest block that leaves none half filled, the smallest otherwise."""
-    heights = constant_products(model).values()
+    multiplied = constant_products(model)
+    initializers = onnx.load(model, load_external_data=False).graph.initializer
+    heights = [weights.dims[0] for weights in initializers if weights.name in multiplied]
     return next((block for block in BLOCKS if not any(height % block for height in heights)), BLOCKS[-1])
 
 
@@ -205,7 +217,7 @@ def of_family(recipes: Sequence[Recipe], family: Quantize, *, reduce_range: bool
 
 
 def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[str, float]:
-    """Measure how far quantizing one matrix alone moves the answers.
+    """Measure how far quantizing one matrix alone, wherever it is multiplied by, moves the answers.
 
     Args:
         model: the ONNX model in fp32.
@@ -213,43 +225,46 @@ def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[st
         ingredients: the texts to measure on.
 
     Returns:
-        For the node of each constant matrix: mean KL divergence of the probabilities from fp32's, in nats.
+        For each constant matrix: mean KL divergence of the probabilities from fp32's, in nats.
 
     Raises:
         TimeoutError: the deadline came first.
     """
     reference = _logits(model, ingredients)
     found = {}
-    for node in constant_products(model):
+    for matrix, nodes in constant_products(model).items():
         if time.monotonic() > ingredients.deadline:
             probe.unlink(missing_ok=True)
             raise TimeoutError
-        dynamic(model, probe, ingredients, per_channel=True, weight_type=QuantType.QInt8, only=[node])
-        found[node] = divergence(reference, _logits(probe, ingredients))
+        dynamic(model, probe, ingredients, per_channel=True, weight_type=QuantType.QInt8, only=nodes)
+        found[matrix] = divergence(reference, _logits(probe, ingredients))
     probe.unlink(missing_ok=True)
     return found
 
 
 def most_sensitive(found: dict[str, float]) -> list[str]:
     """Choose the matrices to leave in float: those that together cause half of the divergence, but not too many."""
-    ranked = sorted(found, key=lambda node: -found[node])
+    ranked = sorted(found, key=lambda matrix: -found[matrix])
     chosen: list[str] = []
-    for node in ranked[: max(1, int(MOST_SENSITIVE * len(ranked)))]:
+    for matrix in ranked[: max(1, int(MOST_SENSITIVE * len(ranked)))]:
         if sum(found[name] for name in chosen) >= SENSITIVE_DIVERGENCE * sum(found.values()):
             break
-        chosen.append(node)
+        chosen.append(matrix)
     return chosen
 
 
-def constant_products(model: Path) -> dict[str, int]:
-    """Return the nodes that multiply by a constant matrix, with its height, in the order of the graph."""
+def constant_products(model: Path) -> dict[str, list[str]]:
+    """Return the constant matrices with the nodes that multiply by each, in the order of the graph.
+
+    More than one node does where layers share their weights.
+    """
     graph = onnx.load(model, load_external_data=False).graph
-    heights = {weights.name: weights.dims[0] for weights in graph.initializer}
-    return {
-        node.name: heights[node.input[1]]
-        for node in graph.node
-        if node.op_type == "MatMul" and node.input[1] in heights
-    }
+    constants = {weights.name for weights in graph.initializer}
+    found: dict[str, list[str]] = {}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            found.setdefault(node.input[1], []).append(node.name)
+    return found
 
 
 def _logits(model: Path, ingredients: Ingredients) -> FloatArray:

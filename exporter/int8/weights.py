@@ -5,7 +5,7 @@ Answers alone would not show it: on a small evaluation set a damaged scale of an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,39 @@ from exporter.proof.verify import UNTOUCHED, VerificationError
 HALF_STEP = 0.505
 """Rounding to the nearest step is off by half of one; the rest is for the rounding of the scale itself."""
 
+PRODUCTS = ("MatMul", "Gemm", "Einsum")
+"""What multiplies float matrices."""
+
 LEAST_KEPT = 0.05
 """Share of an activation's measured range that clipping leaves at least: outliers may be most of the range."""
 
 Array = npt.NDArray[np.float32]
+
+
+class LeftInFloatError(Exception):
+    """A quantizer passed by a product that its recipe was to quantize."""
+
+
+def check_quantized(quantized: Path, leave: Collection[str]) -> None:
+    """Check that of all products with a constant matrix only those of `leave` are in float.
+
+    Quantizers pass by what they do not recognise, without a word, and the file is hardly smaller.
+
+    Raises:
+        LeftInFloatError: others are.
+    """
+    left = [node for node in products_in_float(onnx.load(quantized).graph) if node not in leave]
+    if left:
+        raise LeftInFloatError(f"left {len(left)} of the products with a constant matrix in float, such as `{left[0]}`")
+
+
+def products_in_float(graph: onnx.GraphProto) -> list[str]:
+    """Return the products by a matrix that follows from constants alone and is never dequantized."""
+    constants = {"", *(tensor.name for tensor in graph.initializer)}  # optional inputs that are left out have no name
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" and constants.issuperset(node.input):
+            constants.update(node.output)
+    return [node.name for node in graph.node if node.op_type in PRODUCTS and node.input[1] in constants]
 
 
 def check_weights(original: Path, quantized: Path, name: str) -> int:
