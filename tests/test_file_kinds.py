@@ -54,6 +54,8 @@ def put(folder: Path, name: str, content: str | bytes) -> Path:
         ("a.csv", '"text","label"\n"a,b\nc","x"\n', ["a,b\nc"]),
         ("a.csv", 'text,label\n"one, two",y\n"a,b\nc",x\n', ["one, two", "a,b\nc"]),
         ("a.csv", 'text,label\n"a,b\nc",x\n"one, two",y\n', ["a,b\nc", "one, two"]),
+        ("a.csv", 'text,label\n"one, two\nthree",y\n', ["one, two\nthree"]),
+        ("a.csv", 'text\n"one\n\nthree"\nfour\n', ["one\n\nthree", "four"]),
     ],
 )
 def test_quotation_marks_mean_what_the_file_shows(tmp_path: Path, name: str, content: str, texts: list[str]) -> None:

@@ -23,7 +23,9 @@ USUAL: dict[Kind, tuple[str, ...]] = {
 FEWEST_ROWS = 10
 """In the beginning of a file, to tell by them what its columns hold."""
 LONGEST_LABEL = 60
-_NUMBER = re.compile(r"[+-]?\d+(?:[.,](\d+))?")
+LONGEST_NUMBER = 100
+"""Digits of a label that counts as a number; Python turns no more than some thousand into one."""
+_NUMBER = re.compile(rf"[+-]?\d{{1,{LONGEST_NUMBER}}}(?:[.,]\d+)?")
 
 
 def find_columns(rows: Rows, text: str | None, label: str | None) -> tuple[str, str]:
@@ -50,7 +52,8 @@ def find_column(rows: Rows, kind: Kind, wanted: str | None, taken: str | None = 
         found = found or _only_one_alike(rows, kind, taken)
     if found is None and wanted is None:
         message = f"cannot tell which column of `{rows.name}` holds the {kind}s"
-        raise UserError(message, f"name it with {flag}; the file has {listed(names)}")
+        rest = "; if these are data, add `--no-header`" if rows.flags and rows.is_headed else ""
+        raise UserError(message, f"name it with {flag}; the file has {listed(names)}{rest}")
     if found is None:
         raise UserError(f"`{rows.name}` has no column `{wanted}`", f"it has {listed(names)}; name one with {flag}")
     if rows.columns.count(found) > 1:
@@ -59,12 +62,12 @@ def find_column(rows: Rows, kind: Kind, wanted: str | None, taken: str | None = 
 
 
 def _begins_with_data(rows: Rows) -> bool:
-    """Return whether the names of the columns are no names: they are numbers, sentences, or values of their columns."""
+    """Return whether the names of the columns are no names: they are numbers, or values of their columns."""
     values = [{row[i] for row in rows.beginning if i < len(row)} for i in range(len(rows.columns))]
-    is_numbered = rows.columns == tuple(map(str, range(1, len(rows.columns) + 1)))
-    return not is_numbered and any(
-        name and (_NUMBER.fullmatch(name) or len(name.split()) > 5 or (name in found and len(rows.columns) > 1))
+    return rows.is_headed and any(
+        _NUMBER.fullmatch(name) or (name in found and len(values) > 1)
         for name, found in zip(rows.columns, values, strict=True)
+        if name
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.characters import is_unicode, visible
-from trainer.columns import as_labels, as_text, find_column, find_columns
+from trainer.columns import LONGEST_NUMBER, as_labels, as_text, find_column, find_columns
 from trainer.errors import UserError
 from trainer.records import write_text
 from trainer.sources import (
@@ -355,7 +355,7 @@ def _number(rows: Labelled, names: tuple[str, ...]) -> Examples:
 
 
 def _is_integer(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
+    return name.removeprefix("-").isdecimal() and len(name) < LONGEST_NUMBER
 
 
 def _missing(names: tuple[str, ...], train: Examples, evaluation: Examples) -> Iterator[str]:
@@ -364,7 +364,8 @@ def _missing(names: tuple[str, ...], train: Examples, evaluation: Examples) -> I
         (train, "without a training text, since all of theirs are in the evaluation data"),
         (evaluation, "not in the evaluation, whose scores say nothing about them"),
     ):
-        if missing := [name for i, name in enumerate(names) if i not in set(part.labels)]:
+        present = set(part.labels)
+        if missing := [name for i, name in enumerate(names) if i not in present]:
             yield visible(f"{len(missing)} of {len(names)} labels are {what}: {abridged(missing)}")
 
 

@@ -85,12 +85,16 @@ class Quoting:
     separator: str
     width: int = 0
     """Fields in the first row."""
+    prose: str = ""
+    """A separator with a space behind it, where the first row has none: within a row, it is part of a text."""
     encloses: bool | None = None
     """Whether a quotation mark at the beginning of a field encloses it; None while the file has not shown it."""
     _line_end: str = field(default="", init=False)
 
     def row(self, lines: Lines) -> list[str]:
         """Return the fields of the row that begins with this line."""
+        if not self.width and self.separator != "\t" and f"{self.separator} " not in lines.line:
+            self.prose = f"{self.separator} "
         if self.encloses is False or not self._has_mark(lines.line):
             row = self._literal(lines)
         elif self.encloses is None and not self._ends_on_its_line(lines):
@@ -100,7 +104,7 @@ class Quoting:
             line = lines.line if self.encloses is None else ""
             row, quoted = parse_row(lines, self.separator)
             if line:
-                signs = _Signs(self.width or len(row), self.separator)
+                signs = _Signs(self.width or len(row), self.separator, self.prose)
                 signs.look_at([line], row, quoted, is_header=not self.width)
                 self.encloses = signs.is_needed or signs.is_likely or None
         self.width = self.width or len(row)
@@ -137,7 +141,7 @@ class Quoting:
         ahead, is_all = lines.peek(WINDOW)
         window = [lines.line, *ahead]
         first = next(whole_rows(window, self.separator), None) or lines.line.split(self.separator)
-        signs = _Signs(self.width or len(first), self.separator)
+        signs = _Signs(self.width or len(first), self.separator, self.prose)
         signs.collect(window, is_all=is_all, has_header=not self.width)
         is_tabs = self.separator == "\t"
         if is_tabs and signs.is_broken and not signs.is_needed:
@@ -157,6 +161,7 @@ class _Signs:
 
     width: int
     separator: str
+    prose: str
     is_needed: bool = False
     """Some rows are whole only if quotation marks enclose fields, or those of the header do."""
     is_likely: bool = False
@@ -202,4 +207,9 @@ class _Signs:
 
     def _fit(self, lines: Sequence[str]) -> bool:
         """Return whether each line is a whole row if its marks mean nothing."""
-        return all(line.count(self.separator) + 1 == self.width for line in lines)
+        return all(
+            line.count(self.separator) + 1 == self.width
+            and line.strip("\r\n")
+            and not (self.prose and self.prose in line)
+            for line in lines
+        )

@@ -67,6 +67,8 @@ class Rows:
     """Some rows, where they are known before they are read; they may be shorter than `columns`."""
     written: tuple[str, ...] = ()
     """What was found about the file, in words."""
+    is_headed: bool = False
+    """Whether the first row of a file gave the columns their names."""
     flags: bool = False
     """Whether the command has the flags of `Reading`."""
 
@@ -113,8 +115,9 @@ def open_rows(path: Path, reading: Reading | None = None) -> Rows:
         file.close()
         rows = _open_parquet(path)
     else:
-        unpacked = _unpacked(path, file)
-        rows = (_open_csv if kind in (".csv", ".tsv") else _open_json)(path, unpacked, kind, reading)
+        content = _unpacked(path, file)
+        is_json = kind not in (".csv", ".tsv")
+        rows = _open_json(path, content, reading) if is_json else _open_csv(path, content, kind, reading)
     if not rows.columns:
         raise _empty(path)
     return rows
@@ -271,8 +274,8 @@ def _open_csv(path: Path, file: BinaryIO, kind: str, reading: Reading | None) ->
             yield tuple(row[i] for i in places)
 
     separated = f"separated by {SEPARATORS[separator]}" if len(columns) > 1 else "one column"
-    written = (separated, *(["no header"] if no_header else []))
-    return Rows(str(path), columns, read, beginning=tuple(sample), written=written, flags=reading is not None)
+    written = (separated, "no header") if no_header else (separated,)
+    return Rows(str(path), columns, read, {}, tuple(sample), written, not no_header, reading is not None)
 
 
 def _in_words(name: str, rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
@@ -313,7 +316,7 @@ class _Shape:
             )
 
 
-def _open_json(path: Path, file: BinaryIO, kind: str, reading: Reading | None) -> Rows:  # noqa: ARG001
+def _open_json(path: Path, file: BinaryIO, reading: Reading | None) -> Rows:
     name = f"`{path}`"
     objects = json_objects(name, decoded_lines(file, name, reading, WINDOW))
     ahead: deque[tuple[str, dict[str, Any]]] = deque()
