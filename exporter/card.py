@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from exporter.bundle.artifact import Artifact
 from exporter.int8.select import points
@@ -128,7 +127,7 @@ def _use(artifact: Artifact) -> list[str]:
 
 def _shown(source: Source) -> str:
     """Return what to call a source in public: a path on somebody's machine is nobody's business but its last name."""
-    return source.name if source.revision else Path(source.name).name
+    return source.short_name
 
 
 def _yaml(text: str) -> str:

@@ -17,9 +17,10 @@ from trainer.characters import visible
 from trainer.config import TrainConfig
 from trainer.data import check_unicode, stream_texts
 from trainer.errors import UserError, run_command
-from trainer.flags import HelpFormatter
+from trainer.flags import HelpFormatter, add_reading_flags, add_text_column_flag
+from trainer.progress import say
 from trainer.run import RunDir
-from trainer.tables import decoded_lines
+from trainer.tables import Reading, decoded_lines
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction
@@ -30,7 +31,7 @@ def main() -> None:
     args = make_parser().parse_args()
     if args.artifact and args.run_dir:
         raise UserError("both `--artifact` and `--run-dir` were given", "give one of them")
-    texts = _texts(args.text, args.file, args.text_column)
+    texts = Counted(_texts(args.text, args.file, args.text_column, Reading(args.encoding, args.no_header)))
     if args.output:
         check_output(args.output)
         _check_apart(args.output, args.file)
@@ -41,9 +42,11 @@ def main() -> None:
         classifier = Classifier.load(folder, golden=not args.no_golden, require_sha256=args.require_sha256)
         pairs = classifier.stream(texts)
         if answers is None:
-            _print(pairs)
+            number = _print(pairs)
         else:
             number = _write(answers, pairs, classifier.artifact.label_names, csv_safe=args.csv_safe)
+        if number != texts.number:
+            raise UserError(f"there are {number} answers to {texts.number} texts", "please report this as a bug")
     if args.output:
         sys.stderr.write(f"{number} answers in {visible(str(args.output))}\n")
 
@@ -57,8 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("text", nargs="*", help="the texts to classify")
-    parser.add_argument("--file", type=Path, help="a CSV, TSV, JSON Lines or Parquet file with the texts")
-    parser.add_argument("--text-column", help="column with the texts (by default the first with a usual name)")
+    parser.add_argument("--file", type=Path, help="a CSV, TSV, JSON or Parquet file with the texts")
+    add_text_column_flag(parser.add_argument)
+    add_reading_flags(parser.add_argument)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the answers to this .csv or .jsonl file")
     parser.add_argument(
         "--csv-safe",
@@ -81,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="HASH",
         help="refuse an artifact whose SHA256SUMS has another SHA-256 than this",
     )
+    parser.set_defaults(encoding=Reading.encoding)
     return parser
 
 
@@ -93,9 +98,29 @@ def describe(text: str, answer: Prediction) -> str:
     return visible(f"{answer.label}  ({shares}){'  [truncated]' if answer.truncated else ''}  {shown}")
 
 
-def _print(pairs: Iterator[tuple[str, Prediction]]) -> None:
+class Counted:
+    """Counts the texts that are taken from an iterator."""
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        self._texts = texts
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        text = next(self._texts)
+        self.number += 1
+        return text
+
+
+def _print(pairs: Iterator[tuple[str, Prediction]]) -> int:
+    """Print all answers; return how many there are."""
+    number = 0
     for text, answer in pairs:
         print(describe(text, answer))
+        number += 1
+    return number
 
 
 def _write(
@@ -111,13 +136,18 @@ def _write(
     return number
 
 
-def _texts(given: list[str], file: Path | None, text_column: str | None) -> Iterator[str]:
+def _texts(given: list[str], file: Path | None, text_column: str | None, reading: Reading) -> Iterator[str]:
     if given and file:
         raise UserError("both a text and `--file` were given", "give one of them")
-    if text_column and not file:
-        raise UserError("`--text-column` needs `--file`", "add `--file`, or leave out `--text-column`")
     if file:
-        return stream_texts(file, text_column)
+        return stream_texts(file, text_column, reading, say)
+    for flag, is_given in (
+        ("--text-column", text_column is not None),
+        ("--encoding", reading.encoding != Reading.encoding),
+        ("--no-header", reading.no_header),
+    ):
+        if is_given:
+            raise UserError(f"`{flag}` needs `--file`", f"add `--file`, or leave out `{flag}`")
     if given:
         check_unicode(given, "the input")
         return iter(given)

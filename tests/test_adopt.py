@@ -299,7 +299,10 @@ def test_the_command_makes_a_run_and_names_the_next_one(
 ) -> None:
     flags = ["--dataset", texts, "--label-names", *NAMES, "--run-dir", tmp_path / "run"]
     status, out, err = command(trainer.adopt.__main__.main, adapter, *flags)
-    assert (status, err) == (0, "")
+    assert (status, err.splitlines()) == (
+        0,
+        [f'reads {texts}: 120 rows, separated by commas, text in "text", label in "label"'],
+    )
     record = RunDir(tmp_path / "run").load(calibration=True)
     assert (record.training, record.label_names) == (None, NAMES)
     assert "labels food, money, music, sport, 96 evaluation texts, up to 64 tokens\n" in out

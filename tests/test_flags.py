@@ -58,6 +58,12 @@ def test_the_exporter_has_its_own_flags_and_those_of_adoption() -> None:
     assert ExportConfig(**values) == ExportConfig()
 
 
+def test_several_files_are_one_value() -> None:
+    parser = trainer.__main__.make_parser()
+    assert parser.parse_args(["--dataset", "a b.csv"]).dataset == "a b.csv"
+    assert parser.parse_args(["--dataset", "a b.csv", "c.csv"]).dataset == "'a b.csv' c.csv"
+
+
 def test_adoption_is_asked_for_alike_in_both_commands() -> None:
     parser = trainer.adopt.__main__.make_parser()
     assert flags(parser) == fields_as_flags(AdoptConfig) - {"--adapter"}  # there it is the argument FOLDER

@@ -33,8 +33,8 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (4, "4f873e87ab20884f93ba97e75693bfc23c021577de489476e398c0ca47ff76ea"),
-    UnfinishedRun: (1, "3818cb486b1dd391fa7e83891684345fb6568ca0c3b8e3a6e12bacd81b9898ea"),
+    TrainRecord: (5, "9bf1c63c0ed7b80af662cd32bbd04be0c52884de4936be31fc3b3fe1c78ab052"),
+    UnfinishedRun: (2, "6ad2c63d796bc909cf2fe8dd273bb2843b9e38fea6b55e8679ca0d6f38608c8e"),
     PretrainRecord: (1, "e518fc5a3ce34c31ec0f5cc2397299b5535086c6005fab14becc93e71f22f769"),
     UnfinishedPretraining: (1, "2d9f85ea5cf7efc3cd649a72a0214ee21c671ad014f4cb4494308f1debd49329"),
     ExportRecord: (4, "a3c9a7403b993fbf0b1e5c8ea5b15d8a801b157d86372842d9c5e37d0709cdd7"),

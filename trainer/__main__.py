@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from trainer.config import Device, Precision, TrainConfig, Truncation
+from trainer.config import ClassWeights, Device, Precision, TrainConfig, Truncation
 from trainer.errors import run_command
-from trainer.flags import HelpFormatter, parse, run_dir_flag, take_defaults
+from trainer.flags import HelpFormatter, JoinNames, add_column_flags, parse, run_dir_flag, take_defaults
 from trainer.progress import show
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("data").add_argument
     add("--model", help="base model: a folder, a Hub id, or `sample` (by default DistilBERT)")
-    add("--dataset", help="a CSV, TSV, JSON Lines or Parquet file, a Hub id, or `sample` (by default IMDB)")
-    add("--eval-dataset", help="the same, or a split of --dataset (by default its evaluation split, or a fifth of it)")
-    add("--text-column", help="column with the texts (by default the first with a usual name)")
-    add("--label-column", help="column with the labels (by default the first with a usual name)")
-    add("--label-names", nargs="+", metavar="NAME", help="names for labels that are the integers 0, 1, …")
+    several: dict[str, Any] = {"nargs": "+", "action": JoinNames, "metavar": "DATASET"}
+    add("--dataset", **several, help="CSV, TSV, JSON or Parquet files, a saved dataset, a Hub id, or `sample` (by "
+        "default IMDB)")  # fmt: skip
+    add("--eval-dataset", **several, help="the same, or a split of --dataset (by default its evaluation split, or a "
+        "fifth of it)")  # fmt: skip
+    add_column_flags(add, "names for labels that are the integers 0, 1, …")
     add("--max-train-samples", type=int, help="maximum number of training texts; 0 for all")
     add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
     add("--max-length", type=int, help="maximum number of tokens in a text")
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--weight-decay", type=float, help="AdamW's weight decay")
     add("--gradient-accumulation-steps", type=int, help="batches per optimizer step")
     add("--early-stopping-patience", type=int, help="stop after N epochs without improvement (by default never)")
+    add("--class-weights", choices=get_args(ClassWeights), help="balanced: rare labels weigh as much as frequent ones")
     add("--lora-r", type=int, help="rank of the LoRA matrices")
     add("--lora-alpha", type=int, help="scale of the LoRA update, divided by the rank")
     add("--lora-dropout", type=float, help="dropout before the LoRA matrices")

@@ -11,6 +11,7 @@ from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check
 
 Truncation = Literal["head", "tail", "head-tail"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+ClassWeights = Literal["equal", "balanced"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -24,6 +25,8 @@ class TrainConfig:
     text_column: str | None = None
     label_column: str | None = None
     label_names: tuple[str, ...] | None = None
+    encoding: str = "utf-8"
+    no_header: bool = False
     max_train_samples: int = 10_000
     max_eval_samples: int = 2_000
     epochs: int = 3
@@ -33,6 +36,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     gradient_accumulation_steps: int = 1
     early_stopping_patience: int | None = None
+    class_weights: ClassWeights = "equal"
     max_length: int = 256
     truncation: Truncation = "head"
     seed: int = 42

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import io
 import re
+from collections import deque
 from collections.abc import Iterator
+from functools import cache
+
+from trainer.limits import MAX_TEXT_CHARACTERS
 
 
 class CsvError(Exception):
-    """The quoting is wrong."""
+    """A line cannot be read, or can be read in two ways."""
 
-    def __init__(self, line: int, reason: str) -> None:
+    def __init__(self, line: int, reason: str, *, is_open: bool = False) -> None:
         super().__init__(line, reason)
         self.line = line
         self.reason = reason
+        self.is_open = is_open
+        """Whether the text has ended within quotation marks."""
 
 
 def csv_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -29,43 +35,45 @@ def csv_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[s
     Raises:
         CsvError: the quoting is wrong.
     """
-    physical = _Lines(lines)
-    unquoted = re.compile(f"[^{delimiter}\\r\\n]*")
+    physical = Lines(lines)
     while physical.advance():
-        row, position = [], 0
-        if physical.line[0] in "\r\n":
-            continue
-        while True:
-            if physical.line.startswith('"', position):
-                field, position = _quoted(physical, position + 1)
-            else:
-                found = unquoted.match(physical.line, position)
-                field, position = (found[0], found.end()) if found else ("", position)
-            row.append(field)
-            del field
-            if not physical.line.startswith(delimiter, position):
-                break
-            position += 1
-        if position < len(physical.line) and physical.line[position] not in "\r\n":
-            raise CsvError(physical.number, f"'{delimiter}' expected after '\"'")
-        yield physical.number, row
-        del row
+        if not physical.is_blank:
+            row, _ = parse_row(physical, delimiter)
+            yield physical.number, row
+            del row
 
 
-class _Lines:
+class Lines:
     """Lines that end with a line feed, a carriage return, or both."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = (part for line in lines for part in _split(line))
+        self._ahead: deque[str] = deque()
         self.line = ""
         self.number = 0
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing in this line."""
+        return self.line[0] in "\r\n"
 
     def advance(self) -> bool:
         """Go to the next line; return whether there is one."""
         self.line = ""
-        self.line = next(self._lines, "")
+        self.line = self._ahead.popleft() if self._ahead else next(self._lines, "")
         self.number += bool(self.line)
         return bool(self.line)
+
+    def peek(self, characters: int) -> tuple[list[str], bool]:
+        """Return the next lines, of so many characters together, and whether there is nothing behind them."""
+        size = sum(map(len, self._ahead))
+        while size < characters:
+            line = next(self._lines, "")
+            if not line:
+                return list(self._ahead), True
+            self._ahead.append(line)
+            size += len(line)
+        return list(self._ahead), False
 
 
 def _split(line: str) -> list[str]:
@@ -74,18 +82,46 @@ def _split(line: str) -> list[str]:
     return re.findall(r"[^\r\n]*+(?:\r\n|\r|\n)|[^\r\n]++\Z", line)
 
 
-def _quoted(physical: _Lines, position: int) -> tuple[str, int]:
+@cache
+def _unquoted(delimiter: str) -> re.Pattern[str]:
+    return re.compile(f"[^{re.escape(delimiter)}\\r\\n]*")
+
+
+def parse_row(physical: Lines, delimiter: str) -> tuple[list[str], list[bool]]:
+    """Return the fields of the row that begins with this line, and which of them were in quotation marks."""
+    row: list[str] = []
+    quoted: list[bool] = []
+    position = 0
+    while True:
+        quoted.append(physical.line.startswith('"', position))
+        if quoted[-1]:
+            field, position = _quoted(physical, position + 1)
+        else:
+            found = _unquoted(delimiter).match(physical.line, position)
+            field, position = (found[0], found.end()) if found else ("", position)
+        row.append(field)
+        del field
+        if not physical.line.startswith(delimiter, position):
+            break
+        position += 1
+    if position < len(physical.line) and physical.line[position] not in "\r\n":
+        raise CsvError(physical.number, f"'{delimiter}' expected after '\"'")
+    return row, quoted
+
+
+def _quoted(physical: Lines, position: int) -> tuple[str, int]:
     """Return a field from behind its opening quote on, and the position behind the closing one."""
     end = physical.line.find('"', position)
     if end >= 0 and not physical.line.startswith('""', end):
         return physical.line[position:end], end + 1
+    first = physical.number
     content = io.StringIO(newline="")
-    while True:
+    while content.tell() <= MAX_TEXT_CHARACTERS:
         end = physical.line.find('"', position)
         if end < 0:
             content.write(physical.line[position:] if position else physical.line)
             if not physical.advance():
-                raise CsvError(physical.number, "unexpected end of data")
+                raise CsvError(first, "unexpected end of data: the quotation mark is never closed", is_open=True)
             position = 0
         elif physical.line.startswith('""', end):
             content.write(physical.line[position : end + 1])
@@ -93,3 +129,4 @@ def _quoted(physical: _Lines, position: int) -> tuple[str, int]:
         else:
             content.write(physical.line[position:end])
             return content.getvalue(), end + 1
+    raise CsvError(first, f"a field has more than {MAX_TEXT_CHARACTERS:,} characters")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -59,6 +59,33 @@ def as_typed(field: str, value: object) -> str:
         return f"no `{flag}`"
     words = [] if value is True else value if isinstance(value, tuple) else [value]
     return f"`{' '.join([flag, *(shlex.quote(str(word)) for word in words)])}`"
+
+
+class JoinNames(argparse.Action):
+    """Takes one or several names as one value, which stand in it as on a command line."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:  # noqa: ARG002
+        """Set the value."""
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else shlex.join(values))
+
+
+def add_column_flags(add: Callable[..., object], label_names: str) -> None:
+    """Add the flags that say how labelled texts are read; `label_names` is the help text of the flag for them."""
+    add_text_column_flag(add)
+    add("--label-column", metavar="NAME", help="column with the labels (by default the first with a usual name)")
+    add("--label-names", nargs="+", metavar="NAME", help=label_names)
+    add_reading_flags(add)
+
+
+def add_text_column_flag(add: Callable[..., object]) -> None:
+    """Add the flag that names the column of the texts."""
+    add("--text-column", metavar="NAME", help="column with the texts (by default the first with a usual name)")
+
+
+def add_reading_flags(add: Callable[..., object]) -> None:
+    """Add the flags that say how text files are read."""
+    add("--encoding", metavar="NAME", help="encoding of text files, such as utf-16 or windows-1252")
+    add("--no-header", action="store_true", help="CSV and TSV files begin with data; columns are called 1, 2, …")
 
 
 class Range(NamedTuple):

@@ -16,6 +16,8 @@ MAX_BUNDLE_BYTES = 2**35
 """Of all files in a bundle together, and of any one file."""
 MAX_TOKENS = 2**17
 """In one text, whatever a manifest says."""
+MAX_TEXT_CHARACTERS = 2**28
+"""In one text, field or line of a file of texts, which may be packed a thousand times smaller."""
 MAX_LABELS = 2**17
 MAX_LABEL_CHARACTERS = 1000
 MAX_GOLDEN_TEXTS = 1000

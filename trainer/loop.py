@@ -8,23 +8,27 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import accelerate
+import numpy as np
 import torch
 import transformers
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from trainer.config import Device, Precision
-from trainer.data import Examples
+from trainer.config import ClassWeights, Device, Precision
+from trainer.data import NAMES_SHOWN, Examples, abridged
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.progress import say
 from trainer.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 
+UNEVEN = 2
+"""How many times more texts than the rarest label the most frequent has, where the scores of single labels are said."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 """Those whose versions a record keeps."""
 
@@ -106,15 +110,38 @@ class _ProgressBar(transformers.ProgressCallback):
 
 
 class EpochReport(transformers.TrainerCallback):
-    """Says the scores after each epoch."""
+    """Says the scores after each epoch, those of single labels too where these are uneven or one is never answered."""
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:  # noqa: ARG002
+    def __init__(self, label_names: Sequence[str], labels: Sequence[int], hint: str) -> None:
+        """Take the labels of the training texts, and the hint for labels that are never answered."""
+        self._names = label_names
+        counts = Counter(labels)
+        self._is_uneven = max(counts.values()) >= UNEVEN * min(counts.values())
+        self._hint = hint
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **kwargs: Any) -> None:  # noqa: ARG002
         """Say those of the epoch that has just ended."""
-        if state.is_world_process_zero:
-            say(
-                f"epoch {round(state.epoch)}/{state.num_train_epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
-                f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
-            )
+        if not state.is_world_process_zero:
+            return
+        say(
+            f"epoch {round(state.epoch)}/{state.num_train_epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
+            f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
+        )
+        for line in self._by_label(metrics):
+            say(line)
+
+    def _by_label(self, metrics: dict[str, Any]) -> Iterator[str]:
+        recalls = [(recall, name) for name, recall in zip(self._names, metrics["eval_recalls"], strict=True)
+                   if recall is not None]  # fmt: skip
+        if self._is_uneven:
+            lowest = sorted(recalls)[:NAMES_SHOWN]
+            which = "recall" if len(lowest) == len(recalls) else f"the lowest of {len(recalls)} recalls"
+            shown = ", ".join(f"`{name}` {recall:.1%}" for recall, name in lowest)
+            yield f"  macro F1 {metrics['eval_f1_macro']:.1%}; {which}: {shown}"
+        answers = zip(self._names, metrics["eval_answers"], strict=True)
+        if never := [name for name, number in answers if not number]:
+            are = "class {} is" if len(never) == 1 else "classes {} are"
+            yield f"  {are.format(abridged(never))} never answered{self._hint}"
 
 
 class CheckpointKeeper(transformers.TrainerCallback):
@@ -166,10 +193,43 @@ def make_collator(encoder: Encoder) -> Callable[[Sequence[dict[str, Any]]], dict
     return collate
 
 
-def compute_metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    """Return accuracy and weighted F1, to be logged beside the evaluation loss."""
-    predicted = prediction.predictions.argmax(axis=-1)
-    return {
-        "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
-        "f1_weighted": float(f1_score(prediction.label_ids, predicted, average="weighted")),
-    }
+def scores_of(labels: int) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
+    """Return a function that scores answers among so many labels, to be logged beside the evaluation loss.
+
+    Of each label it gives the recall, None where no text has it, and how many texts are answered so.
+    """
+
+    def compute_metrics(prediction: transformers.EvalPrediction) -> dict[str, Any]:
+        predicted, truth = prediction.predictions.argmax(axis=-1), prediction.label_ids
+        present = set(truth.tolist())
+        recalls = recall_score(truth, predicted, labels=range(labels), average=None, zero_division=0)
+        return {
+            "accuracy": float(accuracy_score(truth, predicted)),
+            "f1_weighted": float(f1_score(truth, predicted, average="weighted")),
+            "f1_macro": float(f1_score(truth, predicted, average="macro", labels=sorted(present))),
+            "recalls": [float(recall) if i in present else None for i, recall in enumerate(recalls)],
+            "answers": np.bincount(predicted, minlength=labels).tolist(),
+        }
+
+    return compute_metrics
+
+
+def class_weights(chosen: ClassWeights, labels: Sequence[int], count: int) -> torch.Tensor | None:
+    """Return the weight of each of `count` labels in the loss, on average 1 for a text; None for equal ones."""
+    if chosen == "equal":
+        return None
+    found = Counter(labels)
+    return torch.tensor([len(labels) / (len(found) * found[i]) if found[i] else 0.0 for i in range(count)])
+
+
+def weighted_loss(weights: torch.Tensor | None) -> Callable[..., torch.Tensor] | None:
+    """Return the cross-entropy in which each text has the weight of its label, as `Trainer` takes it."""
+    if weights is None:
+        return None
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        logits = outputs["logits"].float()
+        total = torch.nn.functional.cross_entropy(logits, labels, weights.to(logits.device), reduction="sum")
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss

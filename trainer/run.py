@@ -19,6 +19,7 @@ from trainer.errors import UserError
 from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
 from trainer.sources import Base, Source
+from trainer.tables import Reading
 
 CALIBRATION_TEXTS = 64
 """Training texts kept for the exporter, which measures ranges of activations on them."""
@@ -216,7 +217,7 @@ def _call_reviews_texts(values: Values) -> Values:
 class TrainRecord:
     """What a run holds: everything that the exporter needs to know about it."""
 
-    SCHEMA: ClassVar[int] = 4
+    SCHEMA: ClassVar[int] = 5
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _name_adapter_files, 2: _gather_training, 3: _call_reviews_texts}
     MADE_BY: ClassVar[str] = "python -m trainer"
 
@@ -244,7 +245,7 @@ class TrainRecord:
 class UnfinishedRun:
     """What an unfinished run was given."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m trainer"
 
@@ -262,6 +263,7 @@ def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: s
         text_column=config.text_column,
         label_column=config.label_column,
         label_names=config.label_names,
+        reading=Reading(config.encoding, config.no_header),
         max_train_samples=config.max_train_samples,
         max_eval_samples=config.max_eval_samples,
         seed=config.seed,

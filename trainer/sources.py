@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.characters import is_unicode
 from trainer.errors import UserError
+from trainer.limits import MAX_JSON_BYTES, read_regular
 from trainer.records import file_sha256
+from trainer.tables import file_type
 from trainer.untrusted import WEIGHTS, WEIGHTS_INDEX, check_checkpoint, weight_files
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ class Source:
     """Where a base model or a dataset came from."""
 
     name: str
-    """Hub id, path, or `sample`."""
+    """Hub id, path, or `sample`; several paths stand as on a command line."""
     revision: str | None
     """The commit, where it came from the Hub."""
     stands_in_for: str | None
@@ -42,6 +47,11 @@ class Source:
     def __post_init__(self) -> None:
         if not is_unicode(self.name):  # it will stand in records and reports
             raise UserError(f"the name of `{self.name}` is not valid UTF-8", "rename it")
+
+    @property
+    def short_name(self) -> str:
+        """The Hub id, or the names of the files without their folders."""
+        return self.name if self.revision else ", ".join(Path(name).name for name in _words(self.name))
 
 
 class HubUnreachableError(UserError):
@@ -115,6 +125,85 @@ def _checkpoint_folder(name: str, revision: str | None) -> tuple[Path, str]:
             "check the network, since the cache may be incomplete; otherwise use another checkpoint",
         )
     return folder, folder.name
+
+
+def find_files(name: str) -> list[Path]:
+    """Return the files that a name stands for: one, those of a pattern, or several as on a command line.
+
+    Returns:
+        The files, some of which may not exist; none where the name is not that of a file.
+
+    Raises:
+        UserError: nothing fits a pattern, or the name is that of a folder.
+    """
+    words = _words(name)
+    if len(words) > 1:
+        return list(dict.fromkeys(path for word in words for path in find_files(word)))
+    path, exists = Path(name), os.path.exists(name)  # noqa: PTH110  Path.exists raises for a name that is too long
+    if exists and path.is_dir():
+        raise UserError(
+            f"`{name}` is a folder, and not one that the `datasets` library saved",
+            f"give its files, such as `--dataset '{name.rstrip('/')}/*.csv'`",
+        )
+    if not exists and glob.has_magic(name):
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+        if not found:
+            raise UserError(f"no file fits `{name}`", "check the pattern")
+        return [Path(match) for match in found]
+    return [path] if exists or file_type(path) or path.is_absolute() else []
+
+
+def _words(name: str) -> list[str]:
+    """Return the names that a name consists of, itself where it is that of one file."""
+    with contextlib.suppress(ValueError):  # a quotation mark that is not closed
+        words = shlex.split(name)
+        is_one = len(words) == 1 or os.path.exists(name)  # noqa: PTH110  as below
+        if not is_one and all(file_type(Path(word)) for word in words):
+            return words
+    return [name]
+
+
+def source_of_files(files: Sequence[Path]) -> Source:
+    """Return the source that stands for these files, and by which `find_files` finds them again."""
+    names = [str(file.resolve()) for file in files]
+    return Source(names[0] if len(names) == 1 else shlex.join(names), None, None)
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Return whether a folder was written by `save_to_disk` of the `datasets` library."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def saved_splits(folder: Path) -> datasets.DatasetDict:
+    """Load the splits that the `datasets` library saved into a folder; a single dataset is `train`.
+
+    Raises:
+        UserError: it is damaged, or reaches outside of the folder.
+    """
+    import datasets
+
+    _check_inside(folder)
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"`{folder}` is damaged: {reason}", "save it again with `save_to_disk`") from None
+    return loaded if isinstance(loaded, datasets.DatasetDict) else datasets.DatasetDict(train=loaded)
+
+
+def _check_inside(folder: Path) -> None:
+    """Refuse a saved dataset that names splits or data outside of its folder."""
+    try:
+        parts = [folder]
+        if (notes := folder / "dataset_dict.json").is_file():
+            parts = [folder / name for name in json.loads(read_regular(notes, MAX_JSON_BYTES))["splits"]]
+        states = {part: json.loads(read_regular(part / "state.json", MAX_JSON_BYTES)) for part in parts}
+        files = [part / file["filename"] for part, state in states.items() for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"`{folder}` is damaged", "save it again with `save_to_disk`") from None
+    inside = folder.resolve()
+    if not all(inside in path.resolve().parents or path == folder for path in (*parts, *files)):
+        raise UserError(f"`{folder}` names a file outside of it", "save it again with `save_to_disk`")
 
 
 def dataset_splits(name: str, revision: str | None = None) -> tuple[datasets.DatasetDict, str | None]:

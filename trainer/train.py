@@ -24,12 +24,14 @@ from trainer.loop import (
     EpochReport,
     Hardware,
     choose_hardware,
-    compute_metrics,
+    class_weights,
     encode_rows,
     keep_stdout_clean,
     make_collator,
     run_loop,
+    scores_of,
     training_arguments,
+    weighted_loss,
 )
 from trainer.model import build_model, load_tokenizer, make_encoder, settle_padding
 from trainer.progress import say, say_source
@@ -109,12 +111,14 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
 def _load_data(config: TrainConfig) -> Splits:
     splits = load_data(config, config.dataset, config.eval_dataset)
     say_source("dataset", splits.source)
+    for note in splits.notes:
+        say(note)
     parts = zip(("train", "eval"), (splits.train, splits.evaluation), splits.available, strict=True)
     for name, examples, available in parts:
         limited = f" of {available:,} (`--max-{name}-samples 0` takes all)" if len(examples) < available else ""
         say(f"{name}: {len(examples):,} texts{limited}")
     if splits.duplicates_dropped:
-        say(f"dropped {splits.duplicates_dropped:,} training texts that occur elsewhere in the data")
+        say(f"dropped {splits.duplicates_dropped:,} rows whose text is evaluated on")
     return splits
 
 
@@ -148,6 +152,8 @@ def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTo
 def _make_trainer(
     config: TrainConfig, model: PeftModel, encoder: Encoder, splits: Splits, hardware: Hardware
 ) -> transformers.Trainer:
+    names, labels = splits.label_names, splits.train.labels
+    hint = "" if config.class_weights == "balanced" else "; `--class-weights balanced` may help"
     trainer = transformers.Trainer(
         model=model,
         args=_arguments(config, hardware),
@@ -155,8 +161,9 @@ def _make_trainer(
         # By length, so that little of a batch is padding; no score depends on the order.
         eval_dataset=sorted(encode_rows(encoder, splits.evaluation), key=lambda row: len(row["input_ids"])),
         data_collator=make_collator(encoder),
-        compute_metrics=compute_metrics,
-        callbacks=[EpochReport(), CheckpointKeeper()],
+        compute_metrics=scores_of(len(names)),
+        compute_loss_func=weighted_loss(class_weights(config.class_weights, labels, len(names))),
+        callbacks=[EpochReport(names, labels, hint), CheckpointKeeper()],
     )
     keep_stdout_clean(trainer)
     if config.early_stopping_patience:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import shutil
@@ -42,8 +43,8 @@ Target = Callable[[bytes], None]
 NAMES = ("food", "money", "music", "sport")
 RECORDS = Path(__file__).parents[1] / "data" / "records"
 """A real one of each kind and schema."""
-TARGETS = ("csv", "tsv", "json-lines", "parquet", "records", "baseline", "bundle", "checksums", "onnx", "checkpoint",
-           "adapter")  # fmt: skip
+TARGETS = ("csv", "tsv", "json-lines", "json-array", "gzip", "parquet", "records", "baseline", "bundle", "checksums",
+           "onnx", "checkpoint", "adapter")  # fmt: skip
 
 
 def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str, Target]:
@@ -60,10 +61,15 @@ def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str,
     parquet = scratch / "texts.parquet"
     rows = [{"text": text, "label": name} for text, name in make_texts(40)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
+    array, packed = scratch / "texts.json", scratch / "texts.jsonl.gz"
+    array.write_text(json.dumps(rows, indent=1))
+    packed.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
     targets: dict[str, Target] = {
         "csv": partial(_table, scratch / "texts.csv"),
         "tsv": partial(_table, scratch / "texts.tsv"),
         "json-lines": partial(_table, scratch / "texts.jsonl"),
+        "json-array": _raw(array, _read_table),
+        "gzip": _raw(packed, _read_table),
         "parquet": _raw(parquet, _read_table),
         "records": _edited(RECORDS.glob("*.json"), scratch / "record.json", _record),
         "baseline": _edited(RECORDS.glob("BenchRecord*.json"), scratch / "bench.json", _baseline),

@@ -14,7 +14,9 @@ from trainer.data import Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
 from trainer.locks import hold
 from trainer.model import load_tokenizer, make_encoder
+from trainer.progress import say
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
+from trainer.tables import Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -51,7 +53,10 @@ def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
     _check_run_dir(run)
     base = locate_model(folder, config.model)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)
-    splits = _number_labels(_load_data(config), config.label_names or read_label_names(folder))
+    found = _load_data(config)
+    for note in found.notes:
+        say(note)
+    splits = _number_labels(found, config.label_names or read_label_names(folder))
     model_config, capacity = check_complete(folder, base, tokenizer, splits.label_names)
     own_length = min(tokenizer.model_max_length, capacity.positions or MAX_DEFAULT_LENGTH, MAX_DEFAULT_LENGTH)
     max_length = config.max_length or own_length
@@ -82,6 +87,7 @@ def _load_data(config: AdoptConfig) -> Splits:
         config.eval_dataset,
         text_column=config.text_column,
         label_column=config.label_column,
+        reading=Reading(config.encoding, config.no_header),
         max_eval_samples=config.max_eval_samples,
         seed=SEED,
         calibration=CALIBRATION_TEXTS,

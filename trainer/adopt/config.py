@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from trainer.config import TrainConfig, Truncation
 from trainer.errors import UserError
-from trainer.flags import Range, check_numbers, flag_of, take_defaults
+from trainer.flags import Range, add_column_flags, check_numbers, flag_of, take_defaults
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class AdoptConfig:
     text_column: str | None = None
     label_column: str | None = None
     label_names: tuple[str, ...] | None = None
+    encoding: str = "utf-8"
+    no_header: bool = False
     max_eval_samples: int = 0
     max_length: int | None = None
     truncation: Truncation = "head"
@@ -49,11 +51,9 @@ def add_data_flags(group: argparse._ActionsContainer) -> None:
     """Add the flags that say what an adapter was trained from and which texts it is checked on."""
     add = group.add_argument
     add("--model", help="its base model, if not the one that the adapter names")
-    add("--dataset", help="labelled texts it was not trained on: a file or a Hub id")
+    add("--dataset", help="labelled texts it was not trained on: a file, a saved dataset, or a Hub id")
     add("--eval-dataset", help="the same; then --dataset may be its training texts")
-    add("--text-column", help="column with the texts (by default the first with a usual name)")
-    add("--label-column", help="column with the labels (by default the first with a usual name)")
-    add("--label-names", nargs="+", metavar="NAME", help="names of its labels, in its own order")
+    add_column_flags(add, "names of its labels, in its own order")
     add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
     add("--max-length", type=int, help="maximum number of tokens in a text (by default the model's, up to 512)")
     add("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")

@@ -27,7 +27,7 @@ from transformers import DistilBertTokenizerFast, PreTrainedTokenizerFast
 from trainer.data import check_unicode, read_texts
 from trainer.errors import UserError
 from trainer.pretrain.terms import IdArray, Terms
-from trainer.tables import FILE_TYPES
+from trainer.tables import FILE_TYPES, file_type
 
 HELD_OUT = 0.01
 """The share of the texts that is kept for the evaluation loss."""
@@ -253,7 +253,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
 
 def _read(path: Path, text_column: str | None) -> list[str]:
     if path.suffix.lower() != ".txt":
-        if path.is_file() and path.suffix.lower() not in FILE_TYPES:
+        if path.is_file() and not file_type(path):
             raise UserError(
                 f"cannot read `{path}`: unknown file type `{path.suffix}`",
                 f"give one of {', '.join(('.txt', *FILE_TYPES))}",
