@@ -187,7 +187,9 @@ def test_the_separator_is_found_and_said(tmp_path: Path, separator: str) -> None
     assert splits.notes == (f'reads {path}: 20 rows, separated by {word}, text in "text", label in "label"',)
 
 
-def test_decimal_commas_separate_nothing(tmp_path: Path) -> None:
+def test_commas_of_sentences_and_numbers_separate_nothing(tmp_path: Path) -> None:
+    path = put(tmp_path, "b.csv", "text, of a guest|label\n" + "".join(f"well, {i}|{'xy'[i % 2]}\n" for i in range(9)))
+    assert read_texts(path, "text, of a guest")[0] == "well, 0"
     path = put(tmp_path, "a.csv", "".join(f"es kostet viel Geld Nummer {i};{i % 2},0\n" for i in range(20)))
     splits = load_splits(str(path), None, reading=Reading(no_header=True))
     assert splits.label_names == ("0", "1")

@@ -29,12 +29,17 @@ def find_separator(beginning: Sequence[str]) -> str:
     if best == 0:
         return ","
     found = [separator for separator, share in shares.items() if share == best]
-    if "," in found[:-1] and not any(re.search(r"(?<!\d),|,(?!\d)", line) for line in beginning):
-        found.remove(",")  # all are decimal commas
+    found = [separator for separator in found if not _is_of_texts(separator, beginning)] or found
     if len(found) > 1:
         names = " or ".join(SEPARATORS[separator] for separator in found)
         raise CsvError(1, f"cannot tell whether {names} separate the fields")
     return found[0]
+
+
+def _is_of_texts(separator: str, lines: Sequence[str]) -> bool:
+    """Return whether a character is always followed by a space, as in a sentence, or is the comma of a number."""
+    alone = r",(?! )(?:(?<!\d,)|(?!\d))" if separator == "," else f"{re.escape(separator)}(?! )"
+    return not any(re.search(alone, line) for line in lines)
 
 
 def _share_alike(beginning: Sequence[str], separator: str) -> float:
@@ -95,18 +100,11 @@ class Quoting:
         """Return the fields of the row that begins with this line."""
         if not self.width and self.separator != "\t" and f"{self.separator} " not in lines.line:
             self.prose = f"{self.separator} "
-        if self.encloses is False or not self._has_mark(lines.line):
-            row = self._literal(lines)
-        elif self.encloses is None and not self._ends_on_its_line(lines):
-            self.encloses = self._decide(lines)
-            return self.row(lines)
-        else:
-            line = lines.line if self.encloses is None else ""
-            row, quoted = parse_row(lines, self.separator)
-            if line:
-                signs = _Signs(self.width or len(row), self.separator, self.prose)
-                signs.look_at([line], row, quoted, is_header=not self.width)
-                self.encloses = signs.is_needed or signs.is_likely or None
+        has_mark = self._has_mark(lines.line)
+        if has_mark and self.encloses is None:
+            self.encloses = self._judge(lines)
+        is_literal = not has_mark or self.encloses is False
+        row = self._literal(lines) if is_literal else parse_row(lines, self.separator)[0]
         self.width = self.width or len(row)
         return row
 
@@ -124,17 +122,19 @@ class Quoting:
             raise CsvError(lines.number, "a carriage return stands within the line")
         return row
 
-    def _ends_on_its_line(self, lines: Lines) -> bool:
-        """Return whether a line is one row with the usual meaning of its quotation marks, which tabs do not have."""
+    def _judge(self, lines: Lines) -> bool | None:
+        """Return whether marks enclose fields; None where they usually do, and make no other rows."""
         if self.separator == "\t":
-            return False
+            return self._decide(lines)
         alone = Lines(iter([lines.line]))
         alone.advance()
         try:
-            parse_row(alone, self.separator)
+            row, quoted = parse_row(alone, self.separator)
         except CsvError as error:
-            return not error.is_open  # what else is wrong is raised where the row is read
-        return True
+            return self._decide(lines) if error.is_open else None  # what else is wrong is raised where it is read
+        signs = _Signs(self.width or len(row), self.separator, self.prose)
+        signs.look_at([lines.line], row, quoted, is_header=not self.width)
+        return signs.is_needed or signs.is_likely or None
 
     def _decide(self, lines: Lines) -> bool:
         """Return whether quotation marks enclose fields, by what follows."""
