@@ -150,11 +150,11 @@ def test_the_graph_itself_says_what_running_it_takes(exported: RunDir, name: str
 
 @pytest.mark.parametrize("name", ONNX)
 def test_transformers_pipeline_answers_as_the_classifier_does(exported: RunDir, name: str) -> None:
-    from optimum.onnxruntime import ORTModelForSequenceClassification
+    optimum = pytest.importorskip("optimum.onnxruntime", reason="the extra `optimum` is not installed")
     from transformers import AutoTokenizer, pipeline
 
     folder = exported.export / name
-    model = ORTModelForSequenceClassification.from_pretrained(folder)
+    model = optimum.ORTModelForSequenceClassification.from_pretrained(folder)
     classify = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
     texts = read_examples(exported.evaluation, load_export(exported).artifacts[0].label_names).texts
     expected = [Classifier.load(folder).predict([text])[0] for text in texts]

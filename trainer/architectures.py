@@ -33,6 +33,7 @@ class Architecture:
 _QUERY_VALUE = ("query", "value")
 
 ARCHITECTURES = {
+    "albert": Architecture(_QUERY_VALUE),
     "bert": Architecture(_QUERY_VALUE, fused_as="bert"),
     "camembert": Architecture(_QUERY_VALUE, fused_as="bert", positions_follow_padding=True),
     "deberta": Architecture(("in_proj",)),  # query, key and value are one matrix
@@ -42,6 +43,7 @@ ARCHITECTURES = {
     ),
     "electra": Architecture(_QUERY_VALUE, fused_as="bert"),
     "modernbert": Architecture(("Wqkv",), takes_token_types=False),  # query, key and value are one matrix
+    "mpnet": Architecture(("attn.q", "attn.v"), positions_follow_padding=True, takes_token_types=False),
     "roberta": Architecture(_QUERY_VALUE, fused_as="bert", positions_follow_padding=True),
     "xlm-roberta": Architecture(_QUERY_VALUE, fused_as="bert", positions_follow_padding=True),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +42,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         )
     except Exception as error:  # depends on what is missing or odd
         raise UserError(f"no usable tokenizer in `{folder}`: {first_line(error)}", "check the checkpoint") from None
+    named = [folder / name for name in tokenizer.vocab_files_names.values()] + [*tokenizer_files(folder).values()]
+    if not any(Path(path).is_file() for path in named):  # transformers 5 makes one that knows no word
+        raise UserError(f"no usable tokenizer in `{folder}`: it has no vocabulary", "check the checkpoint")
     if not tokenizer.is_fast:
         raise UserError(
             f"`{folder}` has a tokenizer that only Python code can run", "use a checkpoint with a `tokenizer.json`"
@@ -88,7 +94,8 @@ def build_model(
         target_modules=_targets(model, lora_targets),
         modules_to_save=_modules_to_train(model, fresh),
     )
-    return get_peft_model(model, lora)
+    with _older_names():
+        return get_peft_model(model, lora)
 
 
 def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTrainedModel, list[str]]:
@@ -162,12 +169,20 @@ def attach_adapter(model: PreTrainedModel, folder: Path, seconds: float = ADAPTE
 
     check_adapter(folder)
     try:
-        with deadline(seconds, f"making the adapter in `{folder}`"):
+        with deadline(seconds, f"making the adapter in `{folder}`"), _older_names():
             return PeftModel.from_pretrained(model, folder)
     except UserError:
         raise
     except Exception as error:  # depends on what is odd in its configuration
         raise UserError(f"cannot load the adapter in `{folder}`: {first_line(error)}", "make the run again") from None
+
+
+@contextlib.contextmanager
+def _older_names() -> Iterator[None]:
+    """Do not tell the user that peft asks a model for what transformers calls otherwise by now."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
