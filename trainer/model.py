@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import warnings
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +91,7 @@ def build_model(
         target_modules=_targets(model, lora_targets),
         modules_to_save=_modules_to_train(model, fresh),
     )
-    with _older_names():
-        return get_peft_model(model, lora)
+    return get_peft_model(model, lora)
 
 
 def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTrainedModel, list[str]]:
@@ -169,20 +165,12 @@ def attach_adapter(model: PreTrainedModel, folder: Path, seconds: float = ADAPTE
 
     check_adapter(folder)
     try:
-        with deadline(seconds, f"making the adapter in `{folder}`"), _older_names():
+        with deadline(seconds, f"making the adapter in `{folder}`"):
             return PeftModel.from_pretrained(model, folder)
     except UserError:
         raise
     except Exception as error:  # depends on what is odd in its configuration
         raise UserError(f"cannot load the adapter in `{folder}`: {first_line(error)}", "make the run again") from None
-
-
-@contextlib.contextmanager
-def _older_names() -> Iterator[None]:
-    """Do not tell the user that peft asks a model for what transformers calls otherwise by now."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        yield
 
 
 def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:

@@ -30,7 +30,7 @@ from trainer.loop import (
     training_arguments,
 )
 from trainer.model import build_model, load_tokenizer, make_encoder, save_adapter
-from trainer.progress import say, say_source
+from trainer.progress import quiet_libraries, say, say_source
 from trainer.records import installed_versions
 from trainer.resume import begin, check_run_dir, check_writable, last_checkpoint
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
@@ -74,7 +74,7 @@ def train(config: TrainConfig) -> TrainResult | None:
 
 def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     started = time.monotonic()
-    transformers.logging.set_verbosity_error()
+    quiet_libraries()
     run.settle()
     check_run_dir(run, config)
     hardware = choose_hardware(config.device, config.precision)

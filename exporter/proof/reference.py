@@ -15,6 +15,7 @@ from exporter.engines.spec import Device
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.model import attach_adapter, load_classifier
+from trainer.progress import quiet_libraries
 from trainer.run import RunDir, TrainRecord
 from trainer.sources import Base, Source, locate_base
 from trainer.untrusted import check_folder
@@ -116,7 +117,5 @@ def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:
 
 def _load_quietly(base: Base, label_names: tuple[str, ...]) -> PreTrainedModel:
     """Load a classifier without a warning that its head is new: an adapter may bring it."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
+    quiet_libraries()
     return load_classifier(base, label_names)[0]

@@ -13,6 +13,7 @@ from trainer.data import Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
 from trainer.locks import hold
 from trainer.model import check_length, load_tokenizer, make_encoder, positions
+from trainer.progress import quiet_libraries
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def adopt(config: AdoptConfig) -> TrainRecord:
 
 
 def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
-    from transformers import logging
-
-    logging.set_verbosity_error()
+    quiet_libraries()
     _check_run_dir(run)
     base = locate_model(folder, config.model)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)
