@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
+EXTRAS ?= train,test
 SECONDS ?= 600
 PY := $(VENV)/bin/python
 
@@ -39,5 +40,5 @@ help:  ## list these targets
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --editable '.[train,test]'
+	$(PY) -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@

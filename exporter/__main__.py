@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from exporter.bundle.artifact import ONNX_INT8
-from exporter.config import ExportConfig, Quantize, Target
+from exporter.config import ExportConfig, Exporter, Quantize, Target
 from exporter.report import summary
 from trainer.adopt.config import add_flags, take_config
 from trainer.errors import UserError, run_command
@@ -79,6 +79,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--target",
         choices=get_args(Target),
         help="`portable` is int8 that is also right on x86 CPUs without VNNI; `cuda` is fp16 for GPUs",
+    )
+    parser.add_argument(
+        "--exporter",
+        choices=get_args(Exporter),
+        help="what converts to ONNX; `optimum` needs `pip install 'lora2onnx[optimum]'`, an older transformers",
     )
     parser.add_argument("--no-fuse", action="store_true", help="do not fuse the fp32 graph")
     parser.add_argument(

@@ -12,6 +12,7 @@ from trainer.flags import Range, check_numbers, flag_of
 
 Quantize = Literal["auto", "dynamic", "static", "weight-only"]
 Target = Literal["native", "portable", "cuda"]
+Exporter = Literal["torch", "optimum"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ExportConfig:
     require_int8: bool = False
     budget_minutes: float = 20.0
     target: Target = "native"
+    exporter: Exporter = "torch"
     no_fuse: bool = False
     verify_samples: int = 256
 

@@ -27,10 +27,10 @@ from exporter.bundle.golden import write_golden
 from exporter.bundle.probabilities import FloatArray
 from exporter.card import Facts, render
 from exporter.checksums import CHECKSUMS
-from exporter.config import ExportConfig
+from exporter.config import ExportConfig, Exporter
 from exporter.convert.graph import finish_conversion, fuse, to_half
 from exporter.convert.merge import copy_around_model, merge
-from exporter.convert.to_onnx import convert
+from exporter.convert.to_onnx import check_exporter, convert
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import ModelEngine
 from exporter.engines.onnxruntime import Feeds, OnnxModel, load_engine, open_engine
@@ -97,6 +97,7 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
         UserError: there is no trained run, or it cannot be exported.
         VerificationError: an artifact is not the classifier that it was made from. An earlier export is left as it was.
     """
+    check_exporter(config.exporter)
     run = RunDir(config.run_dir)
     with run.held():
         return _export(Subject.read(run, calibration=config.quantize is not None), config, start, recipes)
@@ -107,7 +108,7 @@ def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes:
     workers, names = Workers(usable_cores(), start), subject.train.label_names
     chain = Chain(subject.encoder, subject.evaluation, names, most=config.verify_samples, workers=workers)
     with _workspace(subject.run) as folder:
-        _convert(subject, folder, chain, workers)
+        _convert(subject, folder, chain, workers, config.exporter)
         fused, logits = _fuse(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
         if config.quantize:
             outcome = _quantize(subject, folder, chain, workers, logits, config, recipes)
@@ -145,7 +146,7 @@ def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes:
     return record
 
 
-def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers) -> None:
+def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter) -> None:
     """Merge, convert to ONNX, and prove both."""
     chain.begin(TRAINED, partial(load_trained, subject.run))
     merged, unfused = folder / MERGED, folder / UNFUSED
@@ -156,7 +157,7 @@ def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers) -> 
     with chain.proved(merged, load, after=TRAINED):
         pass
     say("converting to ONNX")
-    convert(merged, unfused)
+    convert(merged, unfused, exporter)
     finish_conversion(unfused / MODEL, subject.metadata())
     with chain.proved(unfused, _opening(subject, unfused, "fp32", workers), after=MERGED):
         pass

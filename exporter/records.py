@@ -120,11 +120,12 @@ def _from_2(values: Values) -> Values:
 
 
 def _from_3(values: Values) -> Values:
-    """Reviews are called texts, pieces are counted apart, and adoption left the configuration for the run's record."""
+    """Reviews are called texts, pieces are counted apart, adoption left the configuration; optimum converted."""
     values = renamed(values, {"texts": "all_texts"})
     values = renamed(values, {"reviews": "texts", "reviews_to_decide": "texts_to_decide"})
     comparisons = [without(c, "all_texts") | {"pieces": c["all_texts"] - c["texts"]} for c in values["comparisons"]]
-    return values | {"comparisons": comparisons, "config": without(values["config"], *_ADOPTION)}
+    config = without(values["config"], *_ADOPTION) | {"exporter": "optimum"}
+    return values | {"comparisons": comparisons, "config": config}
 
 
 _ADOPTION = ("adapter", "model", "dataset", "eval_dataset", "text_column", "label_column", "label_names",

@@ -20,7 +20,7 @@ import pytest
 import torch
 from local_worker import LocalWorker, Spoiling
 from safetensors.torch import load_file, save_file
-from toys import INTERRUPTED, start
+from toys import INTERRUPTED, TOKENIZER_FILES, start
 from transformers import AutoModelForSequenceClassification
 
 import exporter.__main__
@@ -45,8 +45,7 @@ Command = Callable[..., tuple[int, str, str]]
 Copy = Callable[[RunDir], RunDir]
 
 EXPORTER = partial(exporter.__main__.main, partial(export, start=LocalWorker))
-TOKENIZER = {"special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"}
-SEALED = TOKENIZER | {MANIFEST, CHECKSUMS, "config.json"}
+SEALED = TOKENIZER_FILES | {MANIFEST, CHECKSUMS, "config.json"}
 ARTIFACTS = {
     "pytorch-fp32": SEALED | {"model.safetensors"},
     "onnx-fp32": SEALED | {"model.onnx", GOLDEN, CARD},

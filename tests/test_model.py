@@ -38,6 +38,8 @@ SIZE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attent
 TOYS: dict[str, tuple[PretrainedConfig, str]] = {
     # by model type: a small configuration, and what is trained in full on top of LoRA
     "bert": (transformers.BertConfig(**SIZE), "classifier"),
+    "albert": (transformers.AlbertConfig(**SIZE, embedding_size=16), "classifier"),
+    "mpnet": (transformers.MPNetConfig(**SIZE | {"pad_token_id": 1}), "classifier"),
     "roberta": (transformers.RobertaConfig(**SIZE), "classifier"),
     "camembert": (transformers.CamembertConfig(**SIZE), "classifier"),
     "xlm-roberta": (transformers.XLMRobertaConfig(**SIZE), "classifier"),
@@ -112,7 +114,7 @@ def test_onnxruntime_fuses_every_layer_that_the_table_says(tmp_path: Path, archi
 
 def test_the_page_about_architectures_shows_the_table() -> None:
     page = (Path(architectures.__file__).parents[1] / "docs" / "architectures.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([^`]+)` \| (`\w.*`) \| (\S+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \| (`\w.*`) \| (\S+) \| yes \| 4\.57, 5 \|$", page, re.MULTILINE)
     assert rows == [
         (
             name,
@@ -132,11 +134,11 @@ def test_an_unknown_architecture_is_described_by_what_most_have_in_common() -> N
 
 
 def test_an_unknown_architecture_asks_for_its_targets(tmp_path: Path) -> None:
-    base = make_base(tmp_path, transformers.MPNetConfig(**SIZE))
-    with pytest.raises(UserError, match="`mpnet`") as error:
+    base = make_base(tmp_path, transformers.ErnieConfig(**SIZE))
+    with pytest.raises(UserError, match="`ernie`") as error:
         build_model(base, BINARY, **LORA)
     assert "--lora-targets" in error.value.hint
-    assert build_model(base, BINARY, **LORA | {"lora_targets": ("attn.q", "attn.v")})
+    assert build_model(base, BINARY, **LORA | {"lora_targets": ("query", "value")})
 
 
 def test_targets_that_do_not_exist_are_refused(checkpoint: Path) -> None:

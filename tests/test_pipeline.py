@@ -22,6 +22,7 @@ from trainer.run import RunDir
 from trainer.train import train
 
 ENGINES = ["onnx-fp32-cpu", "onnx-int8-cpu"]
+QUICK = ("albert", "deberta-v2", "distilbert", "modernbert", "roberta")
 
 
 def run_to_end(*command: object) -> subprocess.CompletedProcess[str]:
@@ -56,7 +57,7 @@ def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, top
     assert sum(row["label"] == truth[row["text"]] for row in rows) > 30
 
 
-@pytest.mark.parametrize("architecture", TOYS)
+@pytest.mark.parametrize("architecture", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TOYS])
 def test_every_architecture_is_trained_exported_and_proved(topics_csv: Path, tmp_path: Path, architecture: str) -> None:
     config, _ = TOYS[architecture]
     base = tmp_path / "base"

@@ -37,7 +37,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (2, "6ad2c63d796bc909cf2fe8dd273bb2843b9e38fea6b55e8679ca0d6f38608c8e"),
     PretrainRecord: (1, "e518fc5a3ce34c31ec0f5cc2397299b5535086c6005fab14becc93e71f22f769"),
     UnfinishedPretraining: (1, "2d9f85ea5cf7efc3cd649a72a0214ee21c671ad014f4cb4494308f1debd49329"),
-    ExportRecord: (4, "a3c9a7403b993fbf0b1e5c8ea5b15d8a801b157d86372842d9c5e37d0709cdd7"),
+    ExportRecord: (4, "1e8b7d2f3c4224ec2e38d17cf79f0732a3e18718498673ed51835ea57fdf3394"),
     Artifact: (2, "0c50cfcc252b17e9b7fc69fef981643d6f6a47277eb89f27a39519680a8b9978"),
     Golden: (1, "8ca38710a85740dae5245b04d5f1da8e3d83457e91778284fd9579a5ef6faf0e"),
     BenchRecord: (4, "287ae7fee458e5359800bf291ab42feb748255ee6921c2aee0f07b69649ae794"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import INTERRUPTED, make_texts, start, write_csv
+from toys import INTERRUPTED, TOKENIZER_FILES, make_texts, start, write_csv
 
 import trainer.__main__
 from trainer.config import TrainConfig
@@ -33,12 +33,9 @@ LEFT = {
     "run.json",
     "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
-    "adapter/special_tokens_map.json",
-    "adapter/tokenizer.json",
-    "adapter/tokenizer_config.json",
     "data/calibration.jsonl",
     "data/evaluation.jsonl",
-}
+} | {f"adapter/{name}" for name in TOKENIZER_FILES}
 
 
 def training_of(run: RunDir) -> Training:

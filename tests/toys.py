@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 TOPICS = {
@@ -28,6 +29,12 @@ def make_texts(count: int, seed: int = 0, longest: int = 30) -> list[tuple[str, 
         words = [rng.choice(TOPICS[topic] if rng.random() < 0.5 else FILLER) for _ in range(rng.randint(3, longest))]
         rows[" ".join([rng.choice(TOPICS[topic]), *words])] = topic
     return list(rows.items())
+
+
+TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
+"""What saving a tokenizer leaves."""
+if version("transformers").startswith("4."):
+    TOKENIZER_FILES.add("special_tokens_map.json")
 
 
 # CPython ends by the signal itself where the interrupt came inside `exec`, as imports use it. A shell says 130 to both.

@@ -31,6 +31,7 @@ class Architecture:
 _QUERY_VALUE = ("query", "value")
 
 ARCHITECTURES = {
+    "albert": Architecture(_QUERY_VALUE),
     "bert": Architecture(_QUERY_VALUE, fused_as="bert"),
     "camembert": Architecture(_QUERY_VALUE, fused_as="bert"),
     "deberta": Architecture(("in_proj",)),  # query, key and value are one matrix
@@ -40,6 +41,7 @@ ARCHITECTURES = {
     ),
     "electra": Architecture(_QUERY_VALUE, fused_as="bert"),
     "modernbert": Architecture(("Wqkv",), takes_token_types=False),  # query, key and value are one matrix
+    "mpnet": Architecture(("attn.q", "attn.v"), takes_token_types=False),
     "roberta": Architecture(_QUERY_VALUE, fused_as="bert"),
     "xlm-roberta": Architecture(_QUERY_VALUE, fused_as="bert"),
 }

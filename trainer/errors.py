@@ -12,7 +12,7 @@ from types import FrameType
 
 from trainer.characters import visible
 
-TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "onnx", "optimum", "peft", "plotly", "rich", "safetensors",
+TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "onnx", "peft", "plotly", "rich", "safetensors",
                "scipy", "sklearn", "torch", "transformers")  # fmt: skip
 """What the extra `train` installs and a deployed classifier does not need."""
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def choose_precision(asked: Precision, device: str) -> str:
     return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
 
 
-def training_arguments(hardware: Hardware, **settings: Any) -> transformers.TrainingArguments:
+def training_arguments(
+    hardware: Hardware, *, warmup_ratio: float, group_by_length: bool = False, **settings: Any
+) -> transformers.TrainingArguments:
     """Return training arguments for a device and a precision, with what all trainings here have in common."""
     # Where neither half precision is asked for, transformers takes the one that this variable names, and it is set by
     # any training that this process has done before.
@@ -91,8 +93,19 @@ def training_arguments(hardware: Hardware, **settings: Any) -> transformers.Trai
         ddp_find_unused_parameters=False,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
+        **_named(warmup_ratio=warmup_ratio, group_by_length=group_by_length),
         **settings,
     )
+
+
+def _named(*, warmup_ratio: float, group_by_length: bool) -> dict[str, Any]:
+    """Return the settings that transformers 5 calls otherwise than 4, under their names in the installed version."""
+    known = {field.name for field in fields(transformers.TrainingArguments)}
+    if "group_by_length" in known:
+        order: dict[str, Any] = {"group_by_length": group_by_length}
+    else:
+        order = {"train_sampling_strategy": "group_by_length" if group_by_length else "random"}
+    return order | {"warmup_ratio" if "warmup_ratio" in known else "warmup_steps": warmup_ratio}
 
 
 def keep_stdout_clean(trainer: transformers.Trainer) -> None:

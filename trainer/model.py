@@ -45,6 +45,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(
             f"`{folder}` has a tokenizer that only Python code can run", "use a checkpoint with a `tokenizer.json`"
         )
+    named = [folder / name for name in tokenizer.vocab_files_names.values()] + [*tokenizer_files(folder).values()]
+    if not any(Path(path).is_file() for path in named):  # transformers 5 makes one that knows no word
+        raise UserError(f"no usable tokenizer in `{folder}`: it has no vocabulary", "check the checkpoint")
     tokenizer.chat_template = None  # of no use to a classifier, and it could be anything
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # what stands after the end of a text is never looked at

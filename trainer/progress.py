@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from trainer.characters import visible
 from trainer.locks import is_first_process
@@ -18,6 +19,22 @@ def say(message: str) -> None:
 def show(result: str) -> None:
     """Print a result to stdout."""
     print(*map(visible, result.split("\n")), sep="\n")  # noqa: T201
+
+
+def quiet_libraries() -> None:
+    """Keep off the terminal what transformers remarks, its bars for work of a moment, and peft's old names of things.
+
+    Bars of downloads stay.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers import logging
+
+    downloads_are_shown = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if downloads_are_shown:
+        enable_progress_bars()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 def say_source(kind: str, source: Source) -> None:

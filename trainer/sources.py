@@ -106,7 +106,7 @@ def locate_base(name: str | None, revision: str | None = None) -> Base:
 def _checkpoint_folder(name: str, revision: str | None) -> tuple[Path, str]:
     """Fetch a checkpoint from the Hub or its cache, and return its folder and commit."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=_CHECKPOINT_FILES))
@@ -117,7 +117,7 @@ def _checkpoint_folder(name: str, revision: str | None) -> tuple[Path, str]:
             f"no model `{name}`: it is neither a folder nor a public id on the Hub ({type(error).__name__})",
             "check the spelling; for a private model set `HF_TOKEN`",
         ) from None
-    except OSError:
+    except (OSError, HTTPError):  # the second is what newer clients raise without a network
         raise _unreachable(name) from None
     if not any(folder.glob("*.safetensors")) or not any(folder.glob("tokenizer*")):
         raise HubUnreachableError(
@@ -238,13 +238,13 @@ def _dataset_commit(repository: str, revision: str | None) -> str | None:
     `datasets` itself asks six times, which takes half a minute on a machine without a network.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
     try:
         return str(HfApi().dataset_info(repository, revision=revision, timeout=10).sha)
     except RepositoryNotFoundError:
         raise _no_dataset(repository, "it is neither a file nor a public id on the Hub") from None
-    except (HfHubHTTPError, OSError):
+    except (HTTPError, OSError):
         return None
 
 

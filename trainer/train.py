@@ -34,7 +34,7 @@ from trainer.loop import (
     weighted_loss,
 )
 from trainer.model import build_model, load_tokenizer, make_encoder, settle_padding
-from trainer.progress import say, say_source
+from trainer.progress import quiet_libraries, say, say_source
 from trainer.records import installed_versions
 from trainer.resume import begin, check_run_dir, check_writable, last_checkpoint
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
@@ -79,7 +79,7 @@ def train(config: TrainConfig) -> TrainResult | None:
 
 def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     started = time.monotonic()
-    transformers.logging.set_verbosity_error()
+    quiet_libraries()
     run.settle()
     check_run_dir(run, config)
     hardware = choose_hardware(config.device, config.precision)

@@ -21,6 +21,7 @@ from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.engines.onnxruntime import session_options
 from exporter.engines.spec import EngineSpec
+from trainer.progress import quiet_libraries
 from trainer.untrusted import check_checkpoint, check_folder
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _load_transformers(run: RunDir, threads: int, _: Path) -> Pipeline:
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    quiet_libraries()
     torch.set_num_threads(threads)
     folder = run.export / MERGED
     check_checkpoint(folder)

@@ -68,6 +68,6 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 
 def copy_around_model(source: Path, folder: Path) -> None:
     """Copy the tokenizer and the configuration, all of an ONNX artifact but the model."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     copy_tokenizer(source, folder)
     shutil.copyfile(source / "config.json", folder / "config.json")

@@ -16,6 +16,7 @@ from trainer.adapters import attach_adapter
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.model import load_classifier, settle_padding
+from trainer.progress import quiet_libraries
 from trainer.run import RunDir, TrainRecord
 from trainer.sources import Base, Source, locate_base
 from trainer.untrusted import check_folder
@@ -119,7 +120,5 @@ def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:
 
 def _load_quietly(base: Base, label_names: tuple[str, ...]) -> PreTrainedModel:
     """Load a classifier without a warning that its head is new: an adapter may bring it."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
+    quiet_libraries()
     return load_classifier(base, label_names)[0]

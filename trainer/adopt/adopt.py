@@ -14,7 +14,7 @@ from trainer.data import Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
 from trainer.locks import hold
 from trainer.model import load_tokenizer, make_encoder
-from trainer.progress import say
+from trainer.progress import quiet_libraries, say
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
 from trainer.tables import Reading
 
@@ -47,9 +47,7 @@ def adopt(config: AdoptConfig) -> TrainRecord:
 
 
 def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
-    from transformers import logging
-
-    logging.set_verbosity_error()
+    quiet_libraries()
     _check_run_dir(run)
     base = locate_model(folder, config.model)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)

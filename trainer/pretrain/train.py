@@ -31,7 +31,7 @@ from trainer.pretrain.objective import PROJECTION, SUMMARY, MaskedLanguageTraine
 from trainer.pretrain.output import OutputDir
 from trainer.pretrain.start import Origin, choose_tokenizer, make_model
 from trainer.pretrain.terms import IdArray, Terms
-from trainer.progress import say, say_source
+from trainer.progress import quiet_libraries, say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
 from trainer.resume import check_writable, last_checkpoint
 from trainer.run import discard
@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig) -> PretrainRecord | None:
 
 def _pretrain(config: PretrainConfig, output: OutputDir) -> PretrainRecord | None:
     started = time.monotonic()
-    transformers.logging.set_verbosity_error()
+    quiet_libraries()
     transformers.set_seed(config.seed)
     output.settle()
     output.check(config)
