@@ -110,7 +110,8 @@ def check_tokenizer_class(folder: Path) -> None:
         for keys, value in _walk(read_object(folder / file) if (folder / file).exists() else {}):
             if keys[-1] not in ("tokenizer_class", "model_type") or not isinstance(value, str):
                 continue
-            named = TOKENIZER_MAPPING_NAMES.get(value, ()) if keys[-1] == "model_type" else (value,)
+            named = TOKENIZER_MAPPING_NAMES.get(value) or () if keys[-1] == "model_type" else value
+            named = (named,) if isinstance(named, str) else named  # transformers 4 names two
             names = {name.removesuffix("Fast") + end for name in named if name for end in ("", "Fast")}
             found = [kind for kind in map(tokenizer_class_from_name, sorted(names)) if kind is not None]
             if not all(isinstance(kind, type) and issubclass(kind, PreTrainedTokenizerBase) for kind in found):
