@@ -1,10 +1,11 @@
-"""The three commands, one after another, as a user types them."""
+"""The commands, one after another, as a user types them."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,29 +26,34 @@ ENGINES = ["onnx-fp32-cpu", "onnx-int8-cpu"]
 QUICK = ("albert", "deberta-v2", "distilbert", "modernbert", "roberta")
 
 
-def run_to_end(*command: object) -> subprocess.CompletedProcess[str]:
+def run_to_end(*command: object) -> str:
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done
+    return done.stdout
 
 
 def python_m(*command: object) -> None:
     run_to_end(sys.executable, "-m", *command)
 
 
-def test_four_string_classes_go_through_all_three_commands(checkpoint: Path, topics_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_benchmark_with_its_own_processes(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
+    run = copy_of(exported)
+    quick = ["--restarts", 1, "--calls", 3, "--grid-calls", 0, "--soak-calls", 0, "--engines", *ENGINES]
+    assert "\nonnx-int8-cpu " in run_to_end(*QUICK_BENCH, "--run-dir", run.path, *quick)
+    assert {path.name for path in run.path.iterdir()} == {
+        "adapter", "bench.csv", "bench.html", "bench.json", "bench.md", "data", "export", "export.json", "run.json"
+    }  # fmt: skip
+
+
+def test_four_classes_are_trained_exported_and_answered(checkpoint: Path, topics_csv: Path, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     more = write_csv(tmp_path / "more.csv", list(make_texts(40, seed=9)))
     recipe = ["--epochs", 16, "--batch-size", 8, "--learning-rate", 1e-2, "--max-length", 24, "--precision", "fp32"]
     data = ["--model", checkpoint, "--dataset", topics_csv, "--eval-dataset", more, "--run-dir", run.path]
     python_m("trainer", *data, *recipe)
     python_m("exporter", "--quantize", "dynamic", "--budget-minutes", 0, "--run-dir", run.path)
-    quick = ["--restarts", 1, "--calls", 3, "--grid-calls", 0, "--soak-calls", 0, "--engines", *ENGINES]
-    done = run_to_end(*QUICK_BENCH, "--run-dir", run.path, *quick)
-    assert "\nonnx-int8-cpu " in done.stdout
-    assert {path.name for path in run.path.iterdir()} == {
-        "adapter", "bench.csv", "bench.html", "bench.json", "bench.md", "data", "export", "export.json", "run.json"
-    }  # fmt: skip
+    assert {path.name for path in run.path.iterdir()} == {"adapter", "data", "export", "export.json", "run.json"}
 
     answers = tmp_path / "answers.jsonl"
     python_m("exporter.predict", "--run-dir", run.path, "--file", more, "--output", answers)

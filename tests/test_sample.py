@@ -52,6 +52,7 @@ def test_plain_transformers_loads_all_of_it(record: PretrainRecord) -> None:
     assert {"movies", "films"} <= set(tokenizer.convert_ids_to_tokens(guesses)), "it knows what these texts are about"
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_card_makes_such_a_checkpoint(record: PretrainRecord, tmp_path: Path) -> None:
     """On a few texts of the project's own: the same command, the same architecture, the same tensors."""
     (recipe,) = re.findall(r"python -m (trainer\.pretrain .*?)\n```", CARD.read_text(encoding="utf-8"), re.DOTALL)
