@@ -112,7 +112,7 @@ def test_a_model_that_reads_its_answer_from_the_padding_is_refused_by_name() -> 
 
 def test_a_model_that_wants_more_than_tokens_and_a_mask_is_refused_by_name() -> None:
     config = transformers.FNetConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, intermediate_size=32)
-    with pytest.raises(UserError, match="a `fnet` (cannot take a text of 5 tokens|answers otherwise)"):
+    with pytest.raises(UserError, match=r"a `fnet` (cannot take a text of 5 tokens|answers otherwise)"):
         check_padding(make_model(config))  # transformers 5 lets it take a mask, and it ignores it
 
 

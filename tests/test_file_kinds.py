@@ -187,6 +187,14 @@ def test_the_separator_is_found_and_said(tmp_path: Path, separator: str) -> None
     assert splits.notes == (f'reads {path}: 20 rows, separated by {word}, text in "text", label in "label"',)
 
 
+def test_the_separator_that_a_first_line_for_excel_tells_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\r\ntext;label\r\nsoup, bread, salt;food\r\na goal, a race;sport\r\n")
+    assert read_texts(tmp_path / "a.csv") == ["soup, bread, salt", "a goal, a race"]
+    (tmp_path / "b.csv").write_text("sep=;\n")
+    with pytest.raises(UserError, match="is empty"):
+        read_texts(tmp_path / "b.csv")
+
+
 def test_commas_of_sentences_and_numbers_separate_nothing(tmp_path: Path) -> None:
     path = put(tmp_path, "b.csv", "text, of a guest|label\n" + "".join(f"well, {i}|{'xy'[i % 2]}\n" for i in range(9)))
     assert read_texts(path, "text, of a guest")[0] == "well, 0"

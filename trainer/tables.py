@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ from trainer.json_rows import json_objects
 from trainer.limits import MAX_TEXT_CHARACTERS, open_regular
 
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+SEPARATOR_LINE = re.compile(r"sep=([,;|\t])[\r\n]*")
+"""The first line of a file for Excel, which is none of the table."""
 PACKED = (".gz", ".zst")
 """What all of these but Parquet may be packed in, as in `.csv.gz`."""
 PARQUET_ROWS = 256
@@ -248,9 +251,13 @@ def _open_csv(path: Path, file: BinaryIO, kind: str, reading: Reading | None) ->
     name = f"`{path}`"
     lines = Lines(decoded_lines(file, name, reading))
     beginning, _ = lines.peek(WINDOW)
+    told = SEPARATOR_LINE.fullmatch(beginning[0]) if beginning else None
+    if told:
+        lines.advance()
+        beginning = beginning[1:]
     no_header = bool(reading and reading.no_header)
     try:
-        separator = "\t" if kind == ".tsv" else find_separator(beginning)
+        separator = told[1] if told else "\t" if kind == ".tsv" else find_separator(beginning)
     except CsvError as error:
         raise _unclear(name, error) from None
     numbered = _in_words(name, separated_rows(lines, separator))
