@@ -205,7 +205,7 @@ PROVED += SENTENCE_PIECES
 PROVED += [byte_level(n, add_prefix_space=add) for n in (None, normalizers.NFC()) for add in (True, False)]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     tokenizer=st.sampled_from(PROVED),
     parts=st.lists(st.sampled_from(FRAGMENTS) | st.characters(codec="utf-8"), max_size=60),
