@@ -46,6 +46,7 @@ def test_a_benchmark_with_its_own_processes(exported: RunDir, copy_of: Callable[
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_four_classes_are_trained_exported_and_answered(checkpoint: Path, topics_csv: Path, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     more = write_csv(tmp_path / "more.csv", list(make_texts(40, seed=9)))

@@ -184,6 +184,7 @@ def flags_of(config: TrainConfig) -> list[str]:
     return [part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(config, name)))]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_what_it_would_have_been(
     command: Command, toy_config: TrainConfig, tmp_path: Path
 ) -> None:
