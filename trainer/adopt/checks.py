@@ -97,7 +97,7 @@ def check_complete(
         _check_fits(folder, model, shapes, fresh)
     if missing:
         raise UserError(
-            f"neither `{folder}` nor its base has `{missing[0]}` for {len(label_names)} labels: its answers would be "
+            f"neither `{folder}` nor its base has `{min(missing)}` for {len(label_names)} labels: its answers would be "
             "random",
             "save what was trained with its head (peft's `modules_to_save`), and check the number of labels",
         )
