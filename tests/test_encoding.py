@@ -248,10 +248,6 @@ def test_a_text_of_megabytes_is_cut_as_the_whole_would_be(
     [
         {"normalizer": normalizers.Replace("a b", "c")},
         {"normalizer": normalizers.Strip()},
-        {"pre_tokenizer": pre_tokenizers.Metaspace(split=False)},
-        {"pre_tokenizer": pre_tokenizers.Metaspace(), "normalizer": normalizers.Replace("a", " a")},
-        {"pre_tokenizer": pre_tokenizers.Metaspace(), "normalizer": normalizers.Strip()},
-        {"pre_tokenizer": pre_tokenizers.Metaspace(), "normalizer": normalizers.Prepend("a")},
         {"pre_tokenizer": None},
     ],
 )
@@ -259,6 +255,22 @@ def test_without_a_proof_the_whole_text_is_tokenized(change: dict[str, Any]) -> 
     tokenizer = word_piece(normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer())
     for name, value in change.items():
         setattr(tokenizer, name, value)
+    text = "a good a b " * 20
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    assert list(TextTokenizer(tokenizer, 4).tokens([text], 5, 2)) == [whole]
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        sentence_piece(None, pre_tokenizers.Metaspace(split=False)),
+        sentence_piece(normalizers.Replace("a", " a"), METASPACE),
+        sentence_piece(normalizers.Replace("a b", "c"), METASPACE),
+        sentence_piece(normalizers.Strip(), METASPACE),
+        sentence_piece(normalizers.Prepend("a"), METASPACE),
+    ],
+)
+def test_without_a_proof_sentence_piece_gets_the_whole_text(tokenizer: Tokenizer) -> None:
     text = "a good a b " * 20
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     assert list(TextTokenizer(tokenizer, 4).tokens([text], 5, 2)) == [whole]

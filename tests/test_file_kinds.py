@@ -190,6 +190,8 @@ def test_the_separator_is_found_and_said(tmp_path: Path, separator: str) -> None
 def test_the_separator_that_a_first_line_for_excel_tells_is_taken(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("sep=;\r\ntext;label\r\nsoup, bread, salt;food\r\na goal, a race;sport\r\n")
     assert read_texts(tmp_path / "a.csv") == ["soup, bread, salt", "a goal, a race"]
+    (tmp_path / "a.csv").write_text("sep=|\ntext|note,kind\nsoup|a,b\n")  # either would fit
+    assert read_texts(tmp_path / "a.csv") == ["soup"]
     (tmp_path / "b.csv").write_text("sep=;\n")
     with pytest.raises(UserError, match="is empty"):
         read_texts(tmp_path / "b.csv")
