@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from bench.config import BenchConfig
 from exporter.engines.spec import Device
 from trainer.errors import run_command
-from trainer.flags import HelpFormatter, parse, take_defaults
+from trainer.flags import HelpFormatter, add_reading_flags, add_text_column_flag, parse, take_defaults
 from trainer.progress import show
 
 if TYPE_CHECKING:
@@ -62,9 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--peers", action="store_true", help="also measure other tools on the same classifier")
     what.add_argument("--max-eval-samples", type=int, metavar="N", help="maximum number of texts to score; 0 for all")
     what.add_argument("--texts", type=Path, metavar="FILE", help="texts of your own, to estimate their p95 latency")
-    what.add_argument(
-        "--text-column", metavar="NAME", help="text column of --texts (default: the first with a usual name)"
-    )
+    add_text_column_flag(what.add_argument)
+    add_reading_flags(what.add_argument)
     how = parser.add_argument_group("how to measure")
     how.add_argument(
         "--restarts",

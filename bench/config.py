@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.engines.spec import Device
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.flags import SEED, Range, check_numbers, flag_of, out_of_range
+from trainer.flags import SEED, Range, check_numbers, check_text_column, flag_of, out_of_range
 
 LEAST_PAIRS = 3
 """Pairs of restarts from which on speeds are compared pair by pair: two would give Student's t a single degree."""
@@ -37,7 +37,9 @@ class BenchConfig:
     threads: int | None = None
     seed: int = 0
     texts: Path | None = None
-    text_column: str | None = None
+    text_column: tuple[str, ...] | None = None
+    encoding: str = "utf-8"
+    no_header: bool = False
     device: Device = "cpu"
     max_drop: float = 0.5
     max_p95_ms: float | None = None
@@ -50,8 +52,10 @@ class BenchConfig:
         check_numbers(self, _RANGES)
         if self.restarts >= 2 * LEAST_PAIRS and self.restarts % 2:
             raise out_of_range("restarts", self.restarts, f"even from {2 * LEAST_PAIRS} on, since they come in pairs")
-        for field, needs in (("text_column", "texts"), ("any_machine", "against")):
-            if getattr(self, field) and not getattr(self, needs):
+        check_text_column(self.text_column)
+        needed = (("text_column", "texts"), ("encoding", "texts"), ("no_header", "texts"), ("any_machine", "against"))
+        for field, needs in needed:
+            if getattr(self, field) != getattr(BenchConfig, field) and not getattr(self, needs):
                 raise UserError(f"`{flag_of(field)}` needs `{flag_of(needs)}`", f"add `{flag_of(needs)}`")
 
 

@@ -16,8 +16,8 @@ from bench.measure.restart import SECOND
 from bench.measure.samples import Samples
 from bench.measure.workload import Workload
 from bench.results import Accuracy, BenchRecord, EngineInfo, Machine, Memory, Skipped
-from exporter.bundle.probabilities import FloatArray
 from exporter.engines.spec import EngineSpec
+from trainer.tasks import FloatArray, as_set
 
 
 def make_record(
@@ -41,7 +41,9 @@ def make_record(
         evaluation_sha256=workload.evaluation_sha256,
         chosen=workload.export.chosen,
         accept_undecided=workload.export.config.accept_undecided,
-        labels=tuple(workload.examples.labels[i] for i in answered),
+        task=workload.train.task,
+        pairs=workload.train.pairs,
+        labels=tuple(as_set(workload.examples.labels[i]) for i in answered),
         label_names=workload.train.label_names,
         reference=reference,
         second_process=reference + SECOND,
@@ -73,7 +75,7 @@ def _scores(
     labels = [workload.examples.labels[i] for i in answered]
     tokens = [workload.tokens[i] for i in answered]
     rows = {name: np.stack([of_text[i] for i in answered]) for name, of_text in logits.items()}
-    predicted = [int(label) for label in rows[reference].argmax(-1)]
+    task = workload.task
     compared = max(1, sum(not spec.is_peer and spec.name != reference for spec in engines))
     return tuple(
         score(
@@ -82,7 +84,8 @@ def _scores(
             labels,
             workload.train.label_names,
             tokens,
-            reference=None if name == reference else predicted,
+            task,
+            reference=None if name == reference else task.answers(rows[reference]),
             tried=compared,
         )
         for name in rows

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config import BenchConfig
-from exporter.int8.budget import AccuracyChange
+from exporter.int8.budget import ScoreChange
+from trainer.config import TaskName
 from trainer.records import Upgrade, Values, renamed, without
 
 
@@ -60,16 +61,22 @@ class LengthScores:
     least: int
     most: int
     texts: int
-    accuracy: float
+    score: float
+    """Their accuracy, or their micro F1 where a text may have several labels."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An engine's answers to the evaluation texts, and their scores."""
+    """An engine's answers to the evaluation texts, and their scores.
+
+    Where a text may have several labels, each label of each text is a choice, on which loss, calibration and Brier
+    score are means.
+    """
 
     engine: str
     texts: int
     accuracy: float
+    """Share of the texts whose label, or whose labels all together, are right."""
     f1_weighted: float
     loss: float
     """Mean negative log-likelihood of the true label, in nats."""
@@ -78,12 +85,21 @@ class Accuracy:
     brier: float
     classes: tuple[ClassScores, ...]
     lengths: tuple[LengthScores, ...]
-    change: AccuracyChange | None
+    change: ScoreChange | None
     """Against the reference, on the same texts; None for the reference."""
     mcnemar_p: float | None
     """Of the exact two-sided test that as many answers turn wrong as right."""
-    predicted: tuple[int, ...]
-    """The index of the label given to each text, in the order of the evaluation file."""
+    predicted: tuple[tuple[int, ...], ...]
+    """The indices of the labels given to each text, in the order of the evaluation file."""
+    f1_micro: float | None = None
+    f1_macro: float | None = None
+    average_precision: float | None = None
+    """Mean over the labels that any text has; these three only where a text may have several labels."""
+
+    @property
+    def score(self) -> float:
+        """What an export must not lose: micro F1 where there is one, else the accuracy."""
+        return self.accuracy if self.f1_micro is None else self.f1_micro
 
 
 @dataclass(frozen=True)
@@ -255,12 +271,27 @@ def _from_3(values: Values) -> Values:
     return values | {"engines": engines}
 
 
+def _from_4(values: Values) -> Values:
+    """Texts are in one column or in two, and a text has any number of labels."""
+    column = values["config"].get("text_column")
+    config = values["config"] | {"text_column": [column] if column else None}
+    accuracies = [
+        scores | {"predicted": _sets(scores["predicted"]), "lengths": renamed(scores["lengths"], {"accuracy": "score"})}
+        for scores in values["accuracies"]
+    ]
+    return values | {"config": config, "accuracies": accuracies, "labels": _sets(values["labels"])}
+
+
+def _sets(labels: list[int]) -> list[list[int]]:
+    return [[label] for label in labels]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchRecord:
     """What a benchmark did and measured."""
 
-    SCHEMA: ClassVar[int] = 4
-    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3}
+    SCHEMA: ClassVar[int] = 5
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m bench"
 
     config: BenchConfig
@@ -274,8 +305,11 @@ class BenchRecord:
     """The artifact that the exporter chose."""
     accept_undecided: bool
     """Whether the export was told to ship int8 even if the texts are too few to tell."""
-    labels: tuple[int, ...]
-    """The true label of each evaluation text, as an index into `label_names`."""
+    task: TaskName = "single-label"
+    pairs: bool = False
+    """Whether each text is a pair of texts."""
+    labels: tuple[tuple[int, ...], ...]
+    """The true labels of each evaluation text, as indices into `label_names`."""
     label_names: tuple[str, ...]
     reference: str
     """The engine that speed and accuracy are compared with."""

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from trainer.characters import is_unicode
+from trainer.config import TaskName
+from trainer.data import TEXT_COLUMNS
 from trainer.errors import UserError
 from trainer.limits import open_regular
 from trainer.locks import try_lock
 from trainer.progress import say
+from trainer.texts import Text, parts_of
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction
@@ -32,29 +35,38 @@ Source: OWASP, "CSV Injection".
 """
 
 
-def json_line(text: str, answer: Prediction) -> Iterator[str]:
+def json_line(text: Text, answer: Prediction, *, task: TaskName) -> Iterator[str]:
     """Render one answer as a line of JSON, in pieces."""
-    yield '{"text": "'
-    for piece in _slices(text):
-        yield json.dumps(piece, ensure_ascii=False)[1:-1]
-    rest = {"label": answer.label, "probabilities": answer.probabilities, "truncated": answer.truncated}
-    yield '", ' + json.dumps(rest, ensure_ascii=False)[1:] + "\n"
+    yield "{"
+    for name, part in zip(TEXT_COLUMNS, parts_of(text), strict=False):
+        yield f'"{name}": "'
+        for piece in _slices(part):
+            yield json.dumps(piece, ensure_ascii=False)[1:-1]
+        yield '", '
+    own = {"label": answer.label} if task == "single-label" else {"labels": answer.labels}
+    rest = own | {"probabilities": answer.probabilities, "truncated": answer.truncated}
+    yield json.dumps(rest, ensure_ascii=False)[1:] + "\n"
 
 
-def csv_header(label_names: tuple[str, ...]) -> Iterator[str]:
-    """Render the first row of a CSV file."""
-    yield "text,label"
+def csv_header(label_names: tuple[str, ...], *, task: TaskName, pairs: bool) -> Iterator[str]:
+    """Render the first row of a CSV file of answers to texts, or to `pairs` of texts."""
+    yield ",".join((*TEXT_COLUMNS[: 1 + pairs], "label" if task == "single-label" else "labels"))
     for name in label_names:
         yield ","
         yield from _cell(f"probability_{name}", safe=False)
     yield ",truncated\n"
 
 
-def csv_row(text: str, answer: Prediction, *, safe: bool) -> Iterator[str]:
-    """Render one answer as a row of CSV, in pieces; `safe` marks cells that a spreadsheet may take for formulas."""
-    yield from _cell(text, safe=safe)
-    yield ","
-    yield from _cell(answer.label, safe=safe)
+def csv_row(text: Text, answer: Prediction, *, task: TaskName, safe: bool) -> Iterator[str]:
+    """Render one answer as a row of CSV, in pieces; `safe` marks cells that a spreadsheet may take for formulas.
+
+    Several labels are a list in JSON, in one cell.
+    """
+    for part in parts_of(text):
+        yield from _cell(part, safe=safe)
+        yield ","
+    several = json.dumps(answer.labels, ensure_ascii=False)
+    yield from _cell(answer.label if task == "single-label" else several, safe=safe)
     yield "".join(f",{share:.6f}" for share in answer.probabilities.values())
     yield f",{str(answer.truncated).lower()}\n"
 

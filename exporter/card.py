@@ -18,9 +18,9 @@ from trainer.sources import Source
 class Facts:
     """What the card tells beside what the artifact says of itself."""
 
-    accuracy: float
+    score: float
     texts: int
-    """Evaluation texts that the accuracy was measured on."""
+    """Evaluation texts that the score was measured on."""
     link: Comparison
     """How far it is from the adapter."""
     int8: Candidate | None = None
@@ -41,28 +41,33 @@ def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]
         lines += [f"base_model: {_yaml(train.base.name)}"]
     if train.dataset.revision:
         lines += ["datasets:", f"- {_yaml(train.dataset.name.split(':')[0])}"]
-    lines += ["metrics:", "- accuracy", "model-index:", f"- name: {_yaml(artifact.name)}", "  results:"]
+    metric = "accuracy" if artifact.meaning().metric == "accuracy" else "f1"
+    lines += ["metrics:", f"- {metric}", "model-index:", f"- name: {_yaml(artifact.name)}", "  results:"]
     lines += ["  - task:", "      type: text-classification", "    dataset:"]
     lines += [f"      name: {_yaml(_shown(train.dataset))}", f"      type: {_yaml(_shown(train.dataset))}"]
-    lines += ["    metrics:", "    - type: accuracy", f"      value: {facts.accuracy:.4f}", "---"]
+    lines += ["    metrics:", f"    - type: {metric}", f"      value: {facts.score:.4f}", "---"]
     return lines
 
 
 def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     labels = ", ".join(_code(name) for name in artifact.label_names)
-    link = facts.link
+    link, metric = facts.link, artifact.meaning().metric
+    cut = f"cut to {artifact.max_length} tokens (`{artifact.truncation}`)"
+    reads = f"Texts are {cut}."
+    if artifact.pairs:
+        reads = f"It reads pairs of texts, which together are {cut}, the longer text first."
+    texts = "pairs of texts" if artifact.pairs else "texts"
     lines = [
         "",
         f"# {artifact.name}",
         "",
-        f"A text classifier for ONNX Runtime, in {artifact.precision}. It answers with one of {labels}. Texts are cut "
-        f"to {artifact.max_length} tokens (`{artifact.truncation}`).",
+        f"A text classifier for ONNX Runtime, in {artifact.precision}. {_answers(artifact)} {labels}. {reads}",
         "",
         _origin(train),
         "",
         "## Measured",
         "",
-        f"Accuracy on {facts.texts:,} evaluation texts: {facts.accuracy:.2%}."
+        f"{metric[0].upper()}{metric[1:]} on {facts.texts:,} evaluation {texts}: {facts.score:.2%}."
         + " The best epoch was chosen on the same texts, which flatters it a little." * (train.training is not None),
         "",
         f"Against what was trained, on {link.texts} of these texts and {link.pieces} pieces of "
@@ -73,11 +78,11 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         c, speed = rung.change, rung.speed
         lines += [
             "",
-            f"Quantized by `{rung.recipe}`: accuracy {points(c.change)} points [{points(c.lower)}, {points(c.upper)}] "
-            f"against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that holds with 95 % for "
-            f"all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}] its speed, one "
-            f"text a call (median and quartiles). Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} "
-            "answers change.",
+            f"Quantized by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
+            f"{points(c.upper)}] against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that "
+            f"holds with 95 % for all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, "
+            f"{speed.high:.2f}] its speed, one text a call (median and quartiles). "
+            f"Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} answers change.",
         ]
     lines += [
         "",
@@ -85,6 +90,13 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "and perform differently.",
     ]
     return lines
+
+
+def _answers(artifact: Artifact) -> str:
+    if artifact.task == "single-label":
+        return "It answers with one of"
+    thresholds = ", ".join(f"{threshold:.3g}" for threshold in artifact.thresholds)
+    return f"It answers with any number of labels, from probabilities of {thresholds} on, in the order of"
 
 
 def _origin(train: TrainRecord) -> str:
@@ -97,6 +109,9 @@ def _origin(train: TrainRecord) -> str:
 
 
 def _use(artifact: Artifact) -> list[str]:
+    one = '("a text", "its pair")' if artifact.pairs else '"a text"'
+    dictionary = '{"text": "a text", "text_pair": "its pair"}' if artifact.pairs else one
+    several = "top_k=None, " if artifact.task == "multi-label" else ""
     return [
         "",
         "## Use",
@@ -106,7 +121,7 @@ def _use(artifact: Artifact) -> list[str]:
         "```python",
         "from exporter.runtime import Classifier  # of lora2onnx",
         "",
-        f'Classifier.load("{artifact.name}").predict(["a text"])',
+        f'Classifier.load("{artifact.name}").predict([{one}])',
         "```",
         "",
         "With transformers:",
@@ -118,7 +133,7 @@ def _use(artifact: Artifact) -> list[str]:
         f'model = ORTModelForSequenceClassification.from_pretrained("{artifact.name}")',
         f'tokenizer = AutoTokenizer.from_pretrained("{artifact.name}")',
         'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)',
-        f'classify(["a text"], truncation=True, max_length={artifact.max_length})',
+        f"classify([{dictionary}], {several}truncation=True, max_length={artifact.max_length})",
         "```",
         "",
         "`sha256sum -c SHA256SUMS` checks the files. `golden.json` holds this classifier's own answers to a few texts.",

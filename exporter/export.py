@@ -24,7 +24,6 @@ from exporter.bundle.artifact import (
     with_size,
 )
 from exporter.bundle.golden import write_golden
-from exporter.bundle.probabilities import FloatArray
 from exporter.card import Facts, render
 from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig, Exporter
@@ -46,10 +45,10 @@ from exporter.proof.worker import StartWorker, Worker, Workers
 from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, settle_export
 from exporter.runtime import BATCHING
 from exporter.subject import Subject
-from trainer.data import read_examples
 from trainer.progress import say
 from trainer.records import file_sha256, installed_versions, write_record, write_text
-from trainer.run import RunDir
+from trainer.run import CALIBRATION_TEXTS, RunDir
+from trainer.tasks import FloatArray
 
 PACKAGES = (
     "torch",
@@ -77,7 +76,7 @@ class Outcome:
     reason: str
     int8: Candidate | None = None
     """The best int8 candidate, shipped or not."""
-    fp16_accuracy: float | None = None
+    fp16_score: float | None = None
     """Where there is an artifact in half precision."""
     fp16_fused: dict[str, int] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
@@ -105,8 +104,17 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
 
 def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes: Sequence[Recipe]) -> ExportRecord:
     started = time.monotonic()
-    workers, names = Workers(usable_cores(), start), subject.train.label_names
-    chain = Chain(subject.encoder, subject.evaluation, names, most=config.verify_samples, workers=workers)
+    workers = Workers(usable_cores(), start)
+    if subject.train.task == "multi-label":
+        subject = _choose_thresholds(subject, workers)
+    chain = Chain(
+        subject.encoder,
+        subject.evaluation,
+        subject.train.label_names,
+        subject.task,
+        most=config.verify_samples,
+        workers=workers,
+    )
     with _workspace(subject.run) as folder:
         _convert(subject, folder, chain, workers, config.exporter)
         fused, logits = _fuse(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
@@ -116,10 +124,10 @@ def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes:
             outcome = _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
         else:
             outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
-        accuracy = subject.accuracy(logits)
-        artifacts = _seal(subject, folder, chain, outcome, accuracy)
+        score = subject.score(logits)
+        artifacts = _seal(subject, folder, chain, outcome, score)
         _check_sealed(folder, artifacts, workers)
-        varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), workers)
+        varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -127,7 +135,8 @@ def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes:
             fused=fused,
             fp16_fused=outcome.fp16_fused,
             texts=len(subject.evaluation),
-            accuracy=accuracy,
+            metric=subject.task.metric,
+            score=score,
             artifacts=artifacts,
             artifact_sha256={a.name: file_sha256(folder / a.name / CHECKSUMS) for a in artifacts},
             chosen=outcome.chosen,
@@ -144,6 +153,13 @@ def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes:
         )
         _put_in_place(subject.run, folder, record)
     return record
+
+
+def _choose_thresholds(subject: Subject, workers: Workers) -> Subject:
+    """Let what was trained answer the calibration texts, and choose from which probability on a label is given."""
+    say(f"choosing thresholds on {len(subject.calibration):,} texts")
+    with workers.opened(TRAINED, partial(load_trained, subject.run)) as worker:
+        return subject.with_thresholds(worker.logits(subject.calibration.texts, BATCHING))
 
 
 def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter) -> None:
@@ -179,7 +195,7 @@ def _fuse(
     if not fused:
         shutil.copyfile(unfused / MODEL, fp32 / MODEL)
     with chain.proved(fp32, _opening(subject, fp32, "fp32", workers), after=unfused.name) as worker:
-        write_golden(fp32, worker.logits, "fp32")
+        write_golden(fp32, worker.logits, "fp32", pairs=subject.train.pairs)
         return fused, worker.logits(subject.evaluation.texts, BATCHING)
 
 
@@ -191,10 +207,10 @@ def _halve(subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fu
     fused = to_half(unfused / MODEL, fp16 / MODEL, folder / MERGED, fuse_graph=fuse_graph)
     load = _opening(subject, fp16, "fp16", workers)
     with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
-        write_golden(fp16, worker.logits, "fp16")
-        accuracy = subject.accuracy(worker.logits(subject.evaluation.texts, BATCHING))
+        write_golden(fp16, worker.logits, "fp16", pairs=subject.train.pairs)
+        score = subject.score(worker.logits(subject.evaluation.texts, BATCHING))
     reason = "half precision, for GPUs; it was proved on this CPU, where its speed says nothing about a GPU"
-    return Outcome(ONNX_FP16, reason, fp16_accuracy=accuracy, fp16_fused=fused)
+    return Outcome(ONNX_FP16, reason, fp16_score=score, fp16_fused=fused)
 
 
 def _quantize(
@@ -211,13 +227,13 @@ def _quantize(
     reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
     if reduce_range:
         say("keeping int8 weights to 7 bits, for CPUs whose sums of 8-bit products can overflow")
-    ingredients = Ingredients(_feeds(subject, unfused, workers), workers.threads, reduce_range)
+    ingredients = Ingredients(_feeds(subject, unfused, workers), subject.task, workers.threads, reduce_range)
     with workers.opened(fp32.name, _opening(subject, fp32, "fp32", workers)) as worker:
-        baseline = Baseline(worker, fp32_logits, subject.evaluation, subject.varied(), chain)
+        baseline = Baseline(worker, fp32_logits, subject.evaluation, subject.varied(), chain, subject.task)
         tried = of_family(recipes, config.quantize or "auto", reduce_range=reduce_range)
         artifact = subject.artifact(ONNX_INT8, "int8")
         ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
-    candidates = ladder.judged(len(subject.evaluation), config.max_drop)
+    candidates = ladder.judged(config.max_drop)
     choice = choose(candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided)
     if choice.int8:
         (unfused.parent / choice.int8.recipe).rename(folder / ONNX_INT8)
@@ -234,7 +250,7 @@ def _quantize(
 def _feeds(subject: Subject, folder: Path, workers: Workers) -> list[Feeds]:
     """Return an ONNX model's inputs for the calibration texts, one each."""
     model = _opening(subject, folder, "fp32", workers)().model
-    texts = read_examples(subject.run.calibration, subject.train.label_names).texts
+    texts = subject.calibration.texts[:CALIBRATION_TEXTS]
     return [model.feeds([encoded]) for encoded in model.encoder.encode(texts)]
 
 
@@ -243,7 +259,7 @@ def _opening(subject: Subject, folder: Path, precision: Precision, workers: Work
     return partial(open_engine, folder, subject.artifact(folder.name, precision), threads=workers.threads)
 
 
-def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, accuracy: float) -> tuple[Artifact, ...]:
+def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, score: float) -> tuple[Artifact, ...]:
     """Complete the artifacts with their cards, manifests and checksums.
 
     Returns:
@@ -252,11 +268,11 @@ def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, accura
     texts, int8 = len(subject.evaluation), outcome.int8
     merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
-    facts: list[tuple[str, Precision, Facts]] = [(ONNX_FP32, "fp32", Facts(accuracy, texts, chain.link(ONNX_FP32)))]
-    if outcome.fp16_accuracy is not None:
-        facts.append((ONNX_FP16, "fp16", Facts(outcome.fp16_accuracy, texts, chain.link(ONNX_FP16))))
+    facts: list[tuple[str, Precision, Facts]] = [(ONNX_FP32, "fp32", Facts(score, texts, chain.link(ONNX_FP32)))]
+    if outcome.fp16_score is not None:
+        facts.append((ONNX_FP16, "fp16", Facts(outcome.fp16_score, texts, chain.link(ONNX_FP16))))
     if int8:
-        of_int8 = Facts(accuracy + int8.change.change, texts, chain.link(int8.recipe), int8)
+        of_int8 = Facts(score + int8.change.change, texts, chain.link(int8.recipe), int8)
         facts.append((ONNX_INT8, "int8", of_int8))
     artifacts = [merged]
     for name, precision, known in facts:

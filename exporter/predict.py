@@ -12,18 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.answers import AnswerFile, answer_file, check_output, csv_header, csv_row, json_line
+from exporter.bundle.artifact import MANIFEST, Artifact
 from exporter.records import load_export
 from trainer.characters import visible
 from trainer.config import TrainConfig
 from trainer.data import check_unicode, stream_texts
 from trainer.errors import UserError, run_command
-from trainer.flags import HelpFormatter, add_reading_flags, add_text_column_flag
+from trainer.flags import HelpFormatter, add_reading_flags, add_text_column_flag, check_text_column
 from trainer.progress import say
+from trainer.records import read_record
 from trainer.run import RunDir
 from trainer.tables import Reading, decoded_lines
+from trainer.texts import Text, shortened
 
 if TYPE_CHECKING:
+    from exporter.bundle.artifact import Artifact
     from exporter.runtime import Prediction
+
+
+NO_LABEL = "no label"
 
 
 def main() -> None:
@@ -31,20 +38,20 @@ def main() -> None:
     args = make_parser().parse_args()
     if args.artifact and args.run_dir:
         raise UserError("both `--artifact` and `--run-dir` were given", "give one of them")
-    texts = Counted(_texts(args.text, args.file, args.text_column, Reading(args.encoding, args.no_header)))
+    texts = Counted(_texts(args, pairs=_reads_pairs(args)))
     if args.output:
         check_output(args.output)
         _check_apart(args.output, args.file)
-    folder = args.artifact or _chosen_artifact(RunDir(args.run_dir or TrainConfig.run_dir))
+    folder = _folder(args)
     with answer_file(args.output) if args.output else nullcontext() as answers:
         from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
 
         classifier = Classifier.load(folder, golden=not args.no_golden, require_sha256=args.require_sha256)
-        pairs = classifier.stream(texts)
+        answered = classifier.stream(texts)
         if answers is None:
-            number = _print(pairs)
+            number = _print(answered)
         else:
-            number = _write(answers, pairs, classifier.artifact.label_names, csv_safe=args.csv_safe)
+            number = _write(answers, answered, classifier.artifact, csv_safe=args.csv_safe)
         if number != texts.number:
             raise UserError(f"there are {number} answers to {texts.number} texts", "please report this as a bug")
     if args.output:
@@ -56,10 +63,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m exporter.predict",
         description="Classify texts with an exported artifact. Without a text or --file, reads one text a line from "
-        "standard input.",
+        "standard input, or one pair of texts with a tab between them.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("text", nargs="*", help="the texts to classify")
+    parser.add_argument("text", nargs="*", help="the texts to classify; of pairs, always the first and then the second")
     parser.add_argument("--file", type=Path, help="a CSV, TSV, JSON or Parquet file with the texts")
     add_text_column_flag(parser.add_argument)
     add_reading_flags(parser.add_argument)
@@ -89,74 +96,104 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def describe(text: str, answer: Prediction) -> str:
-    """Render one answer as a line for a person: label, every probability, a note if the text was cut, the text."""
+def describe(text: Text, answer: Prediction) -> str:
+    """Render one answer as a line for a person: its labels, every probability, a note if the text was cut, the text."""
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{name} {share:.1%}" for name, share in ranked)
-    flat = " ".join(text[:1000].split())
-    shown = flat if len(flat) <= 60 and len(text) <= 1000 else flat[:59] + "…"
-    return visible(f"{answer.label}  ({shares}){'  [truncated]' if answer.truncated else ''}  {shown}")
+    given, note = ", ".join(answer.labels) or NO_LABEL, "  [truncated]" if answer.truncated else ""
+    return visible(f"{given}  ({shares}){note}  {shortened(text, 60)}")
 
 
 class Counted:
     """Counts the texts that are taken from an iterator."""
 
-    def __init__(self, texts: Iterator[str]) -> None:
+    def __init__(self, texts: Iterator[Text]) -> None:
         self._texts = texts
         self.number = 0
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Text]:
         return self
 
-    def __next__(self) -> str:
+    def __next__(self) -> Text:
         text = next(self._texts)
         self.number += 1
         return text
 
 
-def _print(pairs: Iterator[tuple[str, Prediction]]) -> int:
+def _print(answered: Iterator[tuple[Text, Prediction]]) -> int:
     """Print all answers; return how many there are."""
     number = 0
-    for text, answer in pairs:
+    for text, answer in answered:
         print(describe(text, answer))
         number += 1
     return number
 
 
 def _write(
-    answers: AnswerFile, pairs: Iterator[tuple[str, Prediction]], label_names: tuple[str, ...], *, csv_safe: bool
+    answers: AnswerFile, answered: Iterator[tuple[Text, Prediction]], artifact: Artifact, *, csv_safe: bool
 ) -> int:
     """Write all answers; return how many there are."""
     is_csv = answers.path.suffix.lower() == ".csv"
-    render = partial(csv_row, safe=csv_safe) if is_csv else json_line
+    render = partial(csv_row, task=artifact.task, safe=csv_safe) if is_csv else partial(json_line, task=artifact.task)
+    header = csv_header(artifact.label_names, task=artifact.task, pairs=artifact.pairs) if is_csv else iter(())
     number = 0
-    for number, (text, answer) in enumerate(pairs, 1):
-        for piece in chain(csv_header(label_names) if is_csv and number == 1 else (), render(text, answer)):
+    for text, answer in answered:
+        number += 1
+        for piece in chain(header, render(text, answer)):  # the header is empty from the second answer on
             answers.write(piece)
     return number
 
 
-def _texts(given: list[str], file: Path | None, text_column: str | None, reading: Reading) -> Iterator[str]:
-    if given and file:
+def _texts(args: argparse.Namespace, *, pairs: bool) -> Iterator[Text]:
+    """Return the texts that are given, or those of a file, or of standard input; or their pairs."""
+    if args.text and args.file:
         raise UserError("both a text and `--file` were given", "give one of them")
-    if file:
-        return stream_texts(file, text_column, reading, say)
+    columns = None if args.text_column is None else tuple(args.text_column)
+    check_text_column(columns)
+    if args.file:
+        return stream_texts(args.file, columns, Reading(args.encoding, args.no_header), say, pairs=pairs)
     for flag, is_given in (
-        ("--text-column", text_column is not None),
-        ("--encoding", reading.encoding != Reading.encoding),
-        ("--no-header", reading.no_header),
+        ("--text-column", columns is not None),
+        ("--encoding", args.encoding != Reading.encoding),
+        ("--no-header", args.no_header),
     ):
         if is_given:
             raise UserError(f"`{flag}` needs `--file`", f"add `--file`, or leave out `{flag}`")
-    if given:
-        check_unicode(given, "the input")
-        return iter(given)
+    if args.text:
+        check_unicode(args.text, "the input")
+        return iter(_two_by_two(args.text) if pairs else args.text)
+    texts = _lines()
+    return _split_at_tabs(texts) if pairs else texts
+
+
+def _lines() -> Iterator[str]:
+    """Return the lines of standard input."""
     lines = iter(()) if sys.stdin.isatty() else decoded_lines(sys.stdin.buffer, "standard input")
     texts = (line[:-2] if line.endswith("\r\n") else line.removesuffix("\n") for line in lines)
     beginning = list(islice(texts, 2))
     if beginning in ([], [""]):
         raise UserError("no text to classify", 'give one, as in `python -m exporter.predict "A fine film."`')
     return chain(beginning, texts)
+
+
+def _two_by_two(texts: list[str]) -> list[Text]:
+    if len(texts) % 2:
+        raise UserError(
+            f"this classifier reads pairs of texts, and {len(texts)} {'texts were' if texts[1:] else 'text was'} given",
+            "give both texts of each pair, one after the other",
+        )
+    return [*zip(texts[::2], texts[1::2], strict=True)]
+
+
+def _split_at_tabs(lines: Iterator[str]) -> Iterator[Text]:
+    for number, line in enumerate(lines, 1):
+        first, *others = line.split("\t")
+        if len(others) != 1:
+            raise UserError(
+                f"this classifier reads pairs of texts, and line {number} of standard input has {len(others)} tabs",
+                "put one tab between both texts of a pair, or give a file with `--file`",
+            )
+        yield (first, others[0])
 
 
 def _check_apart(output: Path, file: Path | None) -> None:
@@ -166,8 +203,17 @@ def _check_apart(output: Path, file: Path | None) -> None:
             raise UserError("`--output` is the file that is read", "name another file")
 
 
-def _chosen_artifact(run: RunDir) -> Path:
-    return run.export / load_export(run).chosen
+def _folder(args: argparse.Namespace) -> Path:
+    """Return the folder of the artifact that is asked for, or else of the run's chosen one."""
+    run = RunDir(args.run_dir or TrainConfig.run_dir)
+    return args.artifact or run.export / load_export(run).chosen
+
+
+def _reads_pairs(args: argparse.Namespace) -> bool:
+    """Return whether the artifact says that it reads pairs; what is wrong with it is said when it is loaded."""
+    with suppress(UserError):
+        return read_record(_folder(args) / MANIFEST, Artifact).pairs
+    return False
 
 
 if __name__ == "__main__":

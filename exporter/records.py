@@ -11,12 +11,13 @@ from typing import ClassVar, Literal
 from exporter.bundle.artifact import Artifact
 from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
-from exporter.int8.budget import AccuracyChange, Judgement
+from exporter.int8.budget import Judgement, ScoreChange
 from exporter.proof.timing import Spread
 from trainer.errors import UserError
 from trainer.locks import hold, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without
 from trainer.run import RunDir, discard
+from trainer.tasks import Metric
 
 PARTIAL = "export.partial"
 """The folder in a run in which a new export is made."""
@@ -85,8 +86,8 @@ class Candidate:
     family: Family
     size_bytes: int
     """Of the model file."""
-    change: AccuracyChange
-    """Of the accuracy, against `onnx-fp32`."""
+    change: ScoreChange
+    """Of the score, against `onnx-fp32`."""
     judgement: Judgement
     texts_to_decide: int | None
     """Where undecided: how many texts would decide at these rates, None where no number would."""
@@ -133,12 +134,17 @@ _ADOPTION = ("adapter", "model", "dataset", "eval_dataset", "text_column", "labe
 """Fields of `ExportConfig` up to schema 3."""
 
 
+def _from_4(values: Values) -> Values:
+    """There was one kind of score."""
+    return without(values, "accuracy") | {"score": values.get("accuracy")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord:
     """What an export made and what it measured."""
 
-    SCHEMA: ClassVar[int] = 4
-    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3}
+    SCHEMA: ClassVar[int] = 5
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
     config: ExportConfig
@@ -151,8 +157,10 @@ class ExportRecord:
     fp16_fused: dict[str, int] = field(default_factory=dict)
     """The same for half precision; empty where there is none."""
     texts: int | None = None
-    """Evaluation texts that accuracies were measured on; None in records that are too old to tell."""
-    accuracy: float | None = None
+    """Evaluation texts that scores were measured on; None in records that are too old to tell."""
+    metric: Metric = "accuracy"
+    """What the scores are."""
+    score: float | None = None
     """Of `onnx-fp32`; None in records that are too old to tell."""
     artifacts: tuple[Artifact, ...]
     artifact_sha256: dict[str, str] = field(default_factory=dict)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from exporter.bundle.artifact import Artifact
 from exporter.config import ExportConfig
 from exporter.int8.select import points
 from exporter.records import ExportRecord
+from exporter.thresholds import USUAL
 from trainer.flags import run_dir_flag
 
 
@@ -12,10 +14,11 @@ def summary(record: ExportRecord) -> str:
     """Render an export's proof, its ladder, its choice and the next command, for a person."""
     run_dir = record.config.run_dir
     flag = run_dir_flag(run_dir, ExportConfig.run_dir)
+    text = '"A text." "And its pair."' if record.artifacts[0].pairs else '"An unforgettable film."'
     parts = [proof(record), ladder(record) if record.candidates or record.failed else "", choice(record)]
     return "\n\n".join(
         [part for part in parts if part]
-        + [f'next: python -m exporter.predict{flag} "An unforgettable film."\n      python -m bench{flag}']
+        + [f"next: python -m exporter.predict{flag} {text}\n      python -m bench{flag}"]
     )
 
 
@@ -44,8 +47,9 @@ def ladder(record: ExportRecord) -> str:
     """Render the int8 recipes tried, a row each, with what they cost and bring beside `onnx-fp32`."""
     texts = record.candidates[0].change.texts if record.candidates else 0
     lines = [
-        f"int8 recipes against onnx-fp32, accuracy on {texts:,} evaluation texts, speed one text a call:",
-        f"{'':<24}{'MB':>7}{'accuracy, points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}   verdict",
+        f"int8 recipes against onnx-fp32, {record.metric} on {texts:,} evaluation texts, speed one text a call:",
+        f"{'':<24}{'MB':>7}{record.metric + ', points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}"
+        "   verdict",
     ]
     for c in sorted(record.candidates, key=lambda c: -c.speed.median):
         change = f"{points(c.change.change)} [{points(c.change.lower)}, {points(c.change.upper)}]"
@@ -59,16 +63,27 @@ def ladder(record: ExportRecord) -> str:
     return "\n".join(lines)
 
 
+def _thresholds(artifact: Artifact) -> list[str]:
+    if not artifact.thresholds:
+        return []
+    if set(artifact.thresholds) == {USUAL}:
+        return ["a label is given from a probability of 50 % on: no other thresholds did better on texts kept for that"]
+    pairs = zip(artifact.label_names, artifact.thresholds, strict=True)
+    found = ", ".join(f"{name} {threshold:.0%}" for name, threshold in pairs)
+    return [f"a label is given from this probability on, chosen on texts kept for that: {found}"]
+
+
 def choice(record: ExportRecord) -> str:
     """Render which artifact to ship, why, and how steady its answers are."""
     lines = []
-    if record.accuracy is not None and record.texts is not None:
+    if record.score is not None and record.texts is not None:
         labels = len(record.artifacts[0].label_names)
         guessing = f": worse than guessing among {labels}; are its labels in another order?"
         lines.append(
-            f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts:,} evaluation texts"
-            + guessing * (record.accuracy < 1 / labels)
+            f"{record.metric} of onnx-fp32: {record.score:.2%} on {record.texts:,} evaluation texts"
+            + guessing * (record.metric == "accuracy" and record.score < 1 / labels)
         )
+    lines += _thresholds(record.artifacts[0])
     lines.append(f"chosen: {record.chosen}, {record.reason}")
     for v in record.variations:
         lines.append(

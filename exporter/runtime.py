@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
-from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.checksums import manifest_sha256
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
 from exporter.engines.spec import Device
-from trainer.characters import is_unicode
 from trainer.encoding import Encoder
 from trainer.errors import UserError
+from trainer.tasks import FloatArray
+from trainer.texts import Text, is_valid, parts_of
 
 BATCHING = Batching(tokens=4096)
 """How `predict` batches."""
@@ -34,12 +34,15 @@ WINDOW_CHARACTERS = 2**20
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one text."""
+    """The answer to one text, or to one pair of texts."""
 
     label: str
+    """The most probable label. A classifier of several labels a text may give others with it, or not even this one."""
     probabilities: dict[str, float]
     truncated: bool
-    """Whether the text was longer than the classifier reads."""
+    """Whether the text, or the pair, was longer than the classifier reads."""
+    labels: tuple[str, ...]
+    """All labels that the text has, the most probable first: one, or any number if a text may have several."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,12 @@ class Classifier:
         artifact, engine = source.load()
         return cls(replace(source, require_sha256=manifest_sha256(source.folder)), artifact, engine)
 
-    def predict(self, texts: Iterable[str]) -> list[Prediction]:
+    def predict(self, texts: Iterable[Text]) -> list[Prediction]:
         """Classify texts, in batches of similar length.
 
         Args:
             texts: a list of str, or whatever else yields texts: a tuple, a generator, an array, a column of a table.
+                For a classifier that reads pairs, each is a tuple of two str.
 
         Returns:
             One prediction a text, in their order.
@@ -140,9 +144,9 @@ class Classifier:
             TypeError: `texts` is one text, or holds something else than texts.
             UserError: a text is not valid Unicode, or the classifier returned NaN or infinity.
         """
-        return self._answers(list(_checked(texts)), first=1)
+        return self._answers(list(self._checked(texts)), first=1)
 
-    def stream(self, texts: Iterable[str]) -> Iterator[tuple[str, Prediction]]:
+    def stream(self, texts: Iterable[Text]) -> Iterator[tuple[Text, Prediction]]:
         """Classify texts while they come, a window of them at a time, in memory that does not grow with their number.
 
         Yields:
@@ -153,23 +157,26 @@ class Classifier:
             UserError: the same.
         """
         first = 1
-        for window in windows(_checked(texts)):
+        for window in windows(self._checked(texts)):
             yield from zip(window, self._answers(window, first), strict=True)
             first += len(window)
 
-    def logits(self, texts: Sequence[str], *, batch_tokens: int | None = None) -> FloatArray:
+    def logits(self, texts: Sequence[Text], *, batch_tokens: int | None = None) -> FloatArray:
         """Return the logits of one or more texts, [len(texts), classes].
 
         Args:
             texts: the texts.
             batch_tokens: the maximum number of tokens in a batch, padding included; None makes one batch of all.
         """
-        return self.engine.logits(list(_checked(texts)), Batching(tokens=batch_tokens))
+        return self.engine.logits(list(self._checked(texts)), Batching(tokens=batch_tokens))
 
-    def _answers(self, texts: Sequence[str], first: int) -> list[Prediction]:
+    def _checked(self, texts: Iterable[Any]) -> Iterator[Text]:
+        return (_as_pairs if self.artifact.pairs else _as_texts)(texts)
+
+    def _answers(self, texts: Sequence[Text], first: int) -> list[Prediction]:
         """Classify texts; `first` is the number of the first one, for messages."""
         for number, text in enumerate(texts, first):
-            if not is_unicode(text):
+            if not is_valid(text):
                 raise UserError(f"text {number} of the input is not valid Unicode", "fix or remove it")
         encoded = self.encoder.encode(texts)
         if not encoded:
@@ -180,24 +187,29 @@ class Classifier:
                 f"the classifier returned NaN or infinity for text {first + int(bad[0])} of the input",
                 "do not use this artifact; export it again",
             )
-        names = self.artifact.label_names
+        task = self.artifact.meaning()
+        given = task.label_sets(task.answers(logits))
         return [
-            Prediction(
-                label=names[int(row.argmax())],
-                probabilities=dict(zip(names, map(float, row), strict=True)),
-                truncated=e.truncated,
-            )
-            for e, row in zip(encoded, softmax(logits), strict=True)
+            _prediction(self.artifact.label_names, row, labels, truncated=e.truncated)
+            for e, row, labels in zip(encoded, task.probabilities(logits), given, strict=True)
         ]
 
 
-def windows(texts: Iterable[str]) -> Iterator[list[str]]:
+def _prediction(names: Sequence[str], row: FloatArray, given: Sequence[int], *, truncated: bool) -> Prediction:
+    """Return the answer to a text: `row` holds the probability of each label, and those in `given` are its own."""
+    probabilities = dict(zip(names, map(float, row), strict=True))
+    ranked = sorted(names, key=lambda name: -probabilities[name])
+    own = {names[i] for i in given}
+    return Prediction(ranked[0], probabilities, truncated, tuple(name for name in ranked if name in own))
+
+
+def windows(texts: Iterable[Text]) -> Iterator[list[Text]]:
     """Yield the texts in order, some at a time: as many as make good batches, fewer long ones."""
-    window: list[str] = []
+    window: list[Text] = []
     characters = 0
     for text in texts:
         window.append(text)
-        characters += len(text)
+        characters += sum(map(len, parts_of(text)))
         if len(window) == WINDOW_TEXTS or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
@@ -205,7 +217,7 @@ def windows(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
+def _as_texts(texts: Iterable[Any]) -> Iterator[Text]:
     """Yield the texts, or raise a TypeError that says what to pass."""
     if (advice := _advice(texts)) is not None:
         raise TypeError(f"texts must be a list of str, not {type(texts).__name__}; {advice}")
@@ -213,21 +225,43 @@ def _checked(texts: Iterable[str]) -> Iterator[str]:
         if not isinstance(text, str):
             advice = ""
             if isinstance(text, tuple | list):
-                advice = "; to classify a pair of texts, join them to one"
-            elif text is None or isinstance(text, float):
-                advice = "; for a missing text pass `''`"
+                advice = "; this classifier reads single texts"
+            elif _is_missing(text):
+                advice = MISSING
             raise TypeError(f"texts must be a list of str, and item {i} is of type {type(text).__name__}{advice}")
         yield text
 
 
-def _advice(texts: object) -> str | None:
+def _as_pairs(pairs: Iterable[Any]) -> Iterator[Text]:
+    """Yield the pairs of texts as tuples, or raise a TypeError that says what to pass."""
+    wanted = "this classifier reads pairs: texts must be a list of tuples of two str"
+    if (advice := _advice(pairs, "(first, second)", "zip(table['text'], table['text_pair'])")) is not None:
+        raise TypeError(f"{wanted}, not {type(pairs).__name__}; {advice}")
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list):
+            raise TypeError(f"{wanted}, and item {i} is of type {type(pair).__name__}")
+        if not (len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            held = ", ".join(type(text).__name__ for text in pair[:3]) + ", …" * (len(pair) > 3)
+            raise TypeError(f"{wanted}, and item {i} holds ({held})" + MISSING * any(map(_is_missing, pair)))
+        yield (pair[0], pair[1])
+
+
+MISSING = "; for a missing text pass `''`"
+
+
+def _is_missing(text: object) -> bool:
+    """Return whether tables hold this where there is no text."""
+    return text is None or isinstance(text, float)
+
+
+def _advice(texts: object, one: str = "text", columns: str = "table['text']") -> str | None:
     """Say what to pass instead of what holds no texts, or yields something else; None where it may hold some."""
     if isinstance(texts, bytes | bytearray):
-        return "decode it, and pass `[text]`"
+        return f"decode it, and pass `[{one}]`"
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        return "pass one of its columns, such as `table['text']`"
+        return f"pass {'one of its columns' if one == 'text' else 'two of its columns'}, such as `{columns}`"
     if isinstance(texts, set | frozenset):
         return "it has no order that answers could follow: pass `sorted(texts)`"
     if isinstance(texts, str) or not isinstance(texts, Iterable) or getattr(texts, "shape", None) == ():
-        return "for one text pass `[text]`"
+        return f"for one {'text' if one == 'text' else 'pair'} pass `[{one}]`"
     return None

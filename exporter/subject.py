@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from exporter.bundle.artifact import Artifact, Precision
-from exporter.bundle.probabilities import FloatArray
+from exporter.int8.paired import ratio_of
 from exporter.proof.reference import adapter_encoder
 from exporter.proof.verify import choose_examples
+from exporter.thresholds import choose_thresholds
 from trainer.data import Examples, read_examples
 from trainer.encoding import Encoder
 from trainer.run import RunDir, TrainRecord
+from trainer.tasks import FloatArray, MultiLabel, Task, task_of
 
 VARIED_TEXTS = 64
 """The maximum number of texts that are asked in several ways."""
@@ -28,6 +29,7 @@ class Subject:
     train: TrainRecord
     encoder: Encoder
     evaluation: Examples
+    task: Task
 
     @classmethod
     def read(cls, run: RunDir, *, calibration: bool) -> Subject:
@@ -41,7 +43,19 @@ class Subject:
             UserError: there is no trained run, or its files were changed since.
         """
         train = run.load(calibration=calibration)
-        return cls(run, train, adapter_encoder(run, train), read_examples(run.evaluation, train.label_names))
+        evaluation, task = read_examples(run.evaluation, train.label_names), task_of(train.task, len(train.label_names))
+        return cls(run, train, adapter_encoder(run, train), evaluation, task)
+
+    @cached_property
+    def calibration(self) -> Examples:
+        """Texts on which no score is measured."""
+        return read_examples(self.run.calibration, self.train.label_names)
+
+    def with_thresholds(self, logits: FloatArray) -> Subject:
+        """Return it with thresholds chosen by the logits of the calibration texts, [texts, classes]."""
+        truth = self.task.truth(self.calibration.labels)
+        thresholds = choose_thresholds(self.task.probabilities(logits), truth)
+        return replace(self, task=task_of(self.task.name, len(self.train.label_names), thresholds))
 
     def artifact(self, name: str, precision: Precision, model_file: str = "model.onnx") -> Artifact:
         """Describe an artifact of this classifier; its size is known when it is whole."""
@@ -55,6 +69,9 @@ class Subject:
             truncation=train.truncation,
             pad_token_id=train.pad_token_id,
             size_bytes=0,
+            task=train.task,
+            thresholds=self.task.thresholds if isinstance(self.task, MultiLabel) else (),
+            pairs=train.pairs,
         )
 
     def metadata(self) -> dict[str, str]:
@@ -64,11 +81,15 @@ class Subject:
             "max_length": str(self.train.max_length),
             "truncation": self.train.truncation,
             "pad_token_id": str(self.train.pad_token_id),
+            "task": self.train.task,
+            **({"thresholds": json.dumps(self.task.thresholds)} if isinstance(self.task, MultiLabel) else {}),
+            "pairs": str(self.train.pairs).lower(),
         }
 
-    def accuracy(self, logits: FloatArray) -> float:
-        """Return the accuracy of answers to the evaluation texts, logits of [texts, classes]."""
-        return float((logits.argmax(-1) == np.asarray(self.evaluation.labels)).mean())
+    def score(self, logits: FloatArray) -> float:
+        """Return the score of answers to the evaluation texts, logits of [texts, classes]."""
+        truth = self.task.truth(self.evaluation.labels)
+        return ratio_of(self.task.parts(self.task.answers(logits), truth))
 
     def varied(self) -> Examples:
         """Return some evaluation texts of all lengths, mixed, so that a batch of them is padded."""

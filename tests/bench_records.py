@@ -33,7 +33,8 @@ from bench.results import (
     Skipped,
     Soak,
 )
-from exporter.int8.budget import accuracy_change, count_changes
+from exporter.int8.paired import pair
+from trainer.tasks import SingleLabel
 
 REFERENCE, SECOND = "pytorch-fp32-cpu", "pytorch-fp32-cpu (again)"
 RESTARTS, CALLS, SOAK_CALLS, TEXTS = 10, 67, 200, 2000
@@ -100,7 +101,7 @@ def make_record(seed: int = 0) -> BenchRecord:
         evaluation_sha256="e1" * 32,
         chosen="onnx-int8",
         accept_undecided=False,
-        labels=tuple(truth.tolist()),
+        labels=tuple((label,) for label in truth.tolist()),
         label_names=LABELS,
         reference=REFERENCE,
         second_process=SECOND,
@@ -213,7 +214,7 @@ def _accuracy(
     for was_right, count in ((True, harmful), (False, helpful)):
         changed = rng.choice(np.flatnonzero((before == truth) == was_right), count, replace=False)
         after[changed] = 1 - after[changed]
-    counted = count_changes(before.tolist(), after.tolist(), truth.tolist())
+    paired = pair(SingleLabel(2), before, after, truth)
     right = after == truth
     in_bucket = [(least, most, (lengths >= least) & (lengths <= most)) for least, most in BUCKETS]
     classes = tuple(_class_scores(label, index, truth, after) for index, label in enumerate(LABELS))
@@ -227,9 +228,9 @@ def _accuracy(
         brier=0.1893 + 0.0003 * harmful,
         classes=classes,
         lengths=tuple(LengthScores(low, high, int(m.sum()), float(right[m].mean())) for low, high, m in in_bucket),
-        change=None if name == REFERENCE else accuracy_change(*counted, TEXTS),
-        mcnemar_p=None if name == REFERENCE else mcnemar_exact(*counted),
-        predicted=tuple(after.tolist()),
+        change=None if name == REFERENCE else paired.change(),
+        mcnemar_p=None if name == REFERENCE else mcnemar_exact(paired.harmful, paired.helpful),
+        predicted=tuple((label,) for label in after.tolist()),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ModelEngine
 from exporter.proof.reference import TorchModel
 from trainer.encoding import Encoded, Encoder
 from trainer.sources import SAMPLE_MODEL
+from trainer.tasks import FloatArray
 
 
 class Planted(TorchModel):

@@ -83,8 +83,8 @@ def test_a_peft_folder_is_exported_and_answers_as_it_did(
     adopted = run.load().adopted
     assert adopted
     assert (adopted.adapter, adopted.label_names, adopted.max_length) == (adapter, NAMES, 24)
-    assert record.accuracy > 0.8
-    assert f"accuracy of onnx-fp32: {record.accuracy:.2%} on {record.texts} evaluation texts\n" in out
+    assert record.score > 0.8
+    assert f"accuracy of onnx-fp32: {record.score:.2%} on {record.texts} evaluation texts\n" in out
     card = (run.export / "onnx-fp32" / "README.md").read_text()
     assert "It was trained elsewhere on top of `checkpoint" in card
     assert "best epoch" not in card
@@ -114,7 +114,7 @@ def test_names_in_another_order_are_noticed_by_the_accuracy(adapter: Path, adopt
 def test_integers_need_no_names(adapter: Path, adopt: Command, tmp_path: Path) -> None:
     rows = [(text, NAMES.index(topic)) for text, topic in make_texts(60, seed=9)]
     assert adopt(adapter, dataset=write_csv(tmp_path / "numbers.csv", list(rows)))[0] == 0
-    assert load_export(RunDir(tmp_path / "run")).accuracy > 0.8
+    assert load_export(RunDir(tmp_path / "run")).score > 0.8
 
 
 NAMED = ("--label-names", *NAMES)
@@ -221,7 +221,7 @@ def test_a_dataset_that_counts_its_classes_otherwise_is_read_by_their_names(
     truth = dict(zip(texts, topics, strict=True))
     found = read_examples(run.evaluation, NAMES)
     assert [NAMES[label] for label in found.labels] == [truth[text] for text in found.texts]
-    assert load_export(run).accuracy > 0.8
+    assert load_export(run).score > 0.8
 
 
 def test_code_in_a_checkpoint_is_never_run(merged: Path, adopt: Command, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_more_classes_than_calibration_texts(adopt: Command, tmp_path: Path, che
 def test_a_base_that_moved_is_named(adapter: Path, adopt: Command, checkpoint: Path) -> None:
     edit(adapter / "adapter_config.json", base_model_name_or_path="/gone")
     assert adopt(adapter, "--label-names", *NAMES, "--model", checkpoint)[0] == 0
-    assert load_export(RunDir(adapter.parent / "run")).accuracy > 0.8
+    assert load_export(RunDir(adapter.parent / "run")).score > 0.8
 
 
 def test_a_trained_run_is_never_replaced(

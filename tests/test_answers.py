@@ -33,7 +33,7 @@ from trainer.progress import say, show
 from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]
-ANSWER = Prediction("=good", {"=good": 0.75, '"bad"': 0.25}, truncated=True)
+ANSWER = Prediction("=good", {"=good": 0.75, '"bad"': 0.25}, truncated=True, labels=("=good",))
 AWKWARD = st.text(st.sampled_from("=+-@'\"\t\r\n ,;a|\ufeff\u200b\uff1d\x00é") | st.characters(codec="utf-8"))
 
 
@@ -43,7 +43,8 @@ AWKWARD = st.text(st.sampled_from("=+-@'\"\t\r\n ,;a|\ufeff\u200b\uff1d\x00é") 
 @given(text=AWKWARD)
 def test_csv_is_read_back_whole_and_the_mark_can_be_taken_off(text: str) -> None:
     for safe in (True, False):
-        sheet = "".join([*csv_header(tuple(ANSWER.probabilities)), *csv_row(text, ANSWER, safe=safe)])
+        header = csv_header(tuple(ANSWER.probabilities), task="single-label", pairs=False)
+        sheet = "".join([*header, *csv_row(text, ANSWER, task="single-label", safe=safe)])
         header, row = csv.reader(io.StringIO(sheet, newline=""), strict=True)
         assert header == ["text", "label", "probability_=good", 'probability_"bad"', "truncated"]
         if safe:
@@ -55,7 +56,7 @@ def test_csv_is_read_back_whole_and_the_mark_can_be_taken_off(text: str) -> None
 
 @given(text=AWKWARD)
 def test_json_lines_are_read_back(text: str) -> None:
-    line = "".join(json_line(text, ANSWER))
+    line = "".join(json_line(text, ANSWER, task="single-label"))
     assert line.endswith("\n")
     assert json.loads(line) == {
         "text": text, "label": ANSWER.label, "probabilities": ANSWER.probabilities, "truncated": True
@@ -64,7 +65,7 @@ def test_json_lines_are_read_back(text: str) -> None:
 
 @given(text=st.text())
 def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
-    line = describe(text, Prediction(text, {text: 1.0}, truncated=False))
+    line = describe(text, Prediction(text, {text: 1.0}, truncated=False, labels=(text,)))
     assert len(line.splitlines()) == 1
     assert all(c.isprintable() or c in "\u3000\xa0\u200c\u200d" or not c.isascii() for c in line)
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\u2028" for c in line)
@@ -324,8 +325,8 @@ def test_json_nested_too_deep_is_refused(tmp_path: Path) -> None:
         ({"text": ["a", "b"]}, r"not dict; pass one of its columns, such as `table\['text'\]`"),
         (pandas.DataFrame({"text": ["a", "b"]}), "not DataFrame; pass one of its columns"),
         ({"a", "b"}, "not set; it has no order"),
-        ([("a", "b")], "item 0 is of type tuple; to classify a pair of texts, join them"),
-        (["a", ["b", "c"]], "item 1 is of type list; to classify a pair"),
+        ([("a", "b")], "item 0 is of type tuple; this classifier reads single texts$"),
+        (["a", ["b", "c"]], "item 1 is of type list; this classifier reads single texts$"),
         (["a", None], "item 1 is of type NoneType; for a missing text pass `''`$"),
         (pandas.Series(["a", float("nan"), "b"], dtype=object), "item 1 is of type float; for a missing text"),
         ([b"a"], "item 0 is of type bytes$"),

@@ -27,7 +27,18 @@ MAY_IMPORT: dict[str, set[str]] = {"trainer": set(), "exporter": {"trainer"}, "b
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 DEPLOYED = {
     "exporter": ("bundle.", "engines.", "checksums", "runtime"),
-    "trainer": ("characters", "config", "encoding", "errors", "flags", "limits", "records", "tokenizing"),
+    "trainer": (
+        "characters",
+        "config",
+        "encoding",
+        "errors",
+        "flags",
+        "limits",
+        "records",
+        "tasks",
+        "texts",
+        "tokenizing",
+    ),
 }
 """What a deployed classifier may load of ours."""
 

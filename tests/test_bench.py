@@ -31,13 +31,13 @@ from bench.measure.instruments import Instruments
 from bench.report.tables import markdown
 from bench.results import BenchRecord, Skipped
 from bench.run import bench as run_bench
-from exporter.bundle.probabilities import FloatArray
 from exporter.checksums import IntegrityError
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record
 from trainer.run import RunDir
+from trainer.tasks import FloatArray
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]

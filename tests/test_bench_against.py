@@ -31,7 +31,10 @@ class TestOverTime:
         )
         wrong = tuple(
             replace(
-                a, predicted=tuple(1 - p if i < 40 and p == before.labels[i] else p for i, p in enumerate(a.predicted))
+                a,
+                predicted=tuple(
+                    ((1 - p),) if i < 40 and (p,) == before.labels[i] else (p,) for i, (p,) in enumerate(a.predicted)
+                ),
             )
             if a.engine == "onnx-fp32-cpu"
             else a

@@ -15,9 +15,9 @@ from local_worker import LocalWorker
 
 from bench.measure.calls import MAX_WARMUP, Call, batch_time, best_batchings, rounds, timed, try_batchings, warm_up
 from bench.measure.draws import deal, spread_out, start_order
-from exporter.bundle.probabilities import softmax
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, Engine, ModelEngine
 from trainer.encoding import Encoded, Encoder
+from trainer.tasks import SingleLabel
 
 
 class FakeModel:
@@ -56,12 +56,12 @@ class TestMeasuring:
             model.now += 0.5
             return model.now
 
-        call = timed(ModelEngine(model), "soup bread", clock)
+        call = timed(ModelEngine(model), "soup bread", SingleLabel(2), clock)
         assert (call.tokenise_s, call.run_s, call.total_s) == (0.5, 0.25 * 4 + 0.5, 2.5)
-        assert call.probabilities == pytest.approx(softmax(np.float32([[0, 1]]))[0])
+        assert call.probabilities == pytest.approx(SingleLabel(2).probabilities(np.float32([[0, 1]]))[0])
 
     def test_an_opaque_engine_is_timed_as_a_whole(self) -> None:
-        call = timed(Opaque(), "soup")
+        call = timed(Opaque(), "soup", SingleLabel(2))
         assert (call.tokenise_s, call.run_s) == (None, None)
         assert call.total_s >= 0.02
 
@@ -79,7 +79,7 @@ class TestMeasuring:
                 return Call(seconds, None, None, ())
 
         def calls(*steady_after: int) -> int:
-            return warm_up({str(n): Cooling(n) for n in steady_after}, "x", random.Random(0))
+            return warm_up({str(n): Cooling(n) for n in steady_after}, "x", SingleLabel(2), random.Random(0))
 
         assert calls(0, 0) == 10
         assert calls(0, 12) == 20

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from bench.engines.table import ENGINES, choose_engines, reference_of
-from exporter.bundle.probabilities import softmax
 from exporter.engines.engine import ONE_BY_ONE, Batching
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 
 BY_NAME = {spec.name: spec for spec in ENGINES}
 ARTIFACTS = ("pytorch-fp32", "onnx-fp32", "onnx-int8")
@@ -80,8 +80,8 @@ def test_peers_answer_about_as_our_adapter_does(exported: RunDir, name: str, tmp
     peer = spec.load(exported, torch.get_num_threads(), tmp_path)  # of this process: others' sums depend on it
     alone, together = peer.logits(examples.texts[:5], ONE_BY_ONE), peer.logits(examples.texts[:5], Batching(texts=4))
     np.testing.assert_allclose(peer.logits(examples.texts[:1], ONE_BY_ONE), alone[:1], atol=1e-4)
-    assert softmax(alone).sum(-1) == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(softmax(together), softmax(alone), atol=0.05)
+    assert SingleLabel(4).probabilities(alone).sum(-1) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(SingleLabel(4).probabilities(together), SingleLabel(4).probabilities(alone), atol=0.05)
     right = np.mean(peer.logits(examples.texts, Batching(texts=8)).argmax(-1) == examples.labels)
     assert right > 0.6  # chance is 0.25
 
@@ -105,7 +105,7 @@ class TestWordCounts:
             words.fit_transform(splits.train.texts), splits.train.labels
         )
         expected = model.predict_proba(words.transform(splits.evaluation.texts))
-        found = softmax(self.SPEC.load(trained, 1, tmp_path).logits(splits.evaluation.texts))
+        found = SingleLabel(4).probabilities(self.SPEC.load(trained, 1, tmp_path).logits(splits.evaluation.texts))
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
     def test_a_run_whose_data_has_changed_is_refused(

@@ -17,6 +17,7 @@ from bench.measure.environment import packages_bytes
 from bench.measure.machine import measure_machine, product_shapes
 from bench.measure.memory import driver_bytes, gpu_bytes
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 
 
 def test_limits_are_those_of_the_graphs_own_products(exported: RunDir) -> None:
@@ -65,14 +66,14 @@ def test_a_cold_start_ends_with_the_process_that_measures(exported: RunDir, tmp_
 
 
 def test_a_cold_start_is_a_new_process_in_parts(exported: RunDir, tmp_path: Path) -> None:
-    found = cold_start("onnx-fp32-cpu", exported.path, 1, tmp_path, "soup")
+    found = cold_start("onnx-fp32-cpu", exported.path, 1, tmp_path, "soup", SingleLabel(4))
     assert found
     assert set(found) == {"total_s", "import_s", "load_s", "first_s"}
     assert found["total_s"] > found["import_s"] + found["load_s"] + found["first_s"] > found["first_s"] > 0
     assert cold_start(
-        "onnx-fp32-cpu", exported.path, 1, tmp_path, "soup " * 50_000
+        "onnx-fp32-cpu", exported.path, 1, tmp_path, "soup " * 50_000, SingleLabel(4)
     )  # longer than a command's argument may be
-    assert cold_start("onnx-fp32-cpu", exported.path / "gone", 1, tmp_path, "soup") is None
+    assert cold_start("onnx-fp32-cpu", exported.path / "gone", 1, tmp_path, "soup", SingleLabel(4)) is None
 
 
 def test_memory_on_a_gpu_is_the_drivers_where_pytorch_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from exporter.int8.budget import (
     POWER_80,
-    AccuracyChange,
+    ScoreChange,
     accuracy_change,
-    count_changes,
     critical_value,
     judge,
     paired_interval,
     texts_to_decide,
 )
+from exporter.int8.paired import pair
+from trainer.tasks import SingleLabel
 
 Z = critical_value(1)
 
@@ -87,15 +88,14 @@ def test_the_interval_covers_the_true_change_as_often_as_it_says(harmful_rate: f
 def test_changes_are_counted_by_what_they_did() -> None:
     truth = [0, 1, 2, 0, 1]
     before, after = [0, 1, 0, 1, 2], [0, 2, 2, 2, 1]  # same, harmful, helpful, wrong twice, helpful
-    harmful, helpful = count_changes(before, after, truth)
-    change = accuracy_change(harmful, helpful, len(truth))
+    change = pair(SingleLabel(3), *map(np.asarray, (before, after, truth))).change()
     assert (change.texts, change.harmful, change.helpful, change.change) == (5, 1, 2, pytest.approx(0.2))
     assert (change.lower, change.upper) == paired_interval(1, 2, 5, Z)
 
 
-def measured(harmful: int, helpful: int, texts: int) -> AccuracyChange:
+def measured(harmful: int, helpful: int, texts: int) -> ScoreChange:
     bounds = paired_interval(harmful, helpful, texts, Z)
-    return AccuracyChange(texts, harmful, helpful, (helpful - harmful) / texts, *bounds, tried=1)
+    return ScoreChange(texts, harmful, helpful, (helpful - harmful) / texts, *bounds, tried=1)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def measured(harmful: int, helpful: int, texts: int) -> AccuracyChange:
         (measured(60, 10, 3000), "over budget"),
     ],
 )
-def test_three_verdicts(change: AccuracyChange, expected: str) -> None:
+def test_three_verdicts(change: ScoreChange, expected: str) -> None:
     assert judge(change, 0.005) == expected
 
 
 @pytest.mark.parametrize("change", [measured(0, 0, 356), measured(16, 15, 2000), measured(9, 3, 356)])
-def test_the_number_that_would_do_is_the_least_that_decides(change: AccuracyChange) -> None:
+def test_the_number_that_would_do_is_the_least_that_decides(change: ScoreChange) -> None:
     needed = texts_to_decide(change, 0.005)
     assert needed is not None
     assert needed > change.texts

@@ -17,7 +17,7 @@ from exporter.bundle.artifact import Artifact
 from exporter.card import Facts, render
 from exporter.records import Comparison
 from trainer.characters import visible
-from trainer.data import load_splits
+from trainer.data import Columns, load_splits
 from trainer.errors import UserError
 from trainer.run import TrainRecord
 from trainer.sources import Source
@@ -100,4 +100,6 @@ def test_a_label_of_several_lines_is_refused(label: str, tmp_path: Path) -> None
         load_splits(str(write_csv(tmp_path / "a.csv", list(rows))), None)
     numbered = [(text, int(topic == "food")) for text, topic in make_texts(40)]
     with pytest.raises(UserError, match="has a line break"):
-        load_splits(str(write_csv(tmp_path / "b.csv", list(numbered))), None, label_names=("x", f"{label}\n"))
+        load_splits(
+            str(write_csv(tmp_path / "b.csv", list(numbered))), None, columns=Columns(names=("x", f"{label}\n"))
+        )

@@ -26,6 +26,7 @@ from exporter.int8.recipes import RECIPES, Ingredients
 from exporter.runtime import Classifier
 from trainer.errors import UserError
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 
 HAS_OPTIMUM = importlib.util.find_spec("optimum") is not None
 needs_optimum = pytest.mark.skipif(not HAS_OPTIMUM, reason="the extra `optimum` is not installed")
@@ -115,7 +116,9 @@ def test_int8_of_every_architecture_is_small_and_answers_alike(name: str, tmp_pa
     convert(tmp_path / "model", tmp_path / "onnx")
     path, int8 = tmp_path / "onnx" / "model.onnx", tmp_path / "int8.onnx"
     finish_conversion(path, {})
-    next(recipe for recipe in RECIPES if recipe.name == "dynamic-channel-int8").make(path, int8, Ingredients([]))
+    next(recipe for recipe in RECIPES if recipe.name == "dynamic-channel-int8").make(
+        path, int8, Ingredients([], SingleLabel(2))
+    )
     sessions = [onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]) for file in (path, int8)]
     names = {node.name for node in sessions[0].get_inputs()}
     rows = [feeds(1, tokens, model.config.pad_token_id, names) for tokens in range(2, 40)]

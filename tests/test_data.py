@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import write_csv
 
-from trainer.data import Examples, load_splits, read_examples, read_texts, write_examples
+from trainer.data import Columns, Examples, load_splits, read_examples, read_texts, write_examples
 from trainer.errors import UserError
 from trainer.sources import HubUnreachableError, Source
 from trainer.tables import read_table
@@ -76,7 +76,7 @@ def test_usual_column_names_are_found(tmp_path: Path, header: tuple[str, str]) -
 def test_named_columns_win_over_usual_ones(tmp_path: Path) -> None:
     rows = [("x", f"text {i}", "u", "ab"[i % 2]) for i in range(20)]
     path = write_csv(tmp_path / "a.csv", rows, ("text", "mine", "label", "theirs"))
-    splits = load_splits(str(path), None, text_column="mine", label_column="theirs")
+    splits = load_splits(str(path), None, columns=Columns(("mine",), ("theirs",)))
     assert splits.label_names == ("a", "b")
     assert all(text.startswith("text ") for text in splits.train.texts)
 
@@ -97,7 +97,7 @@ def test_labels_are_ordered_by_value_or_by_alphabet(tmp_path: Path, labels: list
 
 def test_integers_take_the_names_given(tmp_path: Path) -> None:
     path = write(tmp_path, "parquet", [(f"{'good' if i % 2 else 'bad'} {i}", i % 2) for i in range(40)])
-    splits = load_splits(str(path), None, label_names=("negative", "positive"))
+    splits = load_splits(str(path), None, columns=Columns(names=("negative", "positive")))
     assert splits.label_names == ("negative", "positive")
     assert all(("good" in t) == (label == 1) for t, label in zip(splits.train.texts, splits.train.labels, strict=True))
 
@@ -141,7 +141,7 @@ def test_class_names_are_those_of_the_label_column(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(tmp_path / "a.parquet")
     expected = {None: ("neg", "pos"), "other": ("buy", "sell"), "category": ("ham", "spam"), "topic": ("t0", "t1")}
     for column, classes in expected.items():
-        assert load_splits(str(tmp_path / "a.parquet"), None, label_column=column).label_names == classes
+        assert load_splits(str(tmp_path / "a.parquet"), None, columns=Columns(labels=(column,))).label_names == classes
 
 
 def test_the_first_evaluation_texts_are_not_all_of_one_class(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_unknown_columns_are_refused_with_those_there_are(tmp_path: Path) -> Non
         load_splits(path, None)
     assert "`one`, `two`" in error.value.hint
     with pytest.raises(UserError, match="no column `three`") as error:
-        load_splits(path, None, text_column="three")
+        load_splits(path, None, columns=Columns(("three",)))
     assert "`one`, `two`" in error.value.hint
 
 
@@ -250,7 +250,7 @@ def test_an_evaluation_label_that_training_lacks_is_refused(tmp_path: Path) -> N
 def test_names_that_do_not_fit_the_integers_are_refused(tmp_path: Path) -> None:
     path = str(write(tmp_path, "parquet", [(f"t{i}", i % 3) for i in range(30)]))
     with pytest.raises(UserError, match="label `2`"):
-        load_splits(path, None, label_names=("no", "yes"))
+        load_splits(path, None, columns=Columns(names=("no", "yes")))
 
 
 def test_parquet_without_pyarrow_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

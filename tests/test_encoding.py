@@ -47,7 +47,9 @@ def test_each_rule_keeps_its_tokens(checkpoint: Path, words: list[str], max_leng
 
 
 def test_padding_is_masked_and_on_the_right(checkpoint: Path) -> None:
-    ids, mask = encoder(checkpoint, 64).pad(encoder(checkpoint, 64).encode(["soup", "soup bread salt"]))
+    batch = encoder(checkpoint, 64).pad(encoder(checkpoint, 64).encode(["soup", "soup bread salt"]))
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    assert not batch["token_type_ids"].any()
     assert ids.shape == mask.shape == (2, 5)
     assert mask.tolist() == [[1, 1, 1, 0, 0], [1] * 5]
     assert np.all(ids[mask == 0] == 0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from exporter.predict import main as predict
 from trainer.csv_rows import CsvError, Lines
-from trainer.data import load_splits, read_texts, stream_texts
+from trainer.data import Columns, load_splits, read_texts, stream_texts
 from trainer.dialect import separated_rows
 from trainer.errors import UserError
 from trainer.run import RunDir
@@ -199,7 +199,7 @@ def test_the_separator_that_a_first_line_for_excel_tells_is_taken(tmp_path: Path
 
 def test_commas_of_sentences_and_numbers_separate_nothing(tmp_path: Path) -> None:
     path = put(tmp_path, "b.csv", "text, of a guest|label\n" + "".join(f"well, {i}|{'xy'[i % 2]}\n" for i in range(9)))
-    assert read_texts(path, "text, of a guest")[0] == "well, 0"
+    assert read_texts(path, ("text, of a guest",))[0] == "well, 0"
     path = put(tmp_path, "a.csv", "".join(f"es kostet viel Geld Nummer {i};{i % 2},0\n" for i in range(20)))
     splits = load_splits(str(path), None, reading=Reading(no_header=True))
     assert splits.label_names == ("0", "1")
@@ -236,7 +236,7 @@ def test_a_file_without_a_header_is_told_and_read(tmp_path: Path) -> None:
     assert "--no-header" not in error.value.hint
     splits = load_splits(str(path), None, reading=Reading(no_header=True))
     assert len(splits.train) + len(splits.evaluation) == 20
-    assert read_texts(path, "1", Reading(no_header=True))[0] == "the dish was number 0"
+    assert read_texts(path, ("1",), Reading(no_header=True))[0] == "the dish was number 0"
     with pytest.raises(UserError, match="names its columns itself"):
         read_texts(put(tmp_path, "a.jsonl", "{}"), None, Reading(no_header=True))
 
@@ -356,7 +356,7 @@ def labelled(folder: Path, kind: str, labels: list[Any]) -> str:
 def test_labels_are_the_same_by_value_in_every_file(tmp_path: Path, kind: str, labels: list[Any]) -> None:
     path = labelled(tmp_path, kind, labels * 10)
     assert load_splits(path, None).label_names == ("0", "1")
-    named = load_splits(path, None, label_names=("no", "yes"))
+    named = load_splits(path, None, columns=Columns(names=("no", "yes")))
     assert named.label_names == ("no", "yes")
     assert all(
         int(text.split()[-1]) % 2 == label for text, label in zip(named.train.texts, named.train.labels, strict=True)
@@ -368,7 +368,7 @@ def test_labels_are_the_same_by_value_in_every_file(tmp_path: Path, kind: str, l
 def test_truth_values_are_the_same_in_every_file(tmp_path: Path, kind: str, labels: list[Any]) -> None:
     path = labelled(tmp_path, kind, labels * 10)
     assert load_splits(path, None).label_names == ("False", "True")
-    assert load_splits(path, None, label_names=("no", "yes")).label_names == ("no", "yes")
+    assert load_splits(path, None, columns=Columns(names=("no", "yes"))).label_names == ("no", "yes")
 
 
 def test_a_gap_among_numbers_is_named_by_its_row(tmp_path: Path) -> None:

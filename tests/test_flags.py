@@ -163,7 +163,8 @@ def test_training_values_out_of_range_are_refused(values: dict[str, Any]) -> Non
         {"restarts": 0},
         {"restarts": 7},
         {"max_p95_ms": 0.0},
-        {"text_column": "x"},
+        {"text_column": ("x",)},
+        {"encoding": "utf-16"},
         {"any_machine": True},
     ],
 )

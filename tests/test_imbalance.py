@@ -14,8 +14,9 @@ from transformers import EvalPrediction
 
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.loop import EpochReport, class_weights, scores_of, weighted_loss
+from trainer.loop import EpochReport, scores_of
 from trainer.resume import check_same
+from trainer.tasks import SingleLabel
 from trainer.train import train
 
 STATE = SimpleNamespace(is_world_process_zero=True, epoch=1.0, num_train_epochs=3)
@@ -23,8 +24,8 @@ STATE = SimpleNamespace(is_world_process_zero=True, epoch=1.0, num_train_epochs=
 
 def report(labels: list[int], truth: list[int], answers: list[int], names: tuple[str, ...]) -> None:
     """Say what is said after an epoch."""
-    scores = scores_of(len(names))(EvalPrediction(np.eye(len(names))[answers], np.array(truth)))
-    said = EpochReport(names, labels, "; try this")
+    scores = scores_of(SingleLabel(len(names)))(EvalPrediction(np.eye(len(names))[answers], np.array(truth)))
+    said = EpochReport(SingleLabel(len(names)), names, labels, "; try this")
     said.on_evaluate(None, STATE, None, {f"eval_{key}": value for key, value in (scores | {"loss": 1.0}).items()})
 
 
@@ -52,18 +53,11 @@ def test_of_many_labels_the_worst_are_shown(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_balanced_weights_make_labels_count_alike() -> None:
-    weights = class_weights("balanced", [0] * 6 + [1] * 2, 3)
-    assert weights is not None
-    assert weights.tolist() == pytest.approx([8 / 12, 8 / 4, 0])
-    assert class_weights("equal", [0, 1], 2) is None
-    assert weighted_loss(None) is None
-
-
-def test_the_weighted_loss_is_a_mean_over_the_texts_of_a_step() -> None:
-    loss = weighted_loss(torch.tensor([0.5, 2.0]))
-    assert loss is not None
-    logits, labels = torch.tensor([[2.0, -1.0], [0.3, 0.4], [1.0, 1.0]]), torch.tensor([0, 1, 1])
-    single = torch.nn.functional.cross_entropy(logits, labels, reduction="none") * torch.tensor([0.5, 2.0, 2.0])
+    """The mean over the texts of a step, each weighed so that all labels of the training texts count as much."""
+    loss = SingleLabel(3).training_loss([0] * 6 + [1] * 2)
+    logits, labels = torch.tensor([[2.0, -1.0, 0], [0.3, 0.4, 0], [1.0, 1.0, 0]]), torch.tensor([0, 1, 1])
+    weights = torch.tensor([8 / (2 * 6), 8 / (2 * 2), 8 / (2 * 2)])
+    single = torch.nn.functional.cross_entropy(logits, labels, reduction="none") * weights
     torch.testing.assert_close(loss({"logits": logits}, labels), single.sum() / 3)
     torch.testing.assert_close(loss({"logits": logits}, labels, num_items_in_batch=torch.tensor(12)), single.sum() / 12)
 

@@ -14,6 +14,7 @@ from onnx import helper
 from exporter.bundle.artifact import Artifact
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.int8.ladder import Baseline, Ladder, Measured, measure, try_recipes
+from exporter.int8.paired import Paired, pair
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
 from exporter.proof.chain import Chain
 from exporter.proof.timing import Spread
@@ -23,6 +24,9 @@ from exporter.proof.worker import Worker, Workers
 from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
+from trainer.tasks import SingleLabel
+
+TASK = SingleLabel(2)
 
 
 class Fake(Worker):
@@ -79,9 +83,9 @@ class Search:
         (self.unfused / "config.json").write_text('{"id2label": {"0": "no", "1": "yes"}}')
         texts = Examples(["soup", "bread", "a goal"], [1, 1, 1])
         encoder = Encoder.load(checkpoint, 24, "head", 0)
-        chain = Chain(encoder, texts, ("no", "yes"), most=3, workers=Workers(1, self.start))
+        chain = Chain(encoder, texts, ("no", "yes"), TASK, most=3, workers=Workers(1, self.start))
         chain.add("unfused", Fake().run)
-        self.baseline = Baseline(self.fp32, self.fp32.logits(texts.texts), texts, texts, chain)
+        self.baseline = Baseline(self.fp32, self.fp32.logits(texts.texts), texts, texts, chain, TASK)
         self.artifact = Artifact("x", "model.onnx", "int8", ("no", "yes"), 24, "head", 0, 0)
 
     def clock(self) -> float:
@@ -99,7 +103,7 @@ class Search:
         return Fake()
 
     def __call__(self, recipes: Sequence[Recipe], minutes: float = 100) -> Ladder:
-        ingredients = Ingredients([])
+        ingredients = Ingredients([], TASK)
         return try_recipes(
             recipes, self.unfused, self.artifact, ingredients, self.baseline, minutes=minutes, clock=self.clock
         )
@@ -141,11 +145,21 @@ def test_a_recipe_that_breaks_is_a_row_and_not_the_end(search: Search, tmp_path:
     assert not (tmp_path / "answers otherwise").exists()
 
 
+def changed(harmful: int, helpful: int, *, of: int) -> Paired:
+    """Answers of which so many turned wrong, and so many right."""
+    truth = np.zeros(of, dtype=np.int64)
+    before, after = truth.copy(), truth.copy()
+    before[harmful : harmful + helpful] = after[:harmful] = 1
+    return pair(TASK, before, after, truth)
+
+
 def test_intervals_widen_with_the_recipes_judged_and_not_with_those_only_planned() -> None:
-    measured = Measured(recipe("x"), 1, 3, 1, 0.0, Spread(1, 2, 3), vary("", np.eye(2), np.eye(2)))
+    measured = Measured(
+        recipe("x"), 1, changed(3, 1, of=1000), 0.0, Spread(1, 2, 3), vary("", np.eye(2), np.eye(2), TASK)
+    )
     alone, (first, _) = (
-        Ladder((measured,)).judged(1000, 0.5)[0],
-        Ladder((measured,) * 2, (), ("y: late",)).judged(1000, 0.5),
+        Ladder((measured,)).judged(0.5)[0],
+        Ladder((measured,) * 2, (), ("y: late",)).judged(0.5),
     )
     assert (alone.change.tried, first.change.tried) == (1, 2)
     assert first.change.lower < alone.change.lower < alone.change.upper < first.change.upper
@@ -190,11 +204,11 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     texts = [str(i) for i in range(100)]
     fp32 = Fake(lambda text, _: text != "99", 0.3)
     gate = Examples(texts, [1] * 100)
-    baseline = Baseline(fp32, fp32.logits(texts), gate, gate.take(range(40)), None)  # type: ignore[arg-type]
+    baseline = Baseline(fp32, fp32.logits(texts), gate, gate.take(range(40)), None, TASK)  # type: ignore[arg-type]
     (tmp_path / "model.onnx").write_bytes(b"12345")
     candidate = Fake(lambda text, size: text not in ("0", "1") or size == 1, 0.1)
     measured = measure(recipe("x"), tmp_path, candidate, baseline)
-    (found,) = Ladder((measured,)).judged(100, 0.5)
+    (found,) = Ladder((measured,)).judged(0.5)
     assert (found.change.harmful, found.change.helpful, found.change.texts) == (2, 1, 100)
     assert found.size_bytes == 5
     assert found.speed.median == pytest.approx(3)
@@ -209,14 +223,14 @@ def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -
             return np.full((len(texts), 2), np.nan, dtype=np.float32)
 
     gate = Examples(["0", "1"], [0, 1])
-    baseline = Baseline(Fake(), np.zeros((2, 2), np.float32), gate, gate, None)  # type: ignore[arg-type]
+    baseline = Baseline(Fake(), np.zeros((2, 2), np.float32), gate, gate, None, TASK)  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match="`x` returned NaN or infinity"):
         measure(recipe("x"), tmp_path, Odd(), baseline)
 
 
 def test_a_variation_counts_flips_and_finds_the_largest_move() -> None:
     usual, varied = np.log(np.float32([[0.9, 0.1], [0.6, 0.4]])), np.log(np.float32([[0.8, 0.2], [0.4, 0.6]]))
-    found = vary("x", usual, varied)
+    found = vary("x", usual, varied, TASK)
     assert (found.name, found.texts, found.flips) == ("x", 2, 1)
     assert found.max_abs_probability == pytest.approx(0.2, abs=1e-6)
 
@@ -225,5 +239,5 @@ def test_batches_are_of_32() -> None:
     sizes: list[int] = []
     fake = Fake(lambda _, size: not sizes.append(size), 0.0)
     usual = np.zeros((40, 2), dtype=np.float32)
-    in_batches(fake, Examples([str(i) for i in range(40)], [0] * 40), usual)
+    in_batches(fake, Examples([str(i) for i in range(40)], [0] * 40), usual, TASK)
     assert sorted(set(sizes)) == [8, 32]

@@ -38,6 +38,7 @@ from trainer.pretrain.vectors import word_vectors
 from trainer.records import file_sha256, read_record
 from trainer.resume import last_checkpoint
 from trainer.run import RunDir
+from trainer.tables import Reading
 from trainer.train import train
 
 
@@ -466,6 +467,21 @@ def test_a_text_file_has_a_text_a_line_and_tables_a_column(tmp_path: Path) -> No
     assert {*corpus.train, *corpus.held_out} == {"one\u2028still one", "two", "three", "four", "five"}
     assert len(corpus.held_out) == 1
     assert len(corpus.train) == 4
+
+
+def test_text_in_another_encoding_and_without_a_header_is_read(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.csv"):
+        (tmp_path / name).write_bytes("zwölf\nüber\n".encode("utf-16"))
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        read_corpus([tmp_path / "a.txt"], None, 0)
+    for name, column, reading in (
+        ("a.txt", None, Reading("utf-16")),
+        ("b.csv", "1", Reading("utf-16", no_header=True)),
+    ):
+        corpus = read_corpus([tmp_path / name], column, 0, reading)
+        assert {*corpus.train, *corpus.held_out} == {"zwölf", "über"}
+    with pytest.raises(UserError, match="`--no-header` is for CSV and TSV files"):
+        read_corpus([tmp_path / "a.txt"], None, 0, Reading("utf-16", no_header=True))
 
 
 def test_other_files_are_left_alone(config: PretrainConfig, scratch: PretrainRecord, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from exporter.int8.recipes import (
 from exporter.int8.weights import LeftInFloatError, check_quantized, check_ranges, check_weights, products_in_float
 from exporter.proof.verify import VerificationError
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 
 LAYERS = 2
 PRODUCTS = 6 * LAYERS + 2  # q, k, v, out and two of the feed-forward in each layer, and two of the head
@@ -46,7 +47,7 @@ def feeds(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     return [{"input_ids": ids, "attention_mask": np.ones_like(ids)} for ids in rows]
 
 
-INGREDIENTS = Ingredients(calibration=feeds(16))
+INGREDIENTS = Ingredients(feeds(16), SingleLabel(2))
 
 
 def run(path: Path, rows: list[dict[str, np.ndarray]]) -> np.ndarray:
@@ -103,7 +104,7 @@ def test_reduced_range_keeps_weights_to_seven_bits(model: Path, tmp_path: Path) 
         return max(int(np.abs(code.astype(int)).max()) for code in codes)
 
     assert largest(INGREDIENTS) == 127
-    assert largest(Ingredients(INGREDIENTS.calibration, reduce_range=True)) == 64
+    assert largest(Ingredients(INGREDIENTS.calibration, SingleLabel(2), reduce_range=True)) == 64
 
 
 def test_weight_only_answers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_weight_only_answers_do_not_depend_on_the_batch(model: Path, tmp_path: P
 
 def test_static_ranges_come_from_the_calibration_texts(model: Path, tmp_path: Path) -> None:
     assert operators(made("static-minmax", model, tmp_path)).count("DequantizeLinear") > PRODUCTS
-    other = Ingredients(calibration=feeds(2, seed=7))
+    other = Ingredients(feeds(2, seed=7), SingleLabel(2))
     first, second = (run(made("static-minmax", model, tmp_path, i), feeds(8, seed=3)) for i in (INGREDIENTS, other))
     assert np.abs(first - second).max() > 1e-3
 
@@ -260,7 +261,7 @@ def test_shared_weights_are_quantized_wherever_they_are_used_and_stored_once(sha
     weights = sum(np.prod(tensor.dims) for tensor in matrices)
     for recipe in ("dynamic-channel-int8", "weight-only-int8", "static-minmax", "dynamic-mixed"):
         output = tmp_path / f"{recipe}.onnx"
-        leave = next(r for r in RECIPES if r.name == recipe).make(model, output, Ingredients(texts))
+        leave = next(r for r in RECIPES if r.name == recipe).make(model, output, Ingredients(texts, SingleLabel(2)))
         check_quantized(output, leave)
         assert check_weights(model, output, recipe) > len(used) - len(leave)
         assert np.abs(run(output, texts) - before).max() < np.ptp(before) / 4

@@ -33,14 +33,14 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (5, "9bf1c63c0ed7b80af662cd32bbd04be0c52884de4936be31fc3b3fe1c78ab052"),
-    UnfinishedRun: (2, "6ad2c63d796bc909cf2fe8dd273bb2843b9e38fea6b55e8679ca0d6f38608c8e"),
-    PretrainRecord: (1, "e518fc5a3ce34c31ec0f5cc2397299b5535086c6005fab14becc93e71f22f769"),
-    UnfinishedPretraining: (1, "2d9f85ea5cf7efc3cd649a72a0214ee21c671ad014f4cb4494308f1debd49329"),
-    ExportRecord: (4, "1e8b7d2f3c4224ec2e38d17cf79f0732a3e18718498673ed51835ea57fdf3394"),
-    Artifact: (2, "0c50cfcc252b17e9b7fc69fef981643d6f6a47277eb89f27a39519680a8b9978"),
-    Golden: (1, "8ca38710a85740dae5245b04d5f1da8e3d83457e91778284fd9579a5ef6faf0e"),
-    BenchRecord: (4, "287ae7fee458e5359800bf291ab42feb748255ee6921c2aee0f07b69649ae794"),
+    TrainRecord: (6, "8ce8409fac8a9c00288558ca6eb2d0a869b56d93d14405103adfb9cee987ccee"),
+    UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
+    PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
+    UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
+    ExportRecord: (5, "56fc0c06d48032cf6157d95f6bf7f372e7bdbd1e23430c66ec5947612c66ea3e"),
+    Artifact: (3, "937d2df50925ce4d937996ddb092491fb314cfa804fac9af98d32c2eb1dbfb01"),
+    Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
+    BenchRecord: (5, "e568328403b7bc1f5a1d35d3312d3f40a7ba35d6ebe2a6a95bf6550ab54d553d"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 
@@ -88,7 +88,7 @@ def test_what_old_records_say_is_still_said() -> None:
     assert (first.calibration_sha256, first.training.data_sha256, first.training.eval_dataset) == ("", "", None)
     assert (last.training.train_texts, last.evaluation_texts, last.adopted) == (128, 32, None)
     export = old(ExportRecord, "1-ce7de68")
-    assert (export.chosen, export.config.quantize, export.comparisons, export.accuracy) == (
+    assert (export.chosen, export.config.quantize, export.comparisons, export.score) == (
         "onnx-int8",
         "auto",
         (),

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.bundle.probabilities import softmax
 from exporter.checksums import IntegrityError
 from exporter.engines.cores import quota_cores, usable_cores
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, batches_of
@@ -25,6 +24,7 @@ from exporter.engines.onnxruntime import OnnxModel
 from exporter.runtime import Classifier, Prediction
 from trainer.errors import UserError
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 from trainer.tokenizing import TokenizerError
 
 
@@ -63,7 +63,7 @@ def test_a_batching_has_a_name() -> None:
 
 def test_softmax_is_stable() -> None:
     np.testing.assert_allclose(
-        softmax(np.float32([[1000, 1000], [0, np.log(3)]])), [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6
+        SingleLabel(2).probabilities(np.float32([[1000, 1000], [0, np.log(3)]])), [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.int8.budget import AccuracyChange, Judgement
+from exporter.int8.budget import Judgement, ScoreChange
 from exporter.int8.select import choose, points
 from exporter.proof.timing import Spread
 from exporter.records import Candidate, Variation
@@ -17,7 +17,7 @@ def candidate(
         recipe=name,
         family="dynamic",
         size_bytes=1,
-        change=AccuracyChange(2000, 4, 2, change, change - 0.003, change + 0.003, tried=1),
+        change=ScoreChange(2000, 4, 2, change, change - 0.003, change + 0.003, tried=1),
         judgement=judgement,
         texts_to_decide=needed,
         mean_divergence=0.0,

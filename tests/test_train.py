@@ -261,7 +261,7 @@ def test_the_summary_gives_scores_examples_and_the_next_command(
     record = training_of(RunDir(config.run_dir))
     assert f"accuracy {record.best.accuracy:.1%}" in out
     assert f"evaluation loss {record.best.loss:.3f}" in out
-    assert sum(", labelled " in line for line in out.splitlines()) == 4
+    assert sum(" (labelled " in line for line in out.splitlines()) == 4
     assert f"next: python -m exporter --quantize --run-dir {config.run_dir}" in out
     assert f"training {record.trainable_parameters:,} of {record.total_parameters:,} parameters" in err
 

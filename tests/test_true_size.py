@@ -12,6 +12,7 @@ from exporter.convert.graph import finish_conversion, fuse
 from exporter.convert.to_onnx import convert
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe
 from exporter.int8.weights import check_weights
+from trainer.tasks import SingleLabel
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def test_every_recipe_is_small_right_and_runs(recipe: Recipe, model: Path, tmp_p
     if not recipe.is_usable():
         pytest.skip(f"`{recipe.needs}` is not installed")
     output = tmp_path / "model.onnx"
-    recipe.make(model, output, Ingredients([feeds(length) for length in (16, 40, 64, 96)], threads=2))
+    recipe.make(model, output, Ingredients([feeds(length) for length in (16, 40, 64, 96)], SingleLabel(2), threads=2))
     spared = 0.25 * 43e6 * 3 if recipe.name == "dynamic-mixed" else 0  # a quarter of its matrices may stay in float
     assert output.stat().st_size <= LARGEST + spared
     if recipe.keeps_weights:

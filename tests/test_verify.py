@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.bundle.probabilities import divergence
 from exporter.proof.verify import (
     SAME_ANSWERS,
     SAME_NUMBERS,
@@ -25,7 +24,9 @@ from exporter.records import Comparison, Tolerance
 from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
+from trainer.tasks import SingleLabel
 
+TASK = SingleLabel(2)
 REFERENCE = np.array([[2.0, 0.0], [0.0, 2.0], [0.1, 0.0], [0.0, 0.1]], dtype=np.float32)
 
 
@@ -40,7 +41,9 @@ def answers(rows: np.ndarray, texts: Sequence[int] | None = None) -> Answers:
 
 def test_a_comparison_by_hand() -> None:
     candidate = logits([0.0, 2.0], [0.0, 2.5], [0.0, 0.1], [0.1, 0.0])
-    found = compare(answers(REFERENCE), answers(candidate), [0, 1, 1, 1], SAME_NUMBERS, names=("new", "old"))
+    found = compare(
+        answers(REFERENCE), answers(candidate), np.array([0, 1, 1, 1]), TASK, SAME_NUMBERS, names=("new", "old")
+    )
     sure, near = (1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-0.1)))
     gaps = [2 * sure - 1, 1 / (1 + np.exp(-2.5)) - sure, 2 * near - 1, 2 * near - 1]
     assert (found.candidate, found.reference, found.texts, found.pieces) == ("new", "old", 4, 0)
@@ -55,7 +58,7 @@ def test_a_comparison_by_hand() -> None:
 
 def test_pieces_of_texts_count_for_numbers_and_not_for_answers() -> None:
     before, after = (answers(rows, [1, -1]) for rows in (logits([2, 0], [2, 0]), logits([2, 0], [0, 3])))
-    found = compare(before, after, [1, 0], SAME_NUMBERS, names=("b", "a"))
+    found = compare(before, after, np.array([1, 0]), TASK, SAME_NUMBERS, names=("b", "a"))
     assert (found.texts, found.pieces, found.flips_harmful + found.flips_helpful) == (1, 1, 0)
     assert (found.max_abs_logit, found.worst_batch_size, found.worst_length) == (3.0, 2, 10)
 
@@ -63,17 +66,24 @@ def test_pieces_of_texts_count_for_numbers_and_not_for_answers() -> None:
 def test_divergence_is_kullback_and_leiblers() -> None:
     before, after = np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([[0.6, 0.4], [0.5, 0.5]])
     expected = (0.8 * np.log(0.8 / 0.6) + 0.2 * np.log(0.2 / 0.4)) / 2
-    assert divergence(np.log(before), np.log(after)) == pytest.approx(expected, abs=1e-6)
-    assert np.isfinite(divergence(logits([0, 500]), logits([500, 0])))
+    assert TASK.divergence(np.log(before), np.log(after)) == pytest.approx(expected, abs=1e-6)
+    assert np.isfinite(TASK.divergence(logits([0, 500]), logits([500, 0])))
 
 
 def test_a_flip_between_two_wrong_answers_is_neither_harmful_nor_helpful() -> None:
-    found = compare(answers(logits([9, 0, 0])), answers(logits([0, 9, 0])), [2], SAME_NUMBERS, names=("b", "a"))
+    found = compare(
+        answers(logits([9, 0, 0])),
+        answers(logits([0, 9, 0])),
+        np.array([2]),
+        SingleLabel(3),
+        SAME_NUMBERS,
+        names=("b", "a"),
+    )
     assert (found.flips_harmful, found.flips_helpful, found.flips_other) == (0, 0, 1)
 
 
 def same(tolerance: Tolerance) -> Comparison:
-    return compare(answers(REFERENCE), answers(REFERENCE), [0, 1, 0, 1], tolerance, names=("b", "a"))
+    return compare(answers(REFERENCE), answers(REFERENCE), np.array([0, 1, 0, 1]), TASK, tolerance, names=("b", "a"))
 
 
 def test_equal_steps_pass_any_tolerance() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, Engine, ModelEngine
 from exporter.engines.spec import EngineSpec
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
+from trainer.tasks import FloatArray
 
 
 class Majority:

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from trainer.config import ClassWeights, Device, Precision, TrainConfig, Truncation
+from trainer.config import ClassWeights, Device, Precision, TaskName, TrainConfig, Truncation
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, JoinNames, add_column_flags, parse, run_dir_flag, take_defaults
 from trainer.progress import show
+from trainer.texts import shortened
 
 if TYPE_CHECKING:
     from trainer.train import TrainResult
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         "default IMDB)")  # fmt: skip
     add("--eval-dataset", **several, help="the same, or a split of --dataset (by default its evaluation split, or a "
         "fifth of it)")  # fmt: skip
+    add("--task", choices=get_args(TaskName), help="whether a text has one label, or any number of them")
     add_column_flags(add, "names for labels that are the integers 0, 1, …")
     add("--max-train-samples", type=int, help="maximum number of training texts; 0 for all")
     add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
@@ -72,20 +74,14 @@ def summary(result: TrainResult) -> str:
     """Return what a finished run prints."""
     training = result.training
     lines = [
-        f"best epoch {training.best_epoch} of {len(training.epochs)}: accuracy {training.best.accuracy:.1%}, "
-        f"weighted F1 {training.best.f1_weighted:.1%}, evaluation loss {training.best.loss:.3f} "
-        f"on {result.evaluation_texts:,} texts",
+        f"best epoch {training.best_epoch} of {len(training.epochs)}: {result.headline}, "
+        f"evaluation loss {training.best.loss:.3f} on {result.evaluation_texts:,} texts",
         "",
-        *(f"{e.predicted} ({e.probability:.1%}, labelled {e.label}): {_shorten(e.text)}" for e in result.examples),
+        *(f"{e.predicted} (labelled {e.label}): {shortened(e.text, 72)}" for e in result.examples),
         "",
         f"next: python -m exporter --quantize{run_dir_flag(training.config.run_dir, TrainConfig.run_dir)}",
     ]
     return "\n".join(lines)
-
-
-def _shorten(text: str, width: int = 72) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 if __name__ == "__main__":

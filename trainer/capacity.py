@@ -15,7 +15,9 @@ from trainer.untrusted import first_line
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+    from trainer.encoding import Encoder
 
 TOKENS = 5
 """In the text that a model is asked with."""
@@ -70,6 +72,16 @@ def check_tokens(capacity: Capacity, tokenizer: PreTrainedTokenizerFast) -> None
             f"the tokenizer has the token `{token}` with the number {number}, and the model has {capacity.tokens} rows",
             "after adding tokens, call `model.resize_token_embeddings(len(tokenizer))`, train, and save both; or take "
             "the tokenizer that the model was trained with",
+        )
+
+
+def check_token_types(config: PretrainedConfig, encoder: Encoder) -> None:
+    """Raise a UserError where a tokenizer gives a token a type that the model has no row for."""
+    types = getattr(config, "type_vocab_size", 0)
+    if 1 < types < encoder.token_types:  # a model with less is given none
+        raise UserError(
+            f"the tokenizer makes pairs with {encoder.token_types} token types, and the model has {types}",
+            "take the tokenizer that the model was trained with",
         )
 
 

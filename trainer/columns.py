@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from trainer.characters import is_unicode
+from trainer.config import TaskName
 from trainer.errors import UserError
 from trainer.tables import Rows, listed
 
@@ -20,21 +22,107 @@ USUAL: dict[Kind, tuple[str, ...]] = {
               "topic", "emotion"),
 }  # fmt: skip
 """The names to look for, the most usual first."""
+PAIRS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"),
+         ("sentence_a", "sentence_b"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),
+         ("text", "text_pair"), ("question1", "question2"), ("question", "passage"), ("question", "context"),
+         ("question", "sentence"), ("question", "answer"), ("query", "passage"), ("query", "document"))  # fmt: skip
+"""The names of columns that hold pairs of texts."""
 FEWEST_ROWS = 10
 """In the beginning of a file, to tell by them what its columns hold."""
 LONGEST_LABEL = 60
 LONGEST_NUMBER = 100
 """Digits of a label that counts as a number; Python turns no more than some thousand into one."""
+FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""How a cell says whether a text has a label."""
+SEPARATORS = ("|", ";", ",")
+"""Of labels in one cell."""
+LONGEST_LIST = 100_000
+"""Characters of a cell that may be a list of labels."""
 _NUMBER = re.compile(rf"[+-]?\d{{1,{LONGEST_NUMBER}}}(?:[.,]\d+)?")
 
 
-def find_columns(rows: Rows, text: str | None, label: str | None) -> tuple[str, str]:
-    """Return the columns of the texts and the labels; see `find_column`."""
-    found = find_column(rows, "text", text)
-    return found, find_column(rows, "label", label, taken=found)
+def find_texts(rows: Rows, wanted: tuple[str, ...] | None, *, pairs: bool | None) -> tuple[str, ...]:
+    """Return the column of the texts, or the two of pairs of texts.
+
+    Args:
+        rows: the table.
+        wanted: what the user calls them; None for those with usual names.
+        pairs: whether the reader needs pairs; None where the user decides that.
+
+    Raises:
+        UserError: there are no such columns, or it is not clear which.
+    """
+    named = _usual_pair(rows)
+    if pairs is not None and wanted and len(wanted) != 1 + pairs:
+        needs = "pairs of texts, from two columns" if pairs else "texts, from one column"
+        raise UserError(f"this classifier reads {needs}", f"name {'both' if pairs else 'one'} with `--text-column`")
+    if wanted:
+        return tuple(find_column(rows, "text", name) for name in wanted)
+    if pairs and named is None:
+        names = listed(dict.fromkeys(filter(None, rows.columns)))
+        message = f"cannot tell which columns of `{rows.name}` hold the pairs"
+        raise UserError(message, f"{NAME_BOTH}; the file has {names}")
+    if pairs and named:
+        return tuple(find_column(rows, "text", name) for name in named)
+    if named and pairs is None:
+        found = next((name for name in rows.columns if name.lower() in USUAL["text"]), named[0])
+        if found in named:
+            raise UserError(
+                f"`{rows.name}` may hold pairs of texts, in {listed(named)}",
+                f"{NAME_BOTH}, or only one of them",
+            )
+    return (find_column(rows, "text", None),)
 
 
-def find_column(rows: Rows, kind: Kind, wanted: str | None, taken: str | None = None) -> str:
+NAME_BOTH = "name both with `--text-column`, one after the other"
+
+
+def _usual_pair(rows: Rows) -> tuple[str, str] | None:
+    """Return the columns that usually hold pairs of texts, where there are such."""
+    lower = {name.lower(): name for name in reversed(rows.columns)}
+    return next(((lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower), None)
+
+
+def find_labels(rows: Rows, wanted: tuple[str, ...] | None, taken: tuple[str, ...], task: TaskName) -> tuple[str, ...]:
+    """Return the column of the labels, or several that say with 0 and 1 which labels a text has.
+
+    Args:
+        rows: the table.
+        wanted: what the user calls them; None for a usual name, or for all that hold only 0 and 1.
+        taken: columns that hold something else.
+        task: whether several are possible.
+
+    Raises:
+        UserError: there are no such columns, or it is not clear which.
+    """
+    if wanted and len(wanted) > 1 and task == "single-label":
+        raise UserError("several columns of labels are for `--task multi-label`", "add it, or name one column")
+    if wanted:
+        return tuple(find_column(rows, "label", name) for name in wanted)
+    usual = any(name.lower() in USUAL["label"] for name in rows.columns)
+    if task == "multi-label" and not usual and len(binary := _binary_columns(rows, taken)) > 1:
+        return binary
+    try:
+        return (find_column(rows, "label", None, taken=taken),)
+    except UserError as error:
+        if task == "single-label" and len(_binary_columns(rows, taken)) > 1:
+            raise UserError(error.message, f"{error.hint}, or add `--task multi-label`") from None
+        raise
+
+
+def _binary_columns(rows: Rows, taken: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns that hold nothing but 0 and 1 in the beginning of a file, one of them both."""
+    if len(rows.beginning) < FEWEST_ROWS:
+        return ()
+    found = {}
+    for i, name in enumerate(rows.columns):
+        values = {str(row[i]).lower() for row in rows.beginning if i < len(row)}
+        if name and name not in taken and values <= FLAGS.keys():
+            found[name] = values
+    return tuple(found) if any(len(values) > 1 for values in found.values()) else ()
+
+
+def find_column(rows: Rows, kind: Kind, wanted: str | None, taken: tuple[str, ...] = ()) -> str:
     """Return the column called `wanted`, or the first with a usual name, or the only one that looks like that kind.
 
     Raises:
@@ -71,7 +159,7 @@ def _begins_with_data(rows: Rows) -> bool:
     )
 
 
-def _only_one_alike(rows: Rows, kind: Kind, taken: str | None) -> str | None:
+def _only_one_alike(rows: Rows, kind: Kind, taken: tuple[str, ...]) -> str | None:
     """Return the only column that looks like texts, or like labels, in the beginning of a file."""
     if len(rows.beginning) < FEWEST_ROWS:
         return None
@@ -79,7 +167,9 @@ def _only_one_alike(rows: Rows, kind: Kind, taken: str | None) -> str | None:
     found = [
         name
         for i, name in enumerate(rows.columns)
-        if name and name != taken and looks([row[i] for row in rows.beginning if i < len(row) and row[i] is not None])
+        if name
+        and name not in taken
+        and looks([row[i] for row in rows.beginning if i < len(row) and row[i] is not None])
     ]
     return found[0] if len(found) == 1 else None
 
@@ -145,7 +235,7 @@ def _as_label(value: object, number: int, where: str) -> str:
         raise _no_class(str(value), number, where)
     raise UserError(
         f"row {number} of {where} has a label that is not a name or an integer but `{type(value).__name__}`",
-        "give one label to each text, or name another column with `--label-column`",
+        "give one label to each text, name another column with `--label-column`, or add `--task multi-label`",
     )
 
 
@@ -161,3 +251,62 @@ def _no_class(value: str, number: int, where: str) -> UserError:
         f"row {number} of {where} has the label {value}, a number, not a class",
         "give integers or names, or name another column with `--label-column`",
     )
+
+
+def as_label_sets(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], separator: str | None, where: str
+) -> tuple[list[tuple[str, ...]], str]:
+    """Return the names of the labels that each text has, and how they are written.
+
+    Args:
+        columns: one with all labels of a text, or several, called like the labels, that say which of them it has.
+        rows: the cells of these columns.
+        separator: what is between two labels in a cell; None to find it.
+        where: what messages call the table.
+
+    Raises:
+        UserError: a cell says nothing of the kind.
+    """
+    if len(columns) > 1:
+        return [_flagged(columns, row, number, where) for number, row in enumerate(rows, 1)], "columns of 0 and 1"
+    cells = [_unpacked(cell) for (cell,) in rows]
+    if all(isinstance(cell, list) for cell in cells if cell != ""):
+        items, written = [cell if isinstance(cell, list) else [] for cell in cells], "lists"
+    else:
+        separator = separator or next((s for s in SEPARATORS if any(s in str(cell) for cell in cells)), None)
+        items = [cell if isinstance(cell, list) else _split(cell, separator) for cell in cells]
+        written = f'separated by "{separator}"' if separator else "one at most"
+    flat = as_labels([item for row in items for item in row], where)  # by value, over all of them
+    names = iter(flat)
+    return [tuple(dict.fromkeys(name for _ in row if (name := next(names)))) for row in items], written
+
+
+def _flagged(columns: Sequence[str], row: Sequence[object], number: int, where: str) -> tuple[str, ...]:
+    for column, value in zip(columns, row, strict=True):
+        if str(value).strip().lower() not in FLAGS:
+            raise UserError(
+                f'row {number} of {where} has `{str(value)[:60]}` in the column "{column}", where 0 or 1 is expected',
+                "fix or remove it, or name other columns with `--label-column`",
+            )
+    return tuple(c for c, value in zip(columns, row, strict=True) if FLAGS[str(value).strip().lower()])
+
+
+def _unpacked(cell: object) -> object:
+    """Return a cell as a list where it is one, or is written as one in JSON or Python; nothing as an empty text."""
+    if cell is None or cell != cell:  # not a number
+        return ""
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    text = cell.strip() if isinstance(cell, str) else ""
+    if text.startswith("[") and text.endswith("]") and len(text) <= LONGEST_LIST:
+        try:
+            return list(ast.literal_eval(text))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return text
+    return text if isinstance(cell, str) else cell
+
+
+def _split(cell: object, separator: str | None) -> list[object]:
+    if isinstance(cell, str) and separator:
+        return [part for part in (piece.strip() for piece in cell.split(separator)) if part]
+    return [cell] if cell != "" else []

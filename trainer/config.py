@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.errors import UserError
-from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check_numbers
+from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check_numbers, check_text_column
 
 Truncation = Literal["head", "tail", "head-tail"]
+TaskName = Literal["single-label", "multi-label"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ClassWeights = Literal["equal", "balanced"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -22,8 +23,10 @@ class TrainConfig:
     model: str | None = None
     dataset: str | None = None
     eval_dataset: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
+    task: TaskName = "single-label"
+    text_column: tuple[str, ...] | None = None
+    label_column: tuple[str, ...] | None = None
+    label_separator: str | None = None
     label_names: tuple[str, ...] | None = None
     encoding: str = "utf-8"
     no_header: bool = False
@@ -52,6 +55,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)
+        check_text_column(self.text_column)
         if self.resume and self.overwrite:
             raise UserError(
                 "`--resume` and `--overwrite` cannot be combined",

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from trainer.characters import is_unicode, visible
-from trainer.columns import LONGEST_NUMBER, as_labels, as_text, find_column, find_columns
+from trainer.characters import visible
+from trainer.columns import LONGEST_NUMBER, as_label_sets, as_labels, as_text, find_labels, find_texts
+from trainer.config import TaskName
 from trainer.errors import UserError
 from trainer.records import write_text
 from trainer.sources import (
@@ -27,22 +28,43 @@ from trainer.sources import (
     saved_splits,
     source_of_files,
 )
-from trainer.splitting import draw, hold_out, without
+from trainer.splitting import draw, hold_out, strata, without
 from trainer.tables import Reading, Rows, listed, not_empty, open_rows, read_table
+from trainer.tasks import Label, as_set
+from trainer.texts import Text, is_valid, parts_of
 
 EVALUATION_SPLITS = ("validation", "valid", "dev", "test")
 NAMES_SHOWN = 10
+CALIBRATION_SHARE, MOST_CALIBRATION_TEXTS = 0.1, 1000
+"""Of the training texts, and at most so many, that are kept from training where thresholds are to be chosen on them."""
 
+TEXT_COLUMNS = ("text", "text_pair")
+"""What the columns of texts are called in the files that are written here."""
+
+T = TypeVar("T")
 Tables = dict[str, list[Rows]]
 """By split."""
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Texts with the index of each one's label."""
+class Columns:
+    """What the user says about the columns of labelled texts; None for what is found."""
 
-    texts: list[str]
-    labels: list[int]
+    texts: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+    """Names for labels that are the integers 0, 1, …"""
+    separator: str | None = None
+    """What is between the labels of a text."""
+    task: TaskName = "single-label"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with the index of each one's label, or the indices of all its labels."""
+
+    texts: list[Text]
+    labels: list[Label]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -69,19 +91,27 @@ class Splits:
     """Whether the data or the caller gave the labels an order; otherwise it is alphabetical."""
     notes: tuple[str, ...] = ()
     """What was found in the files, and which labels cannot be trained or evaluated, for a person."""
+    calibration: Examples | None = None
+    """Texts to choose thresholds on, neither trained nor evaluated on; None where there are none to choose."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the texts are pairs of texts."""
+        return isinstance(self.evaluation.texts[0], tuple)
 
     def sha256(self) -> str:
         """Return one hash over all texts and labels."""
-        parts = [[part.texts, part.labels] for part in (self.train, self.evaluation)]
+        kept = (self.train, self.evaluation, *((self.calibration,) if self.calibration else ()))
+        parts = [[part.texts, part.labels] for part in kept]
         return hashlib.sha256(json.dumps([self.label_names, *parts]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts with the name of each one's label, and the order of the names where the data or the user gives one."""
+    """Texts with the names of each one's labels, and the order of the names where the data or the user gives one."""
 
-    texts: list[str]
-    labels: list[str]
+    texts: list[Text]
+    labels: list[tuple[str, ...]]
     order: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
 
@@ -90,9 +120,7 @@ def load_splits(
     dataset: str | Source | None,
     eval_dataset: str | Source | None,
     *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    label_names: tuple[str, ...] | None = None,
+    columns: Columns | None = None,
     reading: Reading | None = None,
     max_train_samples: int = 0,
     max_eval_samples: int = 0,
@@ -106,9 +134,7 @@ def load_splits(
             earlier result; None for IMDB, or the sample where the Hub cannot be reached.
         eval_dataset: the same, or the name of a split of `dataset`. None uses the split that the dataset has for
             evaluation, or else holds out a stratified fifth.
-        text_column: None for the first with a usual name.
-        label_column: the same for the labels.
-        label_names: names for labels that are the integers 0, 1, …
+        columns: what the user says about the columns; None for nothing.
         reading: what the user says about text files.
         max_train_samples: 0 for all; a part is stratified by label.
         max_eval_samples: the same for evaluation.
@@ -121,55 +147,75 @@ def load_splits(
     """
     tables, source = _tables(dataset, reading)
     train_tables, eval_tables, eval_source = _choose(tables, source.name, eval_dataset, reading)
-    named = _labelled(train_tables, text_column, label_column, label_names)
-    eval_named = _labelled(eval_tables, text_column, label_column, label_names)
+    columns = columns or Columns()
+    named = _labelled(train_tables, columns)
+    eval_named = _labelled(eval_tables, columns)
     names = _order(named, eval_named, train_tables[0].name)
     check_label_names(names)
-    rows, evaluation = _number(named, names), _number(eval_named, names)
+    rows, evaluation = (_number(part, names, columns.task) for part in (named, eval_named))
     if eval_tables:
         train = rows.take(without(rows.texts, evaluation.texts))
     else:
-        train, evaluation = map(rows.take, hold_out(rows.texts, rows.labels, calibration, seed))
+        train, evaluation = map(rows.take, hold_out(rows.texts, strata(rows.labels), calibration, seed))
     if not len(train):
         raise UserError("every training text is in the evaluation data, too", "give other texts with `--eval-dataset`")
-    kept = evaluation.take(draw(evaluation.labels, max_eval_samples, seed))
+    kept = evaluation.take(draw(strata(evaluation.labels), max_eval_samples, seed))
+    drawn, apart = train.take(draw(strata(train.labels), max_train_samples, seed)), None
+    if columns.task == "multi-label" and calibration is None:
+        share = min(CALIBRATION_SHARE, MOST_CALIBRATION_TEXTS / len(drawn))
+        drawn, apart = map(drawn.take, hold_out(drawn.texts, strata(drawn.labels), None, seed, share=share))
     return Splits(
-        train=train.take(draw(train.labels, max_train_samples, seed)),
+        train=drawn,
+        calibration=apart,
         evaluation=_shuffled(kept, seed),
         label_names=names,
         source=source,
         eval_source=eval_source,
         duplicates_dropped=len(rows) - len(train) - (0 if eval_tables else len(evaluation)),
-        available=(len(train), len(evaluation)),
+        available=(len(train) - len(apart or ()), len(evaluation)),
         labels_in_order=named.order is not None or all(_is_integer(name) for name in names),
         notes=(*named.notes, *eval_named.notes, *_missing(names, train, kept)),
     )
 
 
-def read_texts(path: Path, text_column: str | None = None, reading: Reading | None = None) -> list[str]:
+def read_texts(
+    path: Path, text_column: tuple[str, ...] | None = None, reading: Reading | None = None, *, pairs: bool = False
+) -> list[Text]:
     """Read the texts of a file, in order; see `stream_texts`."""
-    return list(stream_texts(path, text_column, reading))
+    return list(stream_texts(path, text_column, reading, pairs=pairs))
 
 
 def stream_texts(
     path: Path,
-    text_column: str | None = None,
+    text_column: tuple[str, ...] | None = None,
     reading: Reading | None = None,
     note: Callable[[str], object] = lambda _: None,
-) -> Iterator[str]:
-    """Open a file and return its texts, in order, which are read one after the other.
+    *,
+    pairs: bool = False,
+) -> Iterator[Text]:
+    """Open a file and return its texts, or its pairs of texts, in order, which are read one after the other.
 
     Empty ones are allowed, and numbers are texts. `note` is told what was found.
 
     Raises:
-        UserError: see `open_rows` and `find_column`; or a value is no text, or not valid Unicode. What is wrong with a
+        UserError: see `open_rows` and `find_texts`; or a value is no text, or not valid Unicode. What is wrong with a
             row is raised when its turn comes.
     """
     rows = open_rows(path, reading)
-    column = find_column(rows, "text", text_column)
-    note(_found(rows, None, (f'text in "{column}"',)))
-    cells = not_empty(path, rows.read((column,)))
-    return (as_text(cell, number, f"`{path}`") for number, (cell,) in zip(count(1), cells))
+    columns = find_texts(rows, text_column, pairs=pairs)
+    note(_found(rows, None, (_texts_in(columns),)))
+    cells = not_empty(path, rows.read(columns))
+    return (_as_texts(row, number, f"`{path}`") for number, row in zip(count(1), cells))
+
+
+def _as_texts(cells: Sequence[object], number: int, where: str) -> Text:
+    """Return the text in one cell, or the pair in two."""
+    first, *rest = (as_text(cell, number, where) for cell in cells)
+    return (first, rest[0]) if rest else first
+
+
+def _texts_in(columns: Sequence[str]) -> str:
+    return f'text in "{columns[0]}"' if len(columns) == 1 else 'pairs of texts in "{}" and "{}"'.format(*columns)
 
 
 def _found(rows: Rows, number: int | None, columns: Sequence[str]) -> str:
@@ -178,24 +224,30 @@ def _found(rows: Rows, number: int | None, columns: Sequence[str]) -> str:
 
 
 def write_examples(path: Path, examples: Examples, label_names: tuple[str, ...]) -> None:
-    """Write examples as JSON Lines with the columns `text` and `label`, the label by name."""
+    """Write examples as JSON Lines with the columns `text`, for pairs `text_pair`, and `label`, by name or names."""
     rows = (
-        json.dumps({"text": text, "label": label_names[label]}, ensure_ascii=False)
+        {
+            **dict(zip(TEXT_COLUMNS, parts_of(text), strict=False)),
+            "label": label_names[label] if isinstance(label, int) else [label_names[i] for i in label],
+        }
         for text, label in zip(examples.texts, examples.labels, strict=True)
     )
-    write_text(path, "".join(row + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_examples(path: Path, label_names: tuple[str, ...]) -> Examples:
     """Read what `write_examples` wrote."""
     columns = read_table(path)
-    return Examples(columns["text"], [label_names.index(label) for label in columns["label"]])
+    numbers = {name: i for i, name in enumerate(label_names)}
+    texts = zip(*(columns[name] for name in TEXT_COLUMNS if name in columns), strict=True)
+    labels = [tuple(map(numbers.__getitem__, i)) if isinstance(i, list) else numbers[i] for i in columns["label"]]
+    return Examples([text if len(text) > 1 else text[0] for text in texts], labels)
 
 
-def check_unicode(texts: Iterable[str], where: str, *, first: int = 1) -> None:
+def check_unicode(texts: Iterable[Text], where: str, *, first: int = 1) -> None:
     """Raise a UserError for a text that is not Unicode; `first` is the number of the first text."""
     for number, text in enumerate(texts, first):
-        if not is_unicode(text):
+        if not is_valid(text):
             raise UserError(f"text {number} of {where} is not valid Unicode", "fix or remove it")
 
 
@@ -246,7 +298,8 @@ def _of_datasets(name: str, splits: Any) -> Tables:
 
 
 def _of_dataset(name: str, data: Any) -> Rows:
-    classes = {column: tuple(f.names) for column, f in data.features.items() if hasattr(f, "names")}
+    kinds = {column: getattr(f, "feature", f) for column, f in data.features.items()}  # of a list, what is in it
+    classes = {column: tuple(f.names) for column, f in kinds.items() if hasattr(f, "names")}
 
     def read(wanted: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         return zip(*(data.with_format(None)[column][:] for column in wanted), strict=True)
@@ -272,11 +325,9 @@ def _choose(
     raise UserError(f"`{source.name}` has no split to evaluate on", f"it has {listed(others)}; give a file instead")
 
 
-def _labelled(
-    tables: Sequence[Rows], text_column: str | None, label_column: str | None, label_names: tuple[str, ...] | None
-) -> Labelled:
+def _labelled(tables: Sequence[Rows], columns: Columns) -> Labelled:
     """Read all tables of one part."""
-    parts = [_rows(table, text_column, label_column, label_names) for table in tables]
+    parts = [_rows(table, columns) for table in tables]
     orders = {part.order for part in parts}
     return Labelled(
         [text for part in parts for text in part.texts],
@@ -286,21 +337,28 @@ def _labelled(
     )
 
 
-def _rows(
-    table: Rows, text_column: str | None, label_column: str | None, label_names: tuple[str, ...] | None
-) -> Labelled:
-    text_column, label_column = find_columns(table, text_column, label_column)
+def _rows(table: Rows, asked: Columns) -> Labelled:
+    text_columns = find_texts(table, asked.texts, pairs=None)
+    label_columns = find_labels(table, asked.labels, text_columns, asked.task)
     where = f"`{table.name}`"
-    texts: list[str] = []
-    cells: list[Any] = []
-    for text, label in not_empty(table.name, table.read((text_column, label_column))):
-        texts.append(as_text(text, len(texts) + 1, where))
-        cells.append(label)
-    labels = as_labels(cells, where)
-    _check_filled(where, texts, "text")
-    _check_filled(where, labels, "label")
-    note = _found(table, len(texts), (f'text in "{text_column}"', f'label in "{label_column}"'))
-    order = label_names or table.class_names.get(label_column)
+    texts: list[Text] = []
+    cells: list[tuple[Any, ...]] = []
+    for row in not_empty(table.name, table.read((*text_columns, *label_columns))):
+        texts.append(_as_texts(row[: len(text_columns)], len(texts) + 1, where))
+        cells.append(row[len(text_columns) :])
+    for part in zip(*map(parts_of, texts), strict=True):
+        _check_filled(where, part, "text")
+    columns = ", ".join(f'"{name}"' for name in label_columns)
+    in_words = f"label{'s' * (asked.task == 'multi-label')} in {columns}"
+    if asked.task == "multi-label":
+        labels, written = as_label_sets(label_columns, cells, asked.separator, where)
+        in_words += f" ({written})"
+        order = asked.names or (label_columns if len(label_columns) > 1 else table.class_names.get(label_columns[0]))
+    else:
+        names = as_labels([cell for (cell,) in cells], where)
+        _check_filled(where, names, "label")
+        labels, order = [(name,) for name in names], asked.names or table.class_names.get(label_columns[0])
+    note = _found(table, len(texts), (_texts_in(text_columns), in_words))
     return Labelled(texts, _named(labels, order, where), order, (note,))
 
 
@@ -308,28 +366,31 @@ def _check_filled(where: str, values: Sequence[str], kind: str) -> None:
     if empty := [i for i, value in enumerate(values, 1) if not value.strip()]:
         raise UserError(
             f"{where} has {len(empty)} of {len(values)} rows with a {kind} that is empty, the first is row {empty[0]}",
-            f"fix or remove these rows, or name another column with `--{kind}-column`",
+            f"fix or remove these rows, or name another column with `--{kind}-column`"
+            + ("; where texts have any number of labels, add `--task multi-label`" if kind == "label" else ""),
         )
 
 
-def _named(labels: list[str], names: tuple[str, ...] | None, where: str) -> list[str]:
+def _named(sets: list[tuple[str, ...]], names: tuple[str, ...] | None, where: str) -> list[tuple[str, ...]]:
     """Return the labels by their names, where `names` gives one to each integer."""
-    if names is None or set(labels) <= set(names):
-        return labels
-    if set(labels) <= {"False", "True"}:
-        labels = [str(int(label == "True")) for label in labels]
-    if unnamed := sorted(set(labels) - {str(i) for i in range(len(names))}):
+    labels = {label for of_text in sets for label in of_text}
+    if names is None or labels <= set(names):
+        return sets
+    numbers = {str(i): name for i, name in enumerate(names)}
+    if labels <= {"False", "True"}:
+        numbers = {"False": names[0], "True": names[-1]}
+    if unnamed := sorted(labels - numbers.keys()):
         raise UserError(
             f"{where} has the label `{unnamed[0]}`, which is not among the names {listed(names)}",
             f"for labels that are the integers 0 to {len(names) - 1}, `--label-names` gives one name each",
         )
-    return [names[int(label)] for label in labels]
+    return [tuple(numbers[label] for label in of_text) for of_text in sets]
 
 
 def _order(train: Labelled, evaluation: Labelled, where: str) -> tuple[str, ...]:
     """Return the label names in the order of their indices: as given, or integers by value, or alphabetically."""
-    present = set(train.labels)
-    if unseen := sorted(set(evaluation.labels) - present):
+    present = _present(train.labels)
+    if unseen := sorted(_present(evaluation.labels) - present):
         raise UserError(
             f"the evaluation data has the label `{unseen[0]}`, which `{where}` does not have",
             "give training data for every label, or remove these rows",
@@ -349,9 +410,14 @@ def _shuffled(examples: Examples, seed: int) -> Examples:
     return examples.take(random.Random(seed).sample(range(len(examples)), len(examples)))
 
 
-def _number(rows: Labelled, names: tuple[str, ...]) -> Examples:
+def _present(labels: Iterable[tuple[T, ...]]) -> set[T]:
+    return {label for of_text in labels for label in of_text}
+
+
+def _number(rows: Labelled, names: tuple[str, ...], task: TaskName) -> Examples:
     numbers = {name: i for i, name in enumerate(names)}
-    return Examples(rows.texts, [numbers[label] for label in rows.labels])
+    sets = [tuple(sorted(numbers[label] for label in of_text)) for of_text in rows.labels]
+    return Examples(rows.texts, [label for (label,) in sets] if task == "single-label" else [*sets])
 
 
 def _is_integer(name: str) -> bool:
@@ -364,7 +430,7 @@ def _missing(names: tuple[str, ...], train: Examples, evaluation: Examples) -> I
         (train, "without a training text, since all of theirs are in the evaluation data"),
         (evaluation, "not in the evaluation, whose scores say nothing about them"),
     ):
-        present = set(part.labels)
+        present = _present(map(as_set, part.labels))
         if missing := [name for i, name in enumerate(names) if i not in present]:
             yield visible(f"{len(missing)} of {len(names)} labels are {what}: {abridged(missing)}")
 

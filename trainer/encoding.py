@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 from trainer.config import Truncation
 from trainer.errors import UserError
 from trainer.limits import MAX_JSON_BYTES, read_regular
+from trainer.texts import Text, parts_of
 from trainer.tokenizing import TextTokenizer, TokenizerError, guarded
 
 IntArray = npt.NDArray[np.int64]
@@ -28,51 +30,64 @@ HEAD_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text as token ids, special tokens included."""
+    """One text, or a pair of texts, as token ids, special tokens included."""
 
     ids: list[int]
     truncated: bool
+    sizes: tuple[int, ...]
+    """How many tokens of its own each text has; the others are special."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Encoder:
-    """Encodes texts for a single-sequence classifier.
+    """Encodes texts, or pairs of texts, for a classifier.
 
     Args:
         tokenizer: the tokenizer; its own truncation and padding are switched off.
-        max_length: the maximum number of tokens in a text, special tokens included.
+        max_length: the maximum number of tokens in a text or in a pair, special tokens included.
         truncation: which tokens of a longer text to keep: the first, the last, or a quarter from its beginning and
-            the rest from its end.
+            the rest from its end. Of a pair, the longer text is cut first, until both are equally long.
         pad_token_id: what fills shorter rows of a batch.
+        pairs: whether it encodes pairs.
 
     Raises:
-        UserError: `max_length` leaves no room for a text, or the tokenizer knows no letter.
+        UserError: `max_length` leaves no room for a text, or the tokenizer knows no letter or makes no pairs.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, truncation: Truncation, pad_token_id: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, max_length: int, truncation: Truncation, pad_token_id: int, *, pairs: bool = False
+    ) -> None:
         self._tokenizer = TextTokenizer(tokenizer)
-        ids, special = self._tokenizer.probe("a")  # shows which special tokens go before a text and which after
-        body = [i for i, is_special in enumerate(special) if not is_special]
-        if not body:
-            raise UserError("this tokenizer knows no letter", "use a checkpoint made for classification")
-        self._before = ids[: body[0]]
-        self._after = ids[body[-1] + 1 :]
-        self.room = max_length - len(self._before) - len(self._after)
-        """The maximum number of a text's own tokens, special tokens not counted."""
-        if self.room < 1:
+        self.pairs = pairs
+        self._special, self._types = _template(self._tokenizer, 1 + pairs)
+        special = sum(map(len, self._special))
+        self.room = max_length - special
+        """The maximum number of tokens of its own in a text, or in a pair: special tokens are not counted."""
+        if self.room < 1 + pairs:
             raise UserError(
-                f"a length of {max_length} tokens leaves no room beside {max_length - self.room} special tokens",
+                f"a length of {max_length} tokens leaves no room beside {special} special tokens",
                 "give a longer `--max-length`",
             )
         self.truncation = truncation
         self.max_length = max_length
         self.pad_token_id = pad_token_id
-        self._head = {"head": self.room, "tail": 0, "head-tail": round(self.room * HEAD_SHARE)}[truncation]
+
+    @property
+    def token_types(self) -> int:
+        """How many token types a model needs to have for it; a single text has one."""
+        return 1 + max(chain.from_iterable(self._types)) if self.pairs else 1
+
+    @property
+    def separates(self) -> bool:
+        """Whether there is a token between the two texts of a pair; of single texts, there is nothing to separate."""
+        return not self.pairs or bool(self._special[1])
 
     @classmethod
-    def load(cls, folder: Path, max_length: int, truncation: Truncation, pad_token_id: int) -> Encoder:
+    def load(
+        cls, folder: Path, max_length: int, truncation: Truncation, pad_token_id: int, *, pairs: bool = False
+    ) -> Encoder:
         """Make an encoder from the `tokenizer.json` in `folder`, or raise a UserError if it is missing or damaged."""
         path = folder / "tokenizer.json"
         try:
@@ -83,43 +98,133 @@ class Encoder:
         except (OSError, ValueError, TokenizerError) as error:
             reason = error.reason if isinstance(error, TokenizerError) else error
             raise UserError(f"`{path}` is damaged: {reason}", "make the folder again") from None
-        return cls(tokenizer, max_length, truncation, pad_token_id)
+        return cls(tokenizer, max_length, truncation, pad_token_id, pairs=pairs)
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Encode each text, cut to `max_length` tokens.
+    def encode(self, texts: Sequence[Text]) -> list[Encoded]:
+        """Encode each text, or pair, cut to `max_length` tokens.
+
+        A pair is cut as the `tokenizers` library does with `longest_first`, if the rule is `head`. Of two texts of
+        more than 2^16 characters, of which only the ends are tokenized, the one that looks longer gets the odd token.
 
         Raises:
+            TypeError: a text comes where a pair is expected, or the other way round.
             UserError: the tokenizer cannot, or takes too long.
         """
-        return [
-            self._wrap(self._cut(ids), truncated=len(ids) > self.room)
-            for ids in self._tokenizer.tokens(texts, self.room, self.room - self._head)
-        ]
+        parts = [parts_of(text) for text in texts]
+        if any(len(of_text) != len(self._special) - 1 for of_text in parts):
+            raise TypeError(f"this encoder takes {'pairs of texts' if self.pairs else 'single texts'}")
+        room = self.room
+        bodies = self._tokenizer.tokens([*chain.from_iterable(parts)], room, room - self._head(room))
+        return [self._fit(own) for own in zip(*[iter(bodies)] * (len(self._special) - 1), strict=True)]
 
     def resize(self, encoded: Encoded, tokens: int) -> Encoded:
-        """Return a text of exactly `tokens` tokens of its own: cut, or repeated from its start."""
-        body = encoded.ids[len(self._before) : len(encoded) - len(self._after)] or [self.pad_token_id]
-        body = (body * -(-tokens // len(body)))[:tokens]
-        return self._wrap(body, truncated=encoded.truncated)
+        """Return a text, or a pair, of exactly `tokens` tokens of its own: cut, or repeated from its start."""
+        sizes = (tokens - tokens // 2, tokens // 2) if self.pairs else (tokens,)
+        return self._wrap(
+            [
+                (own * -(-size // len(own)))[:size]
+                for size, body in zip(sizes, self._bodies(encoded), strict=True)
+                for own in (body or [self.pad_token_id],)
+            ],
+            truncated=encoded.truncated,
+        )
 
-    def pad(self, encoded: Sequence[Encoded], length: int | None = None) -> tuple[IntArray, IntArray]:
-        """Return token ids and attention mask, both [len(encoded), length], filled on the right.
+    def pad(self, encoded: Sequence[Encoded], length: int | None = None) -> dict[str, IntArray]:
+        """Return what a model can take of a batch, each [len(encoded), length], filled on the right.
 
-        `length` is that of the longest text where None.
+        That is `input_ids`, `attention_mask`, and `token_type_ids`, which are all 0 for single texts. `length` is that
+        of the longest text where None.
         """
         shape = (len(encoded), length or max(len(e) for e in encoded))
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
+        mask, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, e in enumerate(encoded):
             ids[row, : len(e)] = e.ids
             mask[row, : len(e)] = 1
-        return ids, mask
+            if self.pairs:
+                types[row, : len(e)] = self._types_of(e)
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
-    def _wrap(self, body: list[int], *, truncated: bool) -> Encoded:
-        """Put the special tokens around a text. One without any token is padding: a model needs something to read."""
-        return Encoded([*self._before, *body, *self._after] or [self.pad_token_id], truncated)
+    def _fit(self, bodies: Sequence[list[int]]) -> Encoded:
+        """Cut the tokens of a text, or of both of a pair, and put the special tokens around them."""
+        sizes = [len(body) for body in bodies]
+        if sum(sizes) <= self.room:
+            return self._wrap(bodies, truncated=False)
+        return self._wrap(
+            [self._cut(body, size) for body, size in zip(bodies, _shares(sizes, self.room), strict=True)],
+            truncated=True,
+        )
 
-    def _cut(self, body: list[int]) -> list[int]:
-        if len(body) <= self.room:
+    def _cut(self, body: list[int], size: int) -> list[int]:
+        if len(body) <= size:
             return body
-        return body[: self._head] + body[len(body) - (self.room - self._head) :]
+        head = self._head(size)
+        return body[:head] + body[len(body) - (size - head) :]
+
+    def _head(self, size: int) -> int:
+        """Return how many of `size` tokens that are kept of a longer text are its first."""
+        return {"head": size, "tail": 0, "head-tail": round(size * HEAD_SHARE)}[self.truncation]
+
+    def _wrap(self, bodies: Sequence[list[int]], *, truncated: bool) -> Encoded:
+        """Put the special tokens around texts. A row without any token is padding: a model needs something to read."""
+        first, *others = self._special
+        ids = first + [i for body, special in zip(bodies, others, strict=True) for i in (*body, *special)]
+        return Encoded(ids or [self.pad_token_id], truncated, tuple(map(len, bodies)))
+
+    def _bodies(self, encoded: Encoded) -> list[list[int]]:
+        bodies, start = [], 0
+        for special, size in zip(self._special, encoded.sizes, strict=False):
+            start += len(special)
+            bodies.append(encoded.ids[start : start + size])
+            start += size
+        return bodies
+
+    def _types_of(self, encoded: Encoded) -> list[int]:
+        """Return the token type of each token; a row of padding alone has type 0."""
+        first, *others = self._types
+        types = [*first]
+        for size, (of_text, *special) in zip(encoded.sizes, others, strict=True):
+            types += [of_text] * size + special
+        return types or [0]
+
+
+def _template(tokenizer: TextTokenizer, texts: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Find which special tokens a tokenizer puts before, between and after the texts of a row.
+
+    Returns:
+        The special tokens before the first text and after each text; and the token types of these, where those after
+        a text begin with the type of the text itself.
+
+    Raises:
+        UserError: it knows no letter, or does not put the texts one after the other.
+    """
+    ids, types, sources = tokenizer.probe("a", "a" if texts > 1 else None)
+    runs = [(source, len([*run])) for source, run in groupby(sources)]
+    found = [source for source, _ in runs if source is not None]
+    if found != [*range(texts)]:
+        if 0 not in found:
+            raise UserError("this tokenizer knows no letter", "use a checkpoint made for classification")
+        raise UserError(
+            f"this tokenizer cannot make {'pairs of texts' if texts > 1 else 'a row of one text'}",
+            "use another base model" + ", or join the texts to one" * (texts > 1),
+        )
+    special: list[list[int]] = [[]]
+    of_special: list[list[int]] = [[]]
+    start = 0
+    for source, length in runs:
+        if source is None:
+            special[-1] += ids[start : start + length]
+            of_special[-1] += types[start : start + length]
+        else:
+            special.append([])
+            of_special.append([types[start]])
+        start += length
+    return special, of_special
+
+
+def _shares(sizes: Sequence[int], room: int) -> list[int]:
+    """Return how many tokens are kept of each text, which together have more than `room`: the longer is cut first."""
+    if len(sizes) == 1:
+        return [room]
+    short = min(*sizes, room // 2)
+    return [short, room - short] if sizes[0] <= sizes[1] else [room - short, short]

@@ -72,14 +72,25 @@ class JoinNames(argparse.Action):
 def add_column_flags(add: Callable[..., object], label_names: str) -> None:
     """Add the flags that say how labelled texts are read; `label_names` is the help text of the flag for them."""
     add_text_column_flag(add)
-    add("--label-column", metavar="NAME", help="column with the labels (by default the first with a usual name)")
+    add("--label-column", nargs="+", metavar="NAME", help="column with the labels (by default the first with a usual "
+        "name); for `multi-label` it has lists of them, or there are several, of 0 and 1")  # fmt: skip
+    add("--label-separator", metavar="X", help="what separates the labels of a text, such as `;` (by default found)")
     add("--label-names", nargs="+", metavar="NAME", help=label_names)
     add_reading_flags(add)
 
 
 def add_text_column_flag(add: Callable[..., object]) -> None:
-    """Add the flag that names the column of the texts."""
-    add("--text-column", metavar="NAME", help="column with the texts (by default the first with a usual name)")
+    """Add the flag that names the column of the texts, or the two of pairs."""
+    add("--text-column", nargs="+", metavar="NAME", help="column with the texts (by default the first with a usual "
+        "name), or the two with pairs of texts")  # fmt: skip
+
+
+def check_text_column(names: tuple[str, ...] | None) -> None:
+    """Raise a UserError for names that are neither one column of texts nor two of pairs."""
+    if names and len(names) > 2:
+        raise UserError(f"`--text-column` names {len(names)} columns", "name one with texts, or two with pairs")
+    if names and len(set(names)) < len(names):
+        raise UserError(f"`--text-column` names `{names[0]}` twice", "name another column for the second texts")
 
 
 def add_reading_flags(add: Callable[..., object]) -> None:

@@ -18,14 +18,14 @@ import accelerate
 import numpy as np
 import torch
 import transformers
-from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from trainer.config import ClassWeights, Device, Precision
+from trainer.config import Device, Precision
 from trainer.data import NAMES_SHOWN, Examples, abridged
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.progress import say
 from trainer.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
+from trainer.tasks import Label, Task, as_set
 
 UNEVEN = 2
 """How many times more texts than the rarest label the most frequent has, where the scores of single labels are said."""
@@ -125,10 +125,10 @@ class _ProgressBar(transformers.ProgressCallback):
 class EpochReport(transformers.TrainerCallback):
     """Says the scores after each epoch, those of single labels too where these are uneven or one is never answered."""
 
-    def __init__(self, label_names: Sequence[str], labels: Sequence[int], hint: str) -> None:
+    def __init__(self, task: Task, label_names: Sequence[str], labels: Sequence[Label], hint: str) -> None:
         """Take the labels of the training texts, and the hint for labels that are never answered."""
-        self._names = label_names
-        counts = Counter(labels)
+        self._task, self._names = task, label_names
+        counts = Counter(label for of_text in labels for label in as_set(of_text))
         self._is_uneven = max(counts.values()) >= UNEVEN * min(counts.values())
         self._hint = hint
 
@@ -136,10 +136,9 @@ class EpochReport(transformers.TrainerCallback):
         """Say those of the epoch that has just ended."""
         if not state.is_world_process_zero:
             return
-        say(
-            f"epoch {round(state.epoch)}/{state.num_train_epochs}: accuracy {metrics['eval_accuracy']:.1%}, "
-            f"weighted F1 {metrics['eval_f1_weighted']:.1%}, evaluation loss {metrics['eval_loss']:.3f}"
-        )
+        scores = self._task.headline({name.removeprefix("eval_"): score for name, score in metrics.items()})
+        epoch = f"epoch {round(state.epoch)}/{state.num_train_epochs}"
+        say(f"{epoch}: {scores}, evaluation loss {metrics['eval_loss']:.3f}")
         for line in self._by_label(metrics):
             say(line)
 
@@ -189,60 +188,32 @@ def run_loop(trainer: transformers.Trainer, checkpoint: str | None) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def encode_rows(encoder: Encoder, examples: Examples) -> list[dict[str, Any]]:
-    """Return one row for each example, as `make_collator` takes them: `input_ids` without padding, and `labels`."""
-    encoded = encoder.encode(examples.texts)
-    return [{"input_ids": e.ids, "labels": label} for e, label in zip(encoded, examples.labels, strict=True)]
+def encode_rows(encoder: Encoder, task: Task, examples: Examples) -> list[dict[str, Any]]:
+    """Return one row for each example, as `make_collator` takes them.
+
+    It has `input_ids` without padding, the own `sizes` of its texts, and `labels`.
+    """
+    encoded, targets = encoder.encode(examples.texts), task.targets(examples.labels)
+    return [{"input_ids": e.ids, "sizes": e.sizes, "labels": label} for e, label in zip(encoded, targets, strict=True)]
 
 
-def make_collator(encoder: Encoder) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Return a function that makes a padded batch of rows."""
+def make_collator(
+    encoder: Encoder, inputs: Sequence[str]
+) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return a function that makes a padded batch of rows, with those `inputs` that a model takes."""
 
     def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, mask = encoder.pad([Encoded(row["input_ids"], truncated=False) for row in rows])
+        batch = encoder.pad([Encoded(row["input_ids"], truncated=False, sizes=row["sizes"]) for row in rows])
         labels = torch.tensor([row["labels"] for row in rows])
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), "labels": labels}
+        return {name: torch.from_numpy(batch[name]) for name in inputs} | {"labels": labels}
 
     return collate
 
 
-def scores_of(labels: int) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
-    """Return a function that scores answers among so many labels, to be logged beside the evaluation loss.
-
-    Of each label it gives the recall, None where no text has it, and how many texts are answered so.
-    """
+def scores_of(task: Task) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
+    """Return a function that scores the answers of a task, to be logged beside the evaluation loss."""
 
     def compute_metrics(prediction: transformers.EvalPrediction) -> dict[str, Any]:
-        predicted, truth = prediction.predictions.argmax(axis=-1), prediction.label_ids
-        present = set(truth.tolist())
-        recalls = recall_score(truth, predicted, labels=range(labels), average=None, zero_division=0)
-        return {
-            "accuracy": float(accuracy_score(truth, predicted)),
-            "f1_weighted": float(f1_score(truth, predicted, average="weighted")),
-            "f1_macro": float(f1_score(truth, predicted, average="macro", labels=sorted(present))),
-            "recalls": [float(recall) if i in present else None for i, recall in enumerate(recalls)],
-            "answers": np.bincount(predicted, minlength=labels).tolist(),
-        }
+        return task.scores(prediction.predictions, prediction.label_ids.astype(np.int64))
 
     return compute_metrics
-
-
-def class_weights(chosen: ClassWeights, labels: Sequence[int], count: int) -> torch.Tensor | None:
-    """Return the weight of each of `count` labels in the loss, on average 1 for a text; None for equal ones."""
-    if chosen == "equal":
-        return None
-    found = Counter(labels)
-    return torch.tensor([len(labels) / (len(found) * found[i]) if found[i] else 0.0 for i in range(count)])
-
-
-def weighted_loss(weights: torch.Tensor | None) -> Callable[..., torch.Tensor] | None:
-    """Return the cross-entropy in which each text has the weight of its label, as `Trainer` takes it."""
-    if weights is None:
-        return None
-
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        logits = outputs["logits"].float()
-        total = torch.nn.functional.cross_entropy(logits, labels, weights.to(logits.device), reduction="sum")
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    return loss

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.architectures import architecture_of
-from trainer.config import Truncation
+from trainer.config import TaskName, Truncation
 from trainer.encoding import Encoder
 from trainer.errors import UserError
 from trainer.limits import MODEL_SECONDS, NEW_WEIGHTS
 from trainer.sources import Base
+from trainer.tasks import task_of
 from trainer.untrusted import (
     check_folder,
     check_tokenizer_class,
@@ -72,16 +74,33 @@ def settle_padding(config: PretrainedConfig, pad_token_id: int) -> int:
 
 
 def make_encoder(
-    tokenizer: PreTrainedTokenizerFast, max_length: int, truncation: Truncation, pad_token_id: int
+    tokenizer: PreTrainedTokenizerFast,
+    max_length: int,
+    truncation: Truncation,
+    pad_token_id: int,
+    *,
+    pairs: bool = False,
 ) -> Encoder:
     """Make the encoder that training and every later stage share."""
-    return Encoder(tokenizer.backend_tokenizer, max_length, truncation, pad_token_id)
+    return Encoder(tokenizer.backend_tokenizer, max_length, truncation, pad_token_id, pairs=pairs)
+
+
+def inputs_of(model: Any) -> tuple[str, ...]:
+    """Return what a classifier takes of a padded batch, in this order: token types where it has several of them.
+
+    GPT-2 would take token types, too, and look them up among its words.
+    """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's own takes anything
+    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    has_types = takes_types and getattr(model.config, "type_vocab_size", 0) > 1
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if has_types else ()))
 
 
 def build_model(
     base: Base,
     label_names: tuple[str, ...],
     *,
+    task: TaskName = "single-label",
     lora_r: int,
     lora_alpha: int,
     lora_dropout: float,
@@ -100,7 +119,7 @@ def build_model(
     from transformers import set_seed
 
     set_seed(seed)
-    model, fresh = load_classifier(base, label_names)
+    model, fresh = load_classifier(base, label_names, task)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=lora_r,
@@ -112,8 +131,12 @@ def build_model(
     return get_peft_model(model, lora)
 
 
-def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTrainedModel, list[str]]:
+def load_classifier(
+    base: Base, label_names: tuple[str, ...], task: TaskName = "single-label"
+) -> tuple[PreTrainedModel, list[str]]:
     """Load a checkpoint in fp32 as a classifier into `label_names`.
+
+    Whoever loads what is saved of it with transformers computes probabilities, and a loss, as the task means them.
 
     Returns:
         The model, and the names of the parameters that the checkpoint does not have, or has in another shape.
@@ -129,6 +152,7 @@ def load_classifier(base: Base, label_names: tuple[str, ...]) -> tuple[PreTraine
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
             num_labels=len(label_names),
+            problem_type=task_of(task, len(label_names)).problem_type,
             id2label=dict(enumerate(label_names)),
             label2id={name: i for i, name in enumerate(label_names)},
             dtype=torch.float32,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 from trainer.characters import visible
 from trainer.locks import is_first_process
 from trainer.sources import Source
+
+if TYPE_CHECKING:
+    from trainer.encoding import Encoder
 
 
 def say(message: str) -> None:
@@ -45,3 +49,9 @@ def say_source(kind: str, source: Source) -> None:
             f"WARNING: the Hugging Face Hub cannot be reached for `{source.stands_in_for}`. "
             f"The built-in {source.name} is used instead: scores say nothing about `{source.stands_in_for}`."
         )
+
+
+def say_unseparated(encoder: Encoder) -> None:
+    """Say so where a model cannot see at which token the second text of a pair begins."""
+    if not encoder.separates:
+        say("note: this model's tokenizer puts nothing between the two texts of a pair")

@@ -9,11 +9,11 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from trainer.adopt.config import AdoptConfig
-from trainer.config import TrainConfig, Truncation
-from trainer.data import Splits, load_splits, write_examples
+from trainer.config import TaskName, TrainConfig, Truncation
+from trainer.data import Columns, Splits, load_splits, write_examples
 from trainer.encoding import Encoder
 from trainer.errors import UserError
 from trainer.locks import LOCK, hold, is_first_process, is_held
@@ -22,7 +22,8 @@ from trainer.sources import Base, Source
 from trainer.tables import Reading
 
 CALIBRATION_TEXTS = 64
-"""Training texts kept for the exporter, which measures ranges of activations on them."""
+"""Training texts kept for the exporter, which measures ranges of activations on them; more where it chooses thresholds,
+which none of them was trained on."""
 PARTIAL = "run.partial"
 """The folder in which new results are made: they replace the old ones when they are complete."""
 REMOVED = ".lora2onnx.removed"
@@ -163,8 +164,14 @@ class EpochScores:
 
     epoch: int
     accuracy: float
+    """Share of the texts whose label, or whose labels all together, are right."""
     f1_weighted: float
     loss: float
+    f1_macro: float | None = None
+    """None in records older than schema 6."""
+    f1_micro: float | None = None
+    average_precision: float | None = None
+    """Both for `multi-label` alone; the mean over labels that any text has."""
 
 
 @dataclass(frozen=True)
@@ -213,12 +220,29 @@ def _call_reviews_texts(values: Values) -> Values:
     return typing.cast(Values, renamed(values, names))
 
 
+def _list_columns(values: Values) -> Values:
+    """Schema 5: of the texts and of the labels, there was one column each."""
+    if isinstance(values, dict):
+        return {key: _listed(value) if key in ("text_column", "label_column") else _list_columns(value)
+                for key, value in values.items()}  # fmt: skip
+    return values
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class TrainRecord:
     """What a run holds: everything that the exporter needs to know about it."""
 
-    SCHEMA: ClassVar[int] = 5
-    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _name_adapter_files, 2: _gather_training, 3: _call_reviews_texts}
+    SCHEMA: ClassVar[int] = 6
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {
+        1: _name_adapter_files,
+        2: _gather_training,
+        3: _call_reviews_texts,
+        5: _list_columns,
+    }
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     base: Source
@@ -237,6 +261,9 @@ class TrainRecord:
     evaluation_sha256: str
     calibration_sha256: str = ""
     """Empty for runs older than schema 2, which kept no calibration texts."""
+    task: TaskName = "single-label"
+    pairs: bool = False
+    """Whether it reads pairs of texts."""
     adopted: AdoptConfig | None = None
     """What was asked for, where the adapter or checkpoint was trained elsewhere."""
 
@@ -245,8 +272,8 @@ class TrainRecord:
 class UnfinishedRun:
     """What an unfinished run was given."""
 
-    SCHEMA: ClassVar[int] = 2
-    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
+    SCHEMA: ClassVar[int] = 3
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {2: _list_columns}
     MADE_BY: ClassVar[str] = "python -m trainer"
 
     config: TrainConfig
@@ -260,9 +287,9 @@ def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: s
     return load_splits(
         dataset,
         eval_dataset,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        label_names=config.label_names,
+        columns=Columns(
+            config.text_column, config.label_column, config.label_names, config.label_separator, config.task
+        ),
         reading=Reading(config.encoding, config.no_header),
         max_train_samples=config.max_train_samples,
         max_eval_samples=config.max_eval_samples,
@@ -298,6 +325,8 @@ def write_run(
     encoder: Encoder,
     training: Training | None,
     versions: dict[str, str],
+    *,
+    task: TaskName,
     adopted: AdoptConfig | None = None,
 ) -> TrainRecord:
     """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
@@ -306,8 +335,9 @@ def write_run(
     for calibration. `training` is None where that was elsewhere; `versions` are of the packages that made the run.
     """
     chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
+    calibration = splits.calibration or splits.train.take(chosen)
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    write_examples(run.calibration, splits.train.take(chosen), splits.label_names)
+    write_examples(run.calibration, calibration, splits.label_names)
     record = TrainRecord(
         base=base.source,
         base_sha256=base.sha256(),
@@ -323,6 +353,8 @@ def write_run(
         evaluation_sha256=file_sha256(run.evaluation),
         calibration_sha256=file_sha256(run.calibration),
         adopted=adopted,
+        task=task,
+        pairs=encoder.pairs,
     )
     write_record(run.record, record)
     return record

@@ -7,23 +7,35 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from trainer.errors import UserError
+from trainer.tasks import Label, as_set
+from trainer.texts import Text, parts_of
 
 HELD_OUT_SHARE = 0.2
 """The share of the texts kept for evaluation where no evaluation set is named."""
 
 
-def without(texts: Sequence[str], reserved: Iterable[str]) -> list[int]:
+def without(texts: Sequence[Text], reserved: Iterable[Text]) -> list[int]:
     """Return the indices of the texts that are not among those that are `reserved`."""
     others = set(map(_normalise, reserved))
     return [i for i, text in enumerate(texts) if _normalise(text) not in others]
 
 
 def hold_out(
-    texts: Sequence[str], labels: Sequence[int], calibration: int | None, seed: int
+    texts: Sequence[Text], labels: Sequence[int], first: int | None, seed: int, *, share: float = HELD_OUT_SHARE
 ) -> tuple[list[int], list[int]]:
-    """Return the indices of those to train on, or to calibrate on, and of those to evaluate on.
+    """Split labelled texts in two: to train or calibrate on the first part, and to evaluate or calibrate on the second.
 
     A text that stands in several rows is in one part, with all its rows in the first and with one in the second.
+
+    Args:
+        texts: the texts.
+        labels: of each text; see `strata`.
+        first: how many texts are needed in the first part, which gets no more; None for all but a share of them.
+        seed: decides which.
+        share: of the texts for the second part, or the largest for the first part where its size is given.
+
+    Returns:
+        The indices of both.
     """
     same: dict[str, list[int]] = defaultdict(list)
     for i, text in enumerate(texts):
@@ -31,15 +43,21 @@ def hold_out(
     groups = list(same.values())
     if len(groups) < 2:
         raise UserError("there is only one text, and none to evaluate on", "add examples, or `--eval-dataset`")
-    fifth = max(1, round(HELD_OUT_SHARE * len(groups)))
-    kept = len(groups) - fifth if calibration is None else max(1, min(max(calibration, len(set(labels))), fifth))
-    first, second = _by_label([labels[group[0]] for group in groups], kept, seed)
-    return [i for g in first for i in groups[g]], [groups[g][0] for g in second]
+    part = max(1, round(share * len(groups)))
+    kept = len(groups) - part if first is None else max(1, min(max(first, len(set(labels))), part))
+    one, two = _by_label([labels[group[0]] for group in groups], kept, seed)
+    return [i for g in one for i in groups[g]], [groups[g][0] for g in two]
 
 
-def _normalise(text: str) -> str:
+def strata(labels: Sequence[Label]) -> list[int]:
+    """Return the label by which each text is drawn: of several its rarest, and a number of its own for none."""
+    counts = Counter(label for text in labels for label in as_set(text))
+    return [min(as_set(text), key=lambda label: (counts[label], label), default=-1) for text in labels]
+
+
+def _normalise(text: Text) -> str:
     """Return what two texts have in common that differ only in case and white space."""
-    return " ".join(text.casefold().split())
+    return "\n".join(" ".join(part.casefold().split()) for part in parts_of(text))
 
 
 def draw(labels: Sequence[int], size: int, seed: int) -> Sequence[int]:

@@ -83,10 +83,14 @@ class TextTokenizer:
         self._boundary = _boundary(tokenizer, normalizer, pre_tokenizer)
         self._squeeze = _squeeze(tokenizer, pre_tokenizer)
 
-    def probe(self, text: str) -> tuple[list[int], list[int]]:
-        """Return a short text's tokens with the special ones, and a 1 for each of these."""
-        encoding = guarded(lambda: self._tokenizer.encode(text))
-        return encoding.ids, encoding.special_tokens_mask
+    def probe(self, text: str, second: str | None) -> tuple[list[int], list[int], list[int | None]]:
+        """Return the tokens of a short text, or of a pair, with the special ones.
+
+        Returns:
+            The tokens, their types, and for each the index of the text that it is from, None for a special one.
+        """
+        encoding = guarded(lambda: self._tokenizer.encode(text, second))
+        return encoding.ids, encoding.type_ids, encoding.sequence_ids
 
     def tokens(self, texts: Sequence[str], room: int, tail: int) -> Iterator[list[int]]:
         """Yield each text's tokens. Of a longer text than `room` tokens some in the middle may be missing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from trainer.adapters import save_adapter
-from trainer.capacity import check_length, check_padding, check_tokens, measure_capacity
+from trainer.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
 from trainer.config import TrainConfig
 from trainer.data import Splits
 from trainer.encoding import Encoder
@@ -24,37 +24,39 @@ from trainer.loop import (
     EpochReport,
     Hardware,
     choose_hardware,
-    class_weights,
     encode_rows,
     keep_stdout_clean,
     make_collator,
     run_loop,
     scores_of,
     training_arguments,
-    weighted_loss,
 )
-from trainer.model import build_model, load_tokenizer, make_encoder, settle_padding
-from trainer.progress import quiet_libraries, say, say_source
+from trainer.model import build_model, inputs_of, load_tokenizer, make_encoder, settle_padding
+from trainer.progress import quiet_libraries, say, say_source, say_unseparated
 from trainer.records import installed_versions
 from trainer.resume import begin, check_run_dir, check_writable, last_checkpoint
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
 from trainer.sources import Base, locate_base
+from trainer.tasks import Task, as_set, task_of
+from trainer.texts import Text
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerFast
 
 EXAMPLES_SHOWN = 4
+NO_LABEL = "no label"
 
 
 @dataclass(frozen=True)
 class ExamplePrediction:
     """One evaluation text with the model's answer."""
 
-    text: str
+    text: Text
     label: str
+    """Or several, for a person."""
     predicted: str
-    probability: float
+    """The same, each with its probability."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class TrainResult:
     """What a run returns: its record, as written to disk, and a few answers to look at."""
 
     training: Training
+    headline: str
+    """The scores of the best epoch, in words."""
     evaluation_texts: int
     examples: tuple[ExamplePrediction, ...]
 
@@ -87,9 +91,10 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     base = locate_base(config.model)
     say_source("base model", base.source)
     tokenizer = load_tokenizer(base.folder)
-    model = _build_model(config, base, splits, hardware)
-    encoder = _make_encoder(config, model, tokenizer)
-    trainer = _make_trainer(config, model, encoder, splits, hardware)
+    task = task_of(config.task, len(splits.label_names))
+    model = _build_model(config, base, splits, task, hardware)
+    encoder = _make_encoder(config, model, tokenizer, pairs=splits.pairs)
+    trainer = _make_trainer(config, model, encoder, splits, task, hardware)
     if trainer.is_world_process_zero():
         begin(run, UnfinishedRun(config, base.sha256(), splits.sha256()))
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
@@ -100,12 +105,12 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     new = run.new_results()
     save_adapter(model, base.source, new.adapter)
     tokenizer.save_pretrained(new.adapter)
-    examples = _predict_examples(model, encoder, splits)
+    examples = _predict_examples(model, encoder, splits, task)
     training = _describe(config, splits, model, scores, hardware, started)
-    write_run(new, base, splits, encoder, training, installed_versions(PACKAGES))
+    write_run(new, base, splits, encoder, training, installed_versions(PACKAGES), task=config.task)
     run.settle()
     discard(run.checkpoints)
-    return TrainResult(training, len(splits.evaluation), examples)
+    return TrainResult(training, task.headline(asdict(training.best)), len(splits.evaluation), examples)
 
 
 def _load_data(config: TrainConfig) -> Splits:
@@ -116,16 +121,19 @@ def _load_data(config: TrainConfig) -> Splits:
     parts = zip(("train", "eval"), (splits.train, splits.evaluation), splits.available, strict=True)
     for name, examples, available in parts:
         limited = f" of {available:,} (`--max-{name}-samples 0` takes all)" if len(examples) < available else ""
-        say(f"{name}: {len(examples):,} texts{limited}")
+        say(f"{name}: {len(examples):,} {'pairs of ' * splits.pairs}texts{limited}")
+    if splits.calibration:
+        say(f"kept: {len(splits.calibration):,} texts on which the exporter chooses thresholds")
     if splits.duplicates_dropped:
-        say(f"dropped {splits.duplicates_dropped:,} rows whose text is evaluated on")
+        say(f"dropped {splits.duplicates_dropped:,} rows whose {'pair' if splits.pairs else 'text'} is evaluated on")
     return splits
 
 
-def _build_model(config: TrainConfig, base: Base, splits: Splits, hardware: Hardware) -> PeftModel:
+def _build_model(config: TrainConfig, base: Base, splits: Splits, task: Task, hardware: Hardware) -> PeftModel:
     model = build_model(
         base,
         splits.label_names,
+        task=task.name,
         lora_r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
@@ -138,7 +146,7 @@ def _build_model(config: TrainConfig, base: Base, splits: Splits, hardware: Hard
     return model
 
 
-def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTokenizerFast) -> Encoder:
+def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTokenizerFast, *, pairs: bool) -> Encoder:
     """Make the encoder, and check that the model has room for all that comes out of it."""
     classifier = model.get_base_model()
     pad_token_id = settle_padding(classifier.config, tokenizer.pad_token_id)
@@ -146,24 +154,27 @@ def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTo
     check_length(capacity, config.max_length)
     check_tokens(capacity, tokenizer)
     check_padding(classifier)
-    return make_encoder(tokenizer, config.max_length, config.truncation, pad_token_id)
+    encoder = make_encoder(tokenizer, config.max_length, config.truncation, pad_token_id, pairs=pairs)
+    check_token_types(classifier.config, encoder)
+    say_unseparated(encoder)
+    return encoder
 
 
 def _make_trainer(
-    config: TrainConfig, model: PeftModel, encoder: Encoder, splits: Splits, hardware: Hardware
+    config: TrainConfig, model: PeftModel, encoder: Encoder, splits: Splits, task: Task, hardware: Hardware
 ) -> transformers.Trainer:
-    names, labels = splits.label_names, splits.train.labels
-    hint = "" if config.class_weights == "balanced" else "; `--class-weights balanced` may help"
+    labels, is_balanced = splits.train.labels, config.class_weights == "balanced"
+    hint = "" if is_balanced else "; `--class-weights balanced` may help"
     trainer = transformers.Trainer(
         model=model,
         args=_arguments(config, hardware),
-        train_dataset=encode_rows(encoder, splits.train),
+        train_dataset=encode_rows(encoder, task, splits.train),
         # By length, so that little of a batch is padding; no score depends on the order.
-        eval_dataset=sorted(encode_rows(encoder, splits.evaluation), key=lambda row: len(row["input_ids"])),
-        data_collator=make_collator(encoder),
-        compute_metrics=scores_of(len(names)),
-        compute_loss_func=weighted_loss(class_weights(config.class_weights, labels, len(names))),
-        callbacks=[EpochReport(names, labels, hint), CheckpointKeeper()],
+        eval_dataset=sorted(encode_rows(encoder, task, splits.evaluation), key=lambda row: len(row["input_ids"])),
+        data_collator=make_collator(encoder, inputs_of(model)),
+        compute_metrics=scores_of(task),
+        compute_loss_func=task.training_loss(labels) if is_balanced else None,
+        callbacks=[EpochReport(task, splits.label_names, labels, hint), CheckpointKeeper()],
     )
     keep_stdout_clean(trainer)
     if config.early_stopping_patience:
@@ -194,8 +205,9 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
 
 
 def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
+    names = [field.name for field in fields(EpochScores) if field.name != "epoch"]
     scores = tuple(
-        EpochScores(round(entry["epoch"]), entry["eval_accuracy"], entry["eval_f1_weighted"], entry["eval_loss"])
+        EpochScores(round(entry["epoch"]), **{name: entry.get(f"eval_{name}") for name in names})  # type: ignore[arg-type]
         for entry in log
         if "eval_loss" in entry
     )
@@ -207,16 +219,22 @@ def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
     return scores
 
 
-def _predict_examples(model: PeftModel, encoder: Encoder, splits: Splits) -> tuple[ExamplePrediction, ...]:
+def _predict_examples(model: PeftModel, encoder: Encoder, splits: Splits, task: Task) -> tuple[ExamplePrediction, ...]:
     """Let the trained model answer the first few evaluation texts."""
     first = splits.evaluation.take(range(min(EXAMPLES_SHOWN, len(splits.evaluation))))
-    ids, mask = (torch.from_numpy(array).to(model.device) for array in encoder.pad(encoder.encode(first.texts)))
+    batch = encoder.pad(encoder.encode(first.texts))
+    inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in inputs_of(model)}
     with torch.inference_mode():
-        probabilities = model.eval()(input_ids=ids, attention_mask=mask).logits.float().softmax(-1).cpu()
+        logits = model.eval()(**inputs).logits.float().cpu().numpy()
+    found = zip(first.labels, task.label_sets(task.answers(logits)), task.probabilities(logits), strict=True)
     names = splits.label_names
     return tuple(
-        ExamplePrediction(text, names[label], names[int(row.argmax())], float(row.max()))
-        for text, label, row in zip(first.texts, first.labels, probabilities, strict=True)
+        ExamplePrediction(
+            text,
+            ", ".join(names[i] for i in as_set(label)) or NO_LABEL,
+            ", ".join(f"{names[i]} {row[i]:.1%}" for i in answer) or NO_LABEL,
+        )
+        for text, (label, answer, row) in zip(first.texts, found, strict=True)
     )
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.bundle.artifact import ONNX_FP32, open_artifact
-from exporter.bundle.probabilities import FloatArray
-from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
+from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine, load_encoder
 from exporter.engines.spec import EngineSpec
 from trainer.encoding import Encoded, Encoder
+from trainer.tasks import FloatArray
 
 if TYPE_CHECKING:
     from trainer.run import RunDir
@@ -38,8 +38,7 @@ class OpenVinoModel:
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
-        ids, mask = self.encoder.pad(batch, length)
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        feeds = self.encoder.pad(batch, length)
         answer = self._model({name: value for name, value in feeds.items() if name in self._inputs})
         return np.array(answer[0], dtype=np.float32)
 
@@ -53,8 +52,7 @@ class OpenVino(ModelEngine[OpenVinoModel]):
 def _load(run: RunDir, threads: int, _: Path) -> OpenVino:
     folder = run.export / ONNX_FP32
     artifact = open_artifact(folder)
-    encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
-    return OpenVino(OpenVinoModel(folder / artifact.model_file, encoder, threads))
+    return OpenVino(OpenVinoModel(folder / artifact.model_file, load_encoder(folder, artifact), threads))
 
 
 ENGINES = (

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporter.bundle.artifact import MERGED, ONNX_FP32, open_artifact
-from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.engines.onnxruntime import session_options
 from exporter.engines.spec import EngineSpec
+from trainer.data import TEXT_COLUMNS
 from trainer.progress import quiet_libraries
+from trainer.tasks import FloatArray
+from trainer.texts import Text
 from trainer.untrusted import check_checkpoint, check_folder
 
 if TYPE_CHECKING:
     from trainer.run import RunDir
 
 PEER_BATCHINGS: Sequence[Batching] = (ONE_BY_ONE, Batching(texts=32))
-SMALLEST = 1e-12
-"""Probabilities are kept above it, so that their logarithm is a number."""
 
 
 class Pipeline:
@@ -49,7 +49,7 @@ class Pipeline:
 
         artifact = open_artifact(folder)
         check_folder(folder)
-        self._names = artifact.label_names
+        self._names, self._task = artifact.label_names, artifact.meaning()
         self._pipe = pipeline(
             "text-classification",
             model=model,
@@ -60,14 +60,25 @@ class Pipeline:
             max_length=artifact.max_length,
         )
 
-    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
-        """Return the logarithms of its probabilities, [len(texts), classes]."""
+    def logits(self, texts: Sequence[Text], batching: Batching = ALL_AT_ONCE) -> FloatArray:
+        """Return logits that have its probabilities, [len(texts), classes]."""
         size = batching.texts or len(texts)
         rows = []
-        for answer in self._pipe(texts[0]) if len(texts) == 1 else self._pipe(list(texts), batch_size=size):
+        for answer in self._answers([*map(_as_input, texts)], size):
             scores = {entry["label"]: entry["score"] for entry in answer}
             rows.append([scores[name] for name in self._names])
-        return np.asarray(np.log(np.maximum(rows, SMALLEST)), dtype=np.float32)
+        return self._task.logits(np.asarray(rows, dtype=np.float32))
+
+    def _answers(self, inputs: list[Any], size: int) -> Any:
+        if len(inputs) > 1:
+            return self._pipe(inputs, batch_size=size)
+        answer = self._pipe(inputs[0])  # a list of its own for a text, and none for a pair
+        return answer if isinstance(inputs[0], str) else [answer]
+
+
+def _as_input(text: Text) -> str | dict[str, str]:
+    """Return a text as a pipeline takes it: a pair as a dictionary."""
+    return text if isinstance(text, str) else dict(zip(TEXT_COLUMNS, text, strict=True))
 
 
 def _load_transformers(run: RunDir, threads: int, _: Path) -> Pipeline:

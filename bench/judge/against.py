@@ -19,7 +19,8 @@ from bench.judge.stats import verdict
 from bench.judge.summarise import summarise
 from bench.judge.summary import Latency, Noise, Row, Summary, Throughput
 from bench.results import BenchRecord, Environment
-from exporter.int8.budget import AccuracyChange, accuracy_change, count_changes
+from exporter.int8.budget import ScoreChange
+from exporter.int8.paired import pair
 from trainer.errors import UserError
 from trainer.records import read_record
 
@@ -40,7 +41,7 @@ class Difference:
     single: Interval | None = None
     """Its speed over the reference now, divided by what it was: one text at a time."""
     bulk: Interval | None = None
-    accuracy: AccuracyChange | None = None
+    accuracy: ScoreChange | None = None
     """None where other texts were scored."""
     is_slower: bool = False
     is_less_accurate: bool = False
@@ -130,7 +131,7 @@ def compare(before: Summary, now: Summary) -> list[Difference]:
     for old, new in pairs:
         single = _change_of_speed(old.latency, new.latency)
         bulk = _change_of_speed(old.throughput, new.throughput)
-        accuracy = _change_of_accuracy(old, new, now.labels, len(pairs)) if has_same_texts else None
+        accuracy = _change_of_accuracy(old, new, now, len(pairs)) if has_same_texts else None
         is_slower = not new.is_reference and (_is_slower(single, single_floor) or _is_slower(bulk, bulk_floor))
         is_less_accurate = accuracy is not None and accuracy.upper < 0
         differences.append(Difference(new.info.name, single, bulk, accuracy, is_slower, is_less_accurate))
@@ -171,11 +172,12 @@ def _change_of_speed(before: Latency | Throughput | None, now: Latency | Through
     return within_reach(Interval(estimate * math.exp(-down), estimate, estimate * math.exp(up)))
 
 
-def _change_of_accuracy(before: Row, now: Row, labels: Sequence[int], tried: int) -> AccuracyChange | None:
+def _change_of_accuracy(before: Row, now: Row, summary: Summary, tried: int) -> ScoreChange | None:
     if not before.accuracy or not now.accuracy:
         return None
-    harmful, helpful = count_changes(before.accuracy.predicted, now.accuracy.predicted, labels)
-    return accuracy_change(harmful, helpful, len(labels), tried=tried)
+    task = summary.task
+    answers = (task.truth(sets) for sets in (before.accuracy.predicted, now.accuracy.predicted, summary.labels))
+    return pair(task, *answers).change(tried)
 
 
 def refuse_worse(differences: Sequence[Difference], path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from exporter.int8.budget import AccuracyChange
+from exporter.int8.budget import ScoreChange
 from exporter.int8.select import points
 
 Verdict = Literal["faster", "slower", "cannot tell"]
@@ -50,6 +50,6 @@ def ratio_text(ratio: Interval) -> str:
     return f"{ratio.estimate:.2f}×{comma} {bounds_text(ratio)}"
 
 
-def change_text(change: AccuracyChange) -> str:
+def change_text(change: ScoreChange) -> str:
     """Render a change of accuracy, in percentage points, with its interval."""
     return f"{points(change.change)} points [{points(change.lower)}, {points(change.upper)}]"

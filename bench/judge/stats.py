@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.judge.interval import Interval, Verdict
-from exporter.bundle.probabilities import FloatArray
+from trainer.tasks import FloatArray
 
 Array = npt.NDArray[np.float64]
 Rounds = Sequence[Sequence[float]]

@@ -18,6 +18,7 @@ from bench.judge.verdict import recommend
 from bench.results import BenchRecord, Bulk, ColdStart, EngineInfo, Single, Soak
 from exporter.int8.budget import judge
 from exporter.proof.timing import spread
+from trainer.tasks import task_of
 
 Measured = TypeVar("Measured", Single, Bulk)
 
@@ -45,6 +46,8 @@ def summarise(record: BenchRecord) -> Summary:
         export_sha256=record.export_sha256,
         evaluation_sha256=record.evaluation_sha256,
         chosen=record.chosen,
+        task=task_of(record.task, len(record.label_names)),
+        pairs=record.pairs,
         labels=record.labels,
         duration_s=record.duration_s,
         finished_at=record.finished_at,

@@ -12,6 +12,7 @@ from bench.judge.interval import Interval, Speed
 from bench.results import Accuracy, EngineInfo, Environment, Machine, Memory, Skipped
 from exporter.int8.budget import Judgement
 from exporter.proof.timing import Spread
+from trainer.tasks import Task
 
 PERCENTILES = (0.90, 0.95, 0.99, 0.999)
 
@@ -180,8 +181,11 @@ class Summary:
     evaluation_sha256: str
     chosen: str
     """The artifact that the exporter chose."""
-    labels: tuple[int, ...]
-    """The true label of each evaluation text."""
+    task: Task
+    pairs: bool
+    """Whether each text is a pair of texts, and its tokens those of both."""
+    labels: tuple[tuple[int, ...], ...]
+    """The true labels of each evaluation text."""
     duration_s: float
     finished_at: str
     restarts: int

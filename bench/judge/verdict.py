@@ -82,13 +82,13 @@ def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:
     if row.accuracy and row.accuracy.change:
         change = row.accuracy.change
         if row.judgement == "over budget":
-            return f"accuracy {change_text(change)}, a larger loss than `--max-drop {config.max_drop:g}` allows"
+            return f"{change.metric} {change_text(change)}, a larger loss than `--max-drop {config.max_drop:g}` allows"
         # fp32 that answers as the reference does only reorders its sums: no number of texts would show a difference.
-        is_exact = row.info.precision == "fp32" and change.harmful + change.helpful == 0
+        is_exact = row.info.precision == "fp32" and change.harmful + change.helpful == 0 == change.change
         if row.judgement == "undecided" and not (is_exact or record.accept_undecided):
             return (
-                f"accuracy {change_text(change)}: {change.texts:,} texts are too few to tell whether the loss stays "
-                f"within {config.max_drop:g} points"
+                f"{change.metric} {change_text(change)}: {change.texts:,} texts are too few to tell whether the loss "
+                f"stays within {config.max_drop:g} points"
             )
     if config.max_size_mb and (row.info.size_bytes or 0) > config.max_size_mb * 1e6:
         return f"{_size(row)}, above `--max-size-mb {config.max_size_mb:g}`"
@@ -129,7 +129,7 @@ def _sentence(best: Option, reference: str) -> str:
         unknown = f"{speed.estimate:.2f}× the speed of `{reference}` with no interval, so that nothing is claimed of it"
         parts.append(phrases[speed.verdict] if speed.bounds else unknown)
     if scores and scores.change:
-        parts.append(f"accuracy {change_text(scores.change)}")
+        parts.append(f"{scores.change.metric} {change_text(scores.change)}")
     parts.append(_size(best.row))
     if bulk and bulk.cost_per_million is not None:
         parts.append(f"{bulk.cost_per_million:.2f} per million texts")

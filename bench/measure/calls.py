@@ -14,9 +14,10 @@ import numpy as np
 
 from bench.measure.memory import resident_bytes
 from bench.results import BatchingTrial
-from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.engines.engine import ONE_BY_ONE, Batching, Engine
 from trainer.errors import UserError
+from trainer.tasks import FloatArray, Task
+from trainer.texts import Text
 
 PAUSE_S = 0.002
 """Before a call, so that the threads of the engine that was asked before stop spinning.
@@ -59,8 +60,8 @@ class Scored:
     logits: FloatArray
 
 
-def timed(engine: Engine, text: str, clock: Clock = time.perf_counter) -> Call:
-    """Answer one text and return how long it took; runs in the engine's process."""
+def timed(engine: Engine, text: Text, task: Task, clock: Clock = time.perf_counter) -> Call:
+    """Answer one text of a task and return how long it took; runs in the engine's process."""
     tokenised = ran = None
     model = engine.model
     start = clock()
@@ -71,8 +72,8 @@ def timed(engine: Engine, text: str, clock: Clock = time.perf_counter) -> Call:
         ran = clock()
     else:
         logits = engine.logits([text], ONE_BY_ONE)
-    probabilities = softmax(logits)[0]
-    int(probabilities.argmax())
+    probabilities = task.probabilities(logits)[0]
+    task.label_sets(task.answers(logits))
     end = clock()
     return Call(
         total_s=end - start,
@@ -82,7 +83,7 @@ def timed(engine: Engine, text: str, clock: Clock = time.perf_counter) -> Call:
     )
 
 
-def scored(engine: Engine, texts: Sequence[str], batching: Batching, clock: Clock = time.perf_counter) -> Scored:
+def scored(engine: Engine, texts: Sequence[Text], batching: Batching, clock: Clock = time.perf_counter) -> Scored:
     """Score texts in batches; runs in the engine's process.
 
     Raises:
@@ -101,7 +102,7 @@ def batchings(engine: Engine) -> dict[str, Batching]:
     return {batching.name: batching for batching in engine.batchings}
 
 
-def batch_time(engine: Engine, text: str, batch: int, length: int, clock: Clock = time.perf_counter) -> float:
+def batch_time(engine: Engine, text: Text, batch: int, length: int, clock: Clock = time.perf_counter) -> float:
     """Return the seconds that the model alone takes for `batch` texts of `length` tokens; runs in its process.
 
     Raises:
@@ -122,7 +123,7 @@ def has_model(engine: Engine) -> bool:
     return engine.model is not None
 
 
-def soak(engine: Engine, texts: Sequence[str]) -> tuple[int, ...]:
+def soak(engine: Engine, texts: Sequence[Text], task: Task) -> tuple[int, ...]:
     """Answer texts one by one and return the resident memory after each; runs in the engine's process.
 
     Returns:
@@ -130,12 +131,12 @@ def soak(engine: Engine, texts: Sequence[str]) -> tuple[int, ...]:
     """
     resident = []
     for text in texts:
-        timed(engine, text)
+        timed(engine, text, task)
         resident.append(resident_bytes())
     return tuple(size for size in resident if size is not None)
 
 
-def warm_up(workers: Mapping[str, Asked], text: str, rng: random.Random) -> int:
+def warm_up(workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Random) -> int:
     """Ask all engines the same text in turns, as they will be measured, until the times of each are steady.
 
     Returns:
@@ -144,7 +145,7 @@ def warm_up(workers: Mapping[str, Asked], text: str, rng: random.Random) -> int:
     before: dict[str, float] = {}
     calls = 0
     while calls < MAX_WARMUP:
-        answers = rounds(workers, [(text,)] * WINDOW, timed, rng)
+        answers = rounds(workers, [(text, task)] * WINDOW, timed, rng)
         last = {name: median(call.total_s for call in window) for name, window in answers.items()}
         calls += WINDOW
         if all(abs(before.get(name, math.inf) - last[name]) <= STEADY * last[name] for name in last):
@@ -153,7 +154,7 @@ def warm_up(workers: Mapping[str, Asked], text: str, rng: random.Random) -> int:
     return calls
 
 
-def try_batchings(workers: Mapping[str, Asked], texts: Sequence[str], rng: random.Random) -> tuple[BatchingTrial, ...]:
+def try_batchings(workers: Mapping[str, Asked], texts: Sequence[Text], rng: random.Random) -> tuple[BatchingTrial, ...]:
     """Score `texts` with every engine in each of its batchings, three rounds in turns."""
     trials = {(name, how): b for name, worker in workers.items() for how, b in worker.call(batchings).items()}
     seconds: dict[tuple[str, str], list[float]] = {trial: [] for trial in trials}

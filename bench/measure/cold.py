@@ -12,12 +12,16 @@ import time
 from pathlib import Path
 
 from exporter.proof.worker import THREAD_VARIABLES
+from trainer.tasks import Task
+from trainer.texts import Text
 
 ANSWER = "cold start: "
 """Before the answer: libraries may print something of their own."""
 
 
-def cold_start(engine: str, run_dir: Path, threads: int, prepared: Path, text: str) -> dict[str, float] | None:
+def cold_start(
+    engine: str, run_dir: Path, threads: int, prepared: Path, text: Text, task: Task
+) -> dict[str, float] | None:
     """Start a process that answers one text with an engine.
 
     Args:
@@ -25,12 +29,21 @@ def cold_start(engine: str, run_dir: Path, threads: int, prepared: Path, text: s
         run_dir: the run's.
         threads: how many CPU threads it may use.
         prepared: the folder of what the engine was prepared with.
-        text: the text.
+        text: the text, or the pair of texts.
+        task: what the logits mean.
 
     Returns:
         Seconds, by the fields of `ColdStart`; None where the process failed.
     """
-    asked = {"engine": engine, "run_dir": str(run_dir), "threads": threads, "prepared": str(prepared), "text": text}
+    asked = {
+        "engine": engine,
+        "run_dir": str(run_dir),
+        "threads": threads,
+        "prepared": str(prepared),
+        "text": text,
+        "task": task.name,
+        "classes": task.classes,
+    }
     question = json.dumps(asked)
     answer, start = "", time.perf_counter()
     with (
@@ -55,11 +68,13 @@ def main() -> None:
     """Import what an engine needs, load it, answer, and print how long each took."""
     start = time.perf_counter()
     question = json.loads(sys.stdin.readline())
+    text = question["text"]
     threading.Thread(target=_die_with_parent, daemon=True).start()
     from bench.engines.table import choose_engines
     from bench.measure.calls import timed
     from bench.measure.cores import pin
     from trainer.run import RunDir
+    from trainer.tasks import task_of
 
     pin(question["threads"])
     (spec,) = choose_engines([question["engine"]])
@@ -67,7 +82,7 @@ def main() -> None:
     imported = time.perf_counter()
     engine = spec.load(RunDir(Path(question["run_dir"])), question["threads"], Path(question["prepared"]))
     loaded = time.perf_counter()
-    timed(engine, question["text"])
+    timed(engine, text if isinstance(text, str) else tuple(text), task_of(question["task"], question["classes"]))
     answered = time.perf_counter()
     parts = {"import_s": imported - start, "load_s": loaded - imported, "first_s": answered - loaded}
     sys.stdout.write(f"{ANSWER}{json.dumps(parts)}\n")

@@ -35,11 +35,12 @@ from bench.measure.progress import Progress
 from bench.measure.samples import Answers, Samples
 from bench.measure.workload import Workload
 from bench.results import BatchingTrial, Bulk, ColdStart, Grid, Memory, Single, Skipped, Soak
-from exporter.bundle.probabilities import softmax
 from exporter.checksums import IntegrityError
 from exporter.engines.spec import EngineSpec
 from exporter.proof.worker import Worker
 from trainer.errors import UserError
+from trainer.tasks import Task
+from trainer.texts import Text
 
 R = TypeVar("R")
 
@@ -120,7 +121,7 @@ class Restart:
         with ExitStack() as stack:
             loaded = self._start(stack)
             self._say("warming up")
-            warmups = warm_up(self._workers, longest, self._rng)
+            warmups = warm_up(self._workers, longest, self._workload.task, self._rng)
             trials = () if self._trials else self._try_batchings()
             self._say(f"scoring {len(self._share):,} texts in bulk")
             answers, bulks = self._score_in_bulk(best_batchings(self._trials or trials))
@@ -193,7 +194,7 @@ class Restart:
         """Ask every engine the same texts, and check the answers against those of the accuracy pass."""
         workload = self._workload
         drawn = [self._share[i] for i in spread_out(self._share_tokens, workload.config.calls, self._rng)]
-        asked = rounds(self._workers, [(workload.examples.texts[i],) for i in drawn], timed, self._rng)
+        asked = rounds(self._workers, [(workload.examples.texts[i], workload.task) for i in drawn], timed, self._rng)
         scores = Samples(answers)
         return tuple(
             Single(
@@ -204,12 +205,12 @@ class Restart:
                 total_s=tuple(call.total_s for call in calls),
                 tokenise_s=tuple(call.tokenise_s for call in calls if call.tokenise_s is not None),
                 run_s=tuple(call.run_s for call in calls if call.run_s is not None),
-                largest_gap=_gap(name, np.stack([scores.logits(name)[i] for i in drawn]), calls),
+                largest_gap=_gap(name, workload.task, np.stack([scores.logits(name)[i] for i in drawn]), calls),
             )
             for name, calls in asked.items()
         )
 
-    def _time_grid(self, text: str) -> tuple[Grid, ...]:
+    def _time_grid(self, text: Text) -> tuple[Grid, ...]:
         """Time the model alone over batches and lengths; the first call of a shape is not counted."""
         config = self._workload.config
         workers = {name: worker for name, worker in self._firsts().items() if worker.call(has_model)}
@@ -230,7 +231,9 @@ class Restart:
         workload = self._workload
         drawn = spread_out(workload.tokens, workload.config.soak_calls, self._rng)
         texts, tokens = [workload.examples.texts[i] for i in drawn], tuple(workload.tokens[i] for i in drawn)
-        return tuple(Soak(name, tokens, worker.call(soak, texts)) for name, worker in self._firsts().items())
+        return tuple(
+            Soak(name, tokens, worker.call(soak, texts, workload.task)) for name, worker in self._firsts().items()
+        )
 
     def _read_memory(self, loaded: Mapping[str, int | None]) -> tuple[Memory, ...]:
         on_gpu = {spec.name for spec in self._engines if spec.device == "cuda"}
@@ -239,27 +242,29 @@ class Restart:
             for name, worker in self._firsts().items()
         )
 
-    def _start_cold(self, text: str) -> Samples:
+    def _start_cold(self, text: Text) -> Samples:
         """Time new processes up to their first answer."""
         self._say("cold starts")
         threads, run_dir = self._workload.environment.threads, self._workload.run.path
         starts, failed = [], []
         for spec in self._rng.sample(list(self._engines), len(self._engines)):
             prepared = self._prepared[spec.name]
-            if seconds := self._instruments.cold_start(spec.name, run_dir, threads, prepared, text):
+            if seconds := self._instruments.cold_start(
+                spec.name, run_dir, threads, prepared, text, self._workload.task
+            ):
                 starts.append(ColdStart(spec.name, **seconds))
             else:
                 failed.append(Skipped(f"{spec.name}, cold start", "the new process ended without an answer"))
         return Samples(cold_starts=tuple(starts), skipped=tuple(failed))
 
 
-def _gap(name: str, logits: Any, calls: Sequence[Call]) -> float:
+def _gap(name: str, task: Task, logits: Any, calls: Sequence[Call]) -> float:
     """Return how far timed probabilities are from those of the accuracy pass.
 
     Raises:
         EngineFailedError: further than batching explains: what was timed is not what was scored.
     """
-    gap = float(np.abs(softmax(logits) - np.array([call.probabilities for call in calls])).max())
+    gap = float(np.abs(task.probabilities(logits) - np.array([call.probabilities for call in calls])).max())
     if not gap <= MAX_GAP:
         message = f"`{name}` answers differently when timed than when scored: a probability differs by {gap:.3g}"
         raise EngineFailedError(name, UserError(message, "its answers depend on the batch"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from bench.results import BatchingTrial, Bulk, ColdStart, Grid, Memory, Single, Skipped, Soak
-from exporter.bundle.probabilities import FloatArray
+from trainer.tasks import FloatArray
 
 
 @dataclass(frozen=True)

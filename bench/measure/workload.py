@@ -17,6 +17,8 @@ from trainer.data import Examples, read_examples, read_texts
 from trainer.errors import UserError
 from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
+from trainer.tables import Reading
+from trainer.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Workload:
         drawn = rng.sample(range(len(examples)), min(len(examples), config.max_eval_samples or len(examples)))
         examples = examples.take(sorted(drawn))
         encoder = adapter_encoder(run, train)
-        own = read_texts(config.texts, config.text_column) if config.texts else []
+        reading = Reading(config.encoding, config.no_header)
+        own = read_texts(config.texts, config.text_column, reading, pairs=train.pairs) if config.texts else []
         tokens = tuple(len(e) for e in encoder.encode(examples.texts))
         return cls(
             config=config,
@@ -75,6 +78,11 @@ class Workload:
             own_tokens=tuple(len(e) for e in encoder.encode(own)) if own else (),
             started=time.monotonic(),
         )
+
+    @property
+    def task(self) -> Task:
+        """What logits mean: with the thresholds that the exporter chose."""
+        return self.export.artifacts[0].meaning()
 
     def check_unchanged(self) -> None:
         """Refuse to go on with another export than the one that the benchmark began with.

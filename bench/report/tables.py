@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bench.config import LEAST_RESTARTS
 from bench.judge.interval import change_text, ratio_text
 from bench.judge.summary import PERCENTILES, Row, Summary
-from bench.report.page.parts import counted
+from bench.report.page.parts import PAIRS, counted
 from bench.results import Environment
 from exporter.proof.timing import Spread
 
@@ -23,7 +23,8 @@ NOT_MEASURED = "–"
 CSV_COLUMNS = {
     "engine": "info.name",
     **{name: f"info.{name}" for name in ("is_peer", "size_bytes", "packages_bytes")},
-    **{name: f"accuracy.{name}" for name in ("texts", "accuracy", "f1_weighted", "loss", "calibration_error", "brier")},
+    **{name: f"accuracy.{name}" for name in ("texts", "accuracy", "f1_weighted", "f1_micro", "f1_macro")},
+    **{name: f"accuracy.{name}" for name in ("average_precision", "loss", "calibration_error", "brier")},
     "accuracy_change": "accuracy.change.change",
     "accuracy_change_low": "accuracy.change.lower",
     "accuracy_change_high": "accuracy.change.upper",
@@ -61,7 +62,7 @@ def markdown(summary: Summary) -> str:
         "" if summary.is_complete else "**Partial: the benchmark did not finish.**",
         summary.recommendation.sentence,
         "\n".join(f"- {line}" for line in summary.recommendation.rejected),
-        _table([_cells(row) for row in summary.rows]),
+        _table([_cells(row, summary.task.metric) for row in summary.rows]),
         _expected(summary),
         "\n".join(f"- `{skipped.engine}` was not measured: {skipped.reason}" for skipped in summary.skipped),
         _method(summary),
@@ -73,7 +74,7 @@ def console(summary: Summary) -> Table:
     """Render the rows as a table that fits its terminal."""
     from rich.table import Table
 
-    rows = [_cells(row) for row in summary.rows]
+    rows = [_cells(row, summary.task.metric) for row in summary.rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in rows[0]:
         table.add_column(column, justify="left" if column in ("engine", "") else "right", overflow="fold")
@@ -141,6 +142,7 @@ def _method(summary: Summary) -> str:
         else ""
     )
     sentences = (
+        *((PAIRS,) if summary.pairs else ()),
         f"Each engine ran in its own process with {threads}.",
         f"All processes were restarted {restarts}{order}.",
         "The engines took turns in random order, after a warm-up until times were steady, at most 40 calls.",
@@ -151,8 +153,8 @@ def _method(summary: Summary) -> str:
         f"{LEAST_RESTARTS} restarts.",
         f"A difference of speed counts as noise below {single.floor:.1%} one by one and {bulk.floor:.1%} in bulk, or "
         f"where its interval reaches that range{measured}.",
-        "Change of accuracy: against the reference, on the same texts; the 95 % intervals hold jointly for all engines "
-        "except other tools.",
+        f"Change of {summary.task.metric}: against the reference, on the same texts; the 95 % intervals hold jointly "
+        "for all engines except other tools.",
     )
     return f"{' '.join(sentences)}\n\n{_machine(summary.environment)}"
 
@@ -165,11 +167,11 @@ def _machine(environment: Environment) -> str:
     return f"{environment.cpu}{sets}, {cores}{gpu}, {environment.system}; {versions}."
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: Row, metric: str) -> dict[str, str]:
     scores, latency, bulk = row.accuracy, row.latency, row.throughput
     return {
         "engine": row.info.name + " (peer)" * row.info.is_peer,
-        "accuracy": f"{scores.accuracy:.2%}" if scores else NOT_MEASURED,
+        metric: f"{scores.score:.2%}" if scores else NOT_MEASURED,
         "change, points": change_text(scores.change).replace(" points", "")
         if scores and scores.change
         else NOT_MEASURED,

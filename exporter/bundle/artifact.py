@@ -11,10 +11,11 @@ from typing import ClassVar, Literal
 from exporter.bundle.onnx_file import check_onnx_file
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
 from trainer.characters import is_unicode
-from trainer.config import Truncation
+from trainer.config import TaskName, Truncation
 from trainer.errors import UserError
 from trainer.limits import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_TOKENS
 from trainer.records import Upgrade, Values, read_record, without, write_record
+from trainer.tasks import Task, task_of
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -43,7 +44,7 @@ class Artifact:
     Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
     """
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -58,6 +59,15 @@ class Artifact:
     pad_token_id: int
     size_bytes: int
     """Of the model, the tokenizer and the configuration: all that it takes to answer."""
+    task: TaskName = "single-label"
+    thresholds: tuple[float, ...] = ()
+    """The probability from which on each label is given; none where a text has one label."""
+    pairs: bool = False
+    """Whether it reads pairs of texts."""
+
+    def meaning(self) -> Task:
+        """Return what its logits mean."""
+        return task_of(self.task, len(self.label_names), self.thresholds)
 
 
 def with_size(folder: Path, artifact: Artifact) -> Artifact:
@@ -124,4 +134,7 @@ def _problem(artifact: Artifact) -> str | None:
         return "`pad_token_id` is not the number of a token"
     if not artifact.model_file.endswith((".onnx", ".safetensors")) or "/" in artifact.model_file:
         return "`model_file` is not the name of an ONNX or safetensors file"
+    expected = len(names) if artifact.task == "multi-label" else 0
+    if len(artifact.thresholds) != expected or not all(0 <= threshold <= 1 for threshold in artifact.thresholds):
+        return f"`thresholds` are not {expected} probabilities"
     return None

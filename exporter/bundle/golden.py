@@ -14,11 +14,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from exporter.bundle.artifact import GOLDEN
-from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.checksums import IntegrityError
 from trainer.characters import is_unicode
 from trainer.limits import MAX_GOLDEN_CHARACTERS, MAX_GOLDEN_TEXTS
 from trainer.records import Upgrade, read_record, write_record
+from trainer.tasks import FloatArray, Task
+from trainer.texts import Text
 
 TEXTS = (
     "Good.",
@@ -35,6 +36,9 @@ TEXTS = (
 )
 """From one word to several hundred, on many subjects; not meant to be classified well."""
 
+PAIRS = tuple(zip(TEXTS, (*TEXTS[1:], TEXTS[0]), strict=True))
+"""What a classifier of pairs is asked: each text with the next."""
+
 Measure = Literal["logit", "probability"]
 
 TOLERANCES: dict[str, tuple[Measure, float]] = {
@@ -47,9 +51,9 @@ TOLERANCES: dict[str, tuple[Measure, float]] = {
 
 @dataclass(frozen=True)
 class Golden:
-    """Texts and a classifier's logits for each, asked alone."""
+    """Texts, or pairs of texts, and a classifier's logits for each, asked alone."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -59,26 +63,40 @@ class Golden:
     measure: Measure
     """What is compared: the largest difference of any logit, or of any probability."""
     tolerance: float
+    second_texts: tuple[str, ...] = ()
+    """Of the pairs whose first texts are `texts`; none where it reads single texts."""
+
+    def asked(self) -> list[Text]:
+        """Return what the classifier is asked."""
+        return [*zip(self.texts, self.second_texts, strict=True)] if self.second_texts else [*self.texts]
 
 
-Ask = Callable[[Sequence[str]], FloatArray]
+Ask = Callable[[Sequence[Text]], FloatArray]
 
 
-def write_golden(folder: Path, ask: Ask, precision: str) -> None:
+def write_golden(folder: Path, ask: Ask, precision: str, *, pairs: bool) -> None:
     """Write the golden answers of a classifier into its folder.
 
     Args:
         folder: the artifact's.
         ask: returns logits for texts asked together.
         precision: decides the tolerance.
+        pairs: whether it reads pairs of texts.
     """
     measure, tolerance = TOLERANCES[precision]
-    logits = tuple(tuple(map(float, ask([text])[0])) for text in TEXTS)
-    write_record(folder / GOLDEN, Golden(TEXTS, logits, measure, tolerance))
+    logits = tuple(tuple(map(float, ask([text])[0])) for text in (PAIRS if pairs else TEXTS))
+    second_texts = tuple(second for _, second in PAIRS) if pairs else ()
+    write_record(folder / GOLDEN, Golden(TEXTS, logits, measure, tolerance, second_texts))
 
 
-def check_golden(folder: Path, ask: Ask) -> None:
+def check_golden(folder: Path, ask: Ask, task: Task, *, pairs: bool) -> None:
     """Let a classifier answer its golden texts again.
+
+    Args:
+        folder: the artifact's.
+        ask: returns logits for texts asked together.
+        task: what they mean.
+        pairs: whether it reads pairs of texts.
 
     Raises:
         IntegrityError: it answers otherwise than when it was exported.
@@ -89,12 +107,12 @@ def check_golden(folder: Path, ask: Ask) -> None:
             "copy it again, whole; `golden=False`, or `--no-golden`, loads it without",
         )
     golden = read_record(folder / GOLDEN, Golden)
-    if problem := _problem(golden):
+    if problem := _problem(golden, pairs=pairs):
         raise IntegrityError(f"`{folder / GOLDEN}` is damaged: {problem}", "copy or export the artifact again")
     expected = np.array(golden.logits, dtype=np.float32)
-    found = np.concatenate([ask([text]) for text in golden.texts])
+    found = np.concatenate([ask([text]) for text in golden.asked()])
     if golden.measure == "probability":
-        expected, found = softmax(expected), softmax(found)
+        expected, found = task.probabilities(expected), task.probabilities(found)
     gap = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
     if not gap <= golden.tolerance:
         raise IntegrityError(
@@ -105,11 +123,14 @@ def check_golden(folder: Path, ask: Ask) -> None:
         )
 
 
-def _problem(golden: Golden) -> str | None:
+def _problem(golden: Golden, *, pairs: bool) -> str | None:
     """Return what the golden answers say that no exporter writes."""
     widths = {len(row) for row in golden.logits}
     if not 1 <= len(golden.texts) <= MAX_GOLDEN_TEXTS or len(golden.logits) != len(golden.texts) or len(widths) != 1:
         return f"it does not have a row of logits for each of 1 to {MAX_GOLDEN_TEXTS} texts"
-    if not all(map(is_unicode, golden.texts)) or sum(map(len, golden.texts)) > MAX_GOLDEN_CHARACTERS:
+    if len(golden.second_texts) != (len(golden.texts) if pairs else 0):
+        return f"its texts are not {'pairs' if pairs else 'single'}, as the classifier reads them"
+    texts = (*golden.texts, *golden.second_texts)
+    if not all(map(is_unicode, texts)) or sum(map(len, texts)) > MAX_GOLDEN_CHARACTERS:
         return "its texts are too long or not valid Unicode"
     return None

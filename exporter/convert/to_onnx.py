@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import inspect
 import io
 import logging
 import warnings
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.config import Exporter
 from exporter.convert.merge import copy_around_model
 from trainer.errors import UserError
+from trainer.model import inputs_of
 from trainer.untrusted import first_line
 
 if TYPE_CHECKING:
@@ -100,10 +100,8 @@ def _inputs(model: PreTrainedModel, checkpoint: Path) -> dict[str, Tensor]:
         "input_ids": torch.tensor([text.ids for text in encoded]),
         "attention_mask": torch.tensor([text.attention_mask for text in encoded]),
     }
-    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    if takes_types and getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-    return inputs
+    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    return {name: inputs[name] for name in inputs_of(model)}
 
 
 def _only_logits(model: PreTrainedModel, names: list[str]) -> Module:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from exporter.bundle.probabilities import FloatArray
+from exporter.bundle.artifact import Artifact
 from trainer.encoding import Encoded, Encoder
+from trainer.tasks import FloatArray
+from trainer.texts import Text
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Engine(Protocol):
     def batchings(self) -> Sequence[Batching]:
         """The ways worth trying to score many texts."""
 
-    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
+    def logits(self, texts: Sequence[Text], batching: Batching = ALL_AT_ONCE) -> FloatArray:
         """Return logits, or what softmax turns into the engine's probabilities, [len(texts), classes]."""
 
 
@@ -74,7 +77,7 @@ class ModelEngine(Generic[M]):
     def __init__(self, model: M) -> None:
         self.model = model
 
-    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
+    def logits(self, texts: Sequence[Text], batching: Batching = ALL_AT_ONCE) -> FloatArray:
         """Return the logits of texts, [len(texts), classes]."""
         return self.run_all(self.model.encoder.encode(texts), batching)
 
@@ -85,6 +88,15 @@ class ModelEngine(Generic[M]):
         logits = np.empty_like(rows)
         logits[[i for batch in batches for i in batch]] = rows
         return logits
+
+
+def load_encoder(folder: Path, artifact: Artifact) -> Encoder:
+    """Return the encoder of an artifact: the tokenizer in its folder, used as its manifest says.
+
+    Raises:
+        UserError: see `Encoder.load`.
+    """
+    return Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id, pairs=artifact.pairs)
 
 
 def batches_of(lengths: Sequence[int], batching: Batching) -> list[list[int]]:

@@ -14,11 +14,11 @@ import numpy as np
 
 from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, open_artifact
 from exporter.bundle.golden import check_golden
-from exporter.bundle.probabilities import FloatArray
-from exporter.engines.engine import ModelEngine
+from exporter.engines.engine import ModelEngine, load_encoder
 from exporter.engines.spec import Device, EngineSpec
 from trainer.encoding import Encoded, Encoder, IntArray
 from trainer.errors import UserError
+from trainer.tasks import FloatArray
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
@@ -70,11 +70,7 @@ class OnnxModel:
 
     def feeds(self, batch: Sequence[Encoded], length: int | None = None) -> Feeds:
         """Return the model's inputs for one batch."""
-        ids, mask = self.encoder.pad(batch, length)
-        feeds = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
-            feeds["token_type_ids"] = np.zeros_like(ids)
-        return feeds
+        return {name: array for name, array in self.encoder.pad(batch, length).items() if name in self._inputs}
 
 
 def load_bundle(
@@ -104,7 +100,7 @@ def load_bundle(
         )
     engine = open_engine(folder, artifact, device=device, threads=threads)
     if golden:
-        check_golden(folder, engine.logits)
+        check_golden(folder, engine.logits, artifact.meaning(), pairs=artifact.pairs)
     return artifact, engine
 
 
@@ -119,7 +115,7 @@ def open_engine(folder: Path, artifact: Artifact, *, device: Device = "cpu", thr
     Raises:
         UserError: it cannot be loaded, or the device cannot be used.
     """
-    encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
+    encoder = load_encoder(folder, artifact)
     path, labels = folder / artifact.model_file, len(artifact.label_names)
     return ModelEngine(OnnxModel(path, encoder, device=device, threads=threads, labels=labels))
 

@@ -1,4 +1,4 @@
-"""The accuracy budget: does a candidate lose at most so many points, or can these texts not tell?
+"""The accuracy budget: does a candidate lose at most so many points of its score, or can these texts not tell?
 
 Both answer the same texts, so their difference is judged by the answers that changed alone. A candidate is
 within the budget if the lower end of an interval for its change of accuracy is (non-inferiority). That a test of
@@ -8,10 +8,12 @@ equality, such as McNemar's, finds nothing would be no evidence: with few texts 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
+
+from trainer.tasks import Metric
 
 CONFIDENCE = 0.95
 """Of all intervals of one search together."""
@@ -25,34 +27,26 @@ MAX_TEXTS = 10_000_000
 
 
 @dataclass(frozen=True)
-class AccuracyChange:
-    """How a classifier's accuracy differs from its reference's, on the same texts."""
+class ScoreChange:
+    """How a classifier's score differs from its reference's, on the same texts."""
 
     texts: int
     harmful: int
-    """Answers that were right and are wrong."""
+    """Answers that were right and are wrong; an answer of several labels is right where all are."""
     helpful: int
     """Answers that were wrong and are right."""
     change: float
-    """Accuracy after less accuracy before, from -1 to 1."""
+    """The score after less that before, from -1 to 1."""
     lower: float
     """Lower end of the paired interval of `change`."""
     upper: float
     tried: int
     """How many intervals hold together with 95 %."""
+    metric: Metric = "accuracy"
+    """What the score is."""
 
 
-def count_changes(before: Sequence[int], after: Sequence[int], truth: Sequence[int]) -> tuple[int, int]:
-    """Count the answers that went from right to wrong, and from wrong to right.
-
-    Raises:
-        ValueError: the three differ in length.
-    """
-    rows = list(zip(before, after, truth, strict=True))
-    return sum(old == right != new for old, new, right in rows), sum(old != right == new for old, new, right in rows)
-
-
-def accuracy_change(harmful: int, helpful: int, texts: int, *, tried: int = 1) -> AccuracyChange:
+def accuracy_change(harmful: int, helpful: int, texts: int, *, tried: int = 1) -> ScoreChange:
     """Judge how the accuracy of a classifier differs from that of another on the same texts.
 
     Args:
@@ -63,7 +57,7 @@ def accuracy_change(harmful: int, helpful: int, texts: int, *, tried: int = 1) -
             intervals are widened until all hold together with 95 % (Bonferroni).
     """
     lower, upper = paired_interval(harmful, helpful, texts, critical_value(tried))
-    return AccuracyChange(texts, harmful, helpful, (helpful - harmful) / texts, lower, upper, tried)
+    return ScoreChange(texts, harmful, helpful, (helpful - harmful) / texts, lower, upper, tried)
 
 
 def critical_value(tried: int) -> float:
@@ -95,14 +89,14 @@ def paired_interval(harmful: float, helpful: float, texts: float, z: float) -> t
     return lower, upper
 
 
-def judge(change: AccuracyChange, max_drop: float) -> Judgement:
-    """Say whether a change of accuracy is within a budget of `max_drop`, a share such as 0.005."""
+def judge(change: ScoreChange, max_drop: float) -> Judgement:
+    """Say whether a change of a score is within a budget of `max_drop`, a share such as 0.005."""
     if change.lower > -max_drop:
         return "within budget"
     return "over budget" if change.upper < -max_drop else "undecided"
 
 
-def texts_to_decide(change: AccuracyChange, max_drop: float) -> int | None:
+def texts_to_decide(change: ScoreChange, max_drop: float) -> int | None:
     """Return how many texts would decide, four times in five, if answers went on changing at the rates seen.
 
     Returns:
@@ -112,7 +106,11 @@ def texts_to_decide(change: AccuracyChange, max_drop: float) -> int | None:
     z = critical_value(change.tried) + POWER_80
 
     def decided(texts: int) -> bool:
-        lower, upper = paired_interval(harmful * texts, helpful * texts, texts, z)
+        if change.metric == "accuracy":
+            lower, upper = paired_interval(harmful * texts, helpful * texts, texts, z)
+        else:  # the reach of any interval falls with the square root of the number of texts
+            reach = z / critical_value(change.tried) * math.sqrt(change.texts / texts)
+            lower, upper = (change.change + (end - change.change) * reach for end in (change.lower, change.upper))
         return lower > -max_drop or upper < -max_drop
 
     least = most = change.texts

@@ -13,11 +13,11 @@ import numpy as np
 
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.golden import write_golden
-from exporter.bundle.probabilities import FloatArray, divergence
 from exporter.convert.merge import copy_around_model
 from exporter.engines.engine import ONE_BY_ONE
 from exporter.engines.onnxruntime import open_engine
-from exporter.int8.budget import accuracy_change, count_changes, judge, texts_to_decide
+from exporter.int8.budget import judge, texts_to_decide
+from exporter.int8.paired import Paired, pair
 from exporter.int8.recipes import Ingredients, Recipe
 from exporter.int8.weights import LeftInFloatError, check_quantized, check_ranges, check_weights
 from exporter.proof.chain import Chain
@@ -30,6 +30,7 @@ from exporter.runtime import BATCHING
 from trainer.data import Examples
 from trainer.errors import UserError
 from trainer.progress import say
+from trainer.tasks import FloatArray, Task
 
 CALLS, WARMUP = 40, 4
 TIME_IS_UP = "out of time (`--budget-minutes`)"
@@ -48,6 +49,7 @@ class Baseline:
     """Those on which batching is tried."""
     chain: Chain
     """The proof that a recipe's model has to join."""
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Measured:
 
     recipe: Recipe
     size_bytes: int
-    harmful: int
-    helpful: int
+    paired: Paired
+    """Its answers beside those of fp32."""
     mean_divergence: float
     speed: Spread
     batch: Variation
@@ -71,12 +73,12 @@ class Ladder:
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
 
-    def judged(self, texts: int, max_drop: float) -> list[Candidate]:
-        """Judge what was measured on `texts` by a budget of `max_drop` percentage points.
+    def judged(self, max_drop: float) -> list[Candidate]:
+        """Judge what was measured by a budget of `max_drop` percentage points.
 
         Only now is it known how many were tried, and so how wide their intervals have to be.
         """
-        return [_judged(m, texts, max_drop / 100, tried=len(self.measured)) for m in self.measured]
+        return [_judged(m, max_drop / 100, tried=len(self.measured)) for m in self.measured]
 
 
 def try_recipes(
@@ -146,14 +148,14 @@ def _try(
     try:
         with baseline.chain.proved(folder, load, after=unfused.name, tolerance=SAME_ANSWERS) as worker:
             measured = measure(recipe, folder, worker, baseline)
-            write_golden(folder, worker.logits, artifact.precision)
+            write_golden(folder, worker.logits, artifact.precision, pairs=artifact.pairs)
     except UserError as error:
         if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
             raise
         shutil.rmtree(folder)
         return _fail(ladder, recipe, error.message)
     say(
-        f"{recipe.name}: {measured.harmful} answers became wrong, {measured.helpful} right; "
+        f"{recipe.name}: {measured.paired.harmful} answers became wrong, {measured.paired.helpful} right; "
         f"{measured.speed.median:.2f}x fp32"
     )
     return replace(ladder, measured=(*ladder.measured, measured))
@@ -183,23 +185,22 @@ def measure(recipe: Recipe, folder: Path, worker: Worker, baseline: Baseline) ->
     logits = worker.logits(texts, BATCHING)
     if not np.isfinite(logits).all():
         raise VerificationError(f"`{recipe.name}` returned NaN or infinity", UNTOUCHED)
-    before, after = baseline.fp32_logits.argmax(-1).tolist(), logits.argmax(-1).tolist()
-    harmful, helpful = count_changes(before, after, baseline.evaluation.labels)
+    task = baseline.task
+    before, after = task.answers(baseline.fp32_logits), task.answers(logits)
     engines = {"fp32": baseline.fp32.time, "candidate": worker.time}
     times = time_interleaved(engines, texts, batch_size=1, calls=CALLS, warmup=WARMUP, seed=0)
     return Measured(
         recipe=recipe,
         size_bytes=(folder / "model.onnx").stat().st_size,
-        harmful=harmful,
-        helpful=helpful,
-        mean_divergence=divergence(baseline.fp32_logits, logits),
+        paired=pair(task, before, after, task.truth(baseline.evaluation.labels)),
+        mean_divergence=task.divergence(baseline.fp32_logits, logits),
         speed=speed_ratio(times["fp32"], times["candidate"]),
-        batch=in_batches(worker, baseline.varied, worker.logits(baseline.varied.texts, ONE_BY_ONE)),
+        batch=in_batches(worker, baseline.varied, worker.logits(baseline.varied.texts, ONE_BY_ONE), task),
     )
 
 
-def _judged(measured: Measured, texts: int, budget: float, *, tried: int) -> Candidate:
-    change = accuracy_change(measured.harmful, measured.helpful, texts, tried=tried)
+def _judged(measured: Measured, budget: float, *, tried: int) -> Candidate:
+    change = measured.paired.change(tried)
     judgement = judge(change, budget)
     return Candidate(
         recipe=measured.recipe.name,

@@ -34,10 +34,10 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from exporter.bundle.probabilities import FloatArray, divergence
 from exporter.config import Quantize
 from exporter.engines.onnxruntime import PROVIDERS, Feeds, session_options
 from exporter.records import Family
+from trainer.tasks import FloatArray, Task
 
 TYPES = ["MatMul", "Gather"]
 ONLY_CONSTANT = {"MatMulConstBOnly": True}
@@ -55,6 +55,8 @@ class Ingredients:
 
     calibration: Sequence[Feeds]
     """The model's inputs for some training texts, one text each, unpadded."""
+    task: Task
+    """What the model's logits mean."""
     threads: int = 1
     """For the calls of a model that a recipe makes itself."""
     reduce_range: bool = False
@@ -237,7 +239,7 @@ def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[st
             probe.unlink(missing_ok=True)
             raise TimeoutError
         dynamic(model, probe, ingredients, per_channel=True, weight_type=QuantType.QInt8, only=nodes)
-        found[matrix] = divergence(reference, _logits(probe, ingredients))
+        found[matrix] = ingredients.task.divergence(reference, _logits(probe, ingredients))
     probe.unlink(missing_ok=True)
     return found
 

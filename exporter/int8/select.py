@@ -61,7 +61,7 @@ def describe(candidate: Candidate) -> str:
     """Render what a candidate costs and brings, in a sentence."""
     change, speed = candidate.change, candidate.speed
     return (
-        f"{candidate.recipe}, accuracy {points(change.change)} points "
+        f"{candidate.recipe}, {change.metric} {points(change.change)} points "
         f"[{points(change.lower)}, {points(change.upper)}], {speed.median:.2f}x the speed of fp32"
     )
 

@@ -12,6 +12,7 @@ from exporter.proof.worker import Worker, Workers
 from exporter.records import Comparison, Tolerance
 from trainer.data import Examples
 from trainer.encoding import Encoder
+from trainer.tasks import Task
 
 
 class Chain:
@@ -21,6 +22,7 @@ class Chain:
         encoder: how texts are encoded.
         evaluation: texts to compare on, up to `most` of them, of all lengths.
         label_names: in the order of the logits.
+        task: what the logits mean.
         most: the maximum number of texts to compare on.
         workers: starts the process of each step.
     """
@@ -30,12 +32,14 @@ class Chain:
         encoder: Encoder,
         evaluation: Examples,
         label_names: tuple[str, ...],
+        task: Task,
         *,
         most: int,
         workers: Workers,
     ) -> None:
         chosen = choose_examples(evaluation, [len(e) for e in encoder.encode(evaluation.texts)], most)
-        self._plan, self._labels, self._label_names = plan(encoder, chosen.texts), chosen.labels, label_names
+        self._plan, self._label_names = plan(encoder, chosen.texts), label_names
+        self._task, self._truth = task, task.truth(chosen.labels)
         self._answers: dict[str, Answers] = {}
         self._workers = workers
         self.comparisons: list[Comparison] = []
@@ -74,7 +78,8 @@ class Chain:
         answers = ask(name, run, self._plan, len(self._label_names))
         comparisons = []
         for reference in dict.fromkeys([after, *list(self._answers)[:1]]) if after else ():
-            comparison = compare(self._answers[reference], answers, self._labels, tolerance, names=(name, reference))
+            before, names = self._answers[reference], (name, reference)
+            comparison = compare(before, answers, self._truth, self._task, tolerance, names=names)
             check(comparison)
             comparisons.append(comparison)
         self.comparisons += comparisons

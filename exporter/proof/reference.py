@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from exporter.bundle.artifact import Artifact, open_artifact
-from exporter.bundle.probabilities import FloatArray
-from exporter.engines.engine import ModelEngine
+from exporter.engines.engine import ModelEngine, load_encoder
 from exporter.engines.spec import Device
 from trainer.adapters import attach_adapter
+from trainer.config import TaskName
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
-from trainer.model import load_classifier, settle_padding
+from trainer.model import inputs_of, load_classifier, settle_padding
 from trainer.progress import quiet_libraries
 from trainer.run import RunDir, TrainRecord
 from trainer.sources import Base, Source, locate_base
+from trainer.tasks import FloatArray
 from trainer.untrusted import check_folder
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class TorchModel:
 
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         self._model = model.eval().to(device=device, dtype=dtypes[dtype])
+        self._inputs = inputs_of(model)
         self.encoder = encoder
         self._device = device
 
@@ -51,9 +53,10 @@ class TorchModel:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
         import torch
 
-        ids, mask = (torch.from_numpy(array).to(self._device) for array in self.encoder.pad(batch, length))
+        padded = self.encoder.pad(batch, length)
+        inputs = {name: torch.from_numpy(padded[name]).to(self._device) for name in self._inputs}
         with torch.inference_mode():
-            logits = self._model(input_ids=ids, attention_mask=mask).logits
+            logits = self._model(**inputs).logits
         # The copy to the host waits for the device: no caller has to synchronise.
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
@@ -71,8 +74,8 @@ def open_merged(
     folder: Path, artifact: Artifact, device: Device = "cpu", dtype: Dtype = "fp32"
 ) -> ModelEngine[TorchModel]:
     """Load the merged checkpoint in `folder` without any check: for the exporter, which is still at work on it."""
-    encoder = Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id)
-    return ModelEngine(TorchModel(load_checkpoint(folder, artifact.label_names), encoder, device, dtype))
+    model = load_checkpoint(folder, artifact.label_names, artifact.task)
+    return ModelEngine(TorchModel(model, load_encoder(folder, artifact), device, dtype))
 
 
 def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> ModelEngine[TorchModel]:
@@ -85,13 +88,13 @@ def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> 
     return ModelEngine(TorchModel(load_adapter(run, record), adapter_encoder(run, record), device, dtype))
 
 
-def load_checkpoint(folder: Path, label_names: tuple[str, ...]) -> PreTrainedModel:
+def load_checkpoint(folder: Path, label_names: tuple[str, ...], task: TaskName = "single-label") -> PreTrainedModel:
     """Load a sequence classifier in fp32 from safetensors.
 
     Raises:
         UserError: the folder is not safe to open, or holds no such classifier.
     """
-    return _load_quietly(Base(folder, Source(str(folder), None, None)), label_names)
+    return _load_quietly(Base(folder, Source(str(folder), None, None)), label_names, task)
 
 
 def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedModel:
@@ -107,7 +110,7 @@ def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedMode
             f"the base model `{record.base.name}` was changed after the training",
             f"restore it, or run `{TrainRecord.MADE_BY} --overwrite`",
         )
-    model = _load_quietly(base, record.label_names)
+    model = _load_quietly(base, record.label_names, record.task)
     adapted = attach_adapter(model, run.adapter) if run.has_adapter() else model
     settle_padding(model.config, record.pad_token_id)  # by now the model has the rows that the adapter brings
     return adapted
@@ -115,10 +118,10 @@ def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedMode
 
 def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:
     """Return the encoder that a run was trained with."""
-    return Encoder.load(run.adapter, record.max_length, record.truncation, record.pad_token_id)
+    return Encoder.load(run.adapter, record.max_length, record.truncation, record.pad_token_id, pairs=record.pairs)
 
 
-def _load_quietly(base: Base, label_names: tuple[str, ...]) -> PreTrainedModel:
+def _load_quietly(base: Base, label_names: tuple[str, ...], task: TaskName) -> PreTrainedModel:
     """Load a classifier without a warning that its head is new: an adapter may bring it."""
     quiet_libraries()
-    return load_classifier(base, label_names)[0]
+    return load_classifier(base, label_names, task)[0]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Time = Callable[[Sequence[str]], float]
+from trainer.texts import Text
+
+Time = Callable[[Sequence[Text]], float]
 """Returns the seconds that an engine takes for texts as one batch."""
 
 
@@ -46,17 +48,17 @@ def speed_ratio(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> Sp
     return spread([before / after for before, after in zip(baseline_s, candidate_s, strict=True)])
 
 
-def draw_batches(texts: Sequence[str], batch_size: int, calls: int, seed: int) -> list[list[str]]:
+def draw_batches(texts: Sequence[Text], batch_size: int, calls: int, seed: int) -> list[list[Text]]:
     """Draw `calls` batches of texts at random; a text comes twice only when all have been drawn."""
     rng = random.Random(seed)
-    drawn: list[str] = []
+    drawn: list[Text] = []
     while len(drawn) < calls * batch_size:
         drawn += rng.sample(list(texts), len(texts))
     return [drawn[i * batch_size : (i + 1) * batch_size] for i in range(calls)]
 
 
 def time_interleaved(
-    engines: Mapping[str, Time], texts: Sequence[str], *, batch_size: int, calls: int, warmup: int, seed: int
+    engines: Mapping[str, Time], texts: Sequence[Text], *, batch_size: int, calls: int, warmup: int, seed: int
 ) -> dict[str, tuple[float, ...]]:
     """Time every engine on the same batches.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.bundle.probabilities import FloatArray, softmax
 from exporter.engines.engine import ONE_BY_ONE
 from exporter.engines.onnxruntime import load_engine
 from exporter.proof.worker import Worker, Workers
@@ -16,37 +15,40 @@ from exporter.records import Variation
 from trainer.data import Examples
 from trainer.encoding import Encoder
 from trainer.progress import say
+from trainer.tasks import FloatArray, Task
 
 BATCH = 32
 """Texts a batch where it is asked what batching does to answers."""
 
 
-def in_batches(worker: Worker, examples: Examples, usual: FloatArray) -> Variation:
+def in_batches(worker: Worker, examples: Examples, usual: FloatArray, task: Task) -> Variation:
     """Compare the answers to texts asked one by one, `usual`, with those to the same texts in padded batches."""
     batches = [examples.texts[i : i + BATCH] for i in range(0, len(examples), BATCH)]
-    return vary(f"in batches of {BATCH}", usual, np.concatenate([worker.logits(b) for b in batches]))
+    return vary(f"in batches of {BATCH}", usual, np.concatenate([worker.logits(b) for b in batches]), task)
 
 
-def vary(name: str, usual: FloatArray, varied: FloatArray) -> Variation:
+def vary(name: str, usual: FloatArray, varied: FloatArray, task: Task) -> Variation:
     """Compare two sets of logits for the same texts from the same classifier."""
     return Variation(
         name=name,
         texts=len(usual),
-        flips=int((usual.argmax(-1) != varied.argmax(-1)).sum()),
-        max_abs_probability=float(np.abs(softmax(usual) - softmax(varied)).max()),
+        flips=int(task.differ(task.answers(usual), task.answers(varied)).sum()),
+        max_abs_probability=float(np.abs(task.probabilities(usual) - task.probabilities(varied)).max()),
     )
 
 
-def variations(folder: Path, encoder: Encoder, examples: Examples, workers: Workers) -> tuple[Variation, ...]:
+def variations(
+    folder: Path, encoder: Encoder, examples: Examples, task: Task, workers: Workers
+) -> tuple[Variation, ...]:
     """Ask a sealed bundle, loaded as a server loads it, the same texts in other ways than one by one."""
     threads, longest = workers.threads, encoder.max_length
     say(f"checking {folder.name} in batches, padded, and with another number of threads")
     with workers.opened(folder.name, partial(load_engine, folder, threads=threads)) as worker:
         usual = worker.logits(examples.texts, ONE_BY_ONE)
         padded = np.concatenate([worker.run([e], longest) for e in encoder.encode(examples.texts)])
-        first = (in_batches(worker, examples, usual), vary(f"padded to {longest} tokens", usual, padded))
+        first = (in_batches(worker, examples, usual, task), vary(f"padded to {longest} tokens", usual, padded, task))
     other = 1 if threads > 1 else 2
     load = partial(load_engine, folder, threads=other)
     with replace(workers, threads=other).opened(folder.name, load) as worker:
         name = f"on {other} thread{'s' * (other > 1)} instead of {threads}"
-        return (*first, vary(name, usual, worker.logits(examples.texts, ONE_BY_ONE)))
+        return (*first, vary(name, usual, worker.logits(examples.texts, ONE_BY_ONE), task))

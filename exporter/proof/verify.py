@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from exporter.bundle.probabilities import FloatArray, divergence, softmax
 from exporter.records import Comparison, Tolerance
+from trainer import tasks
 from trainer.data import Examples
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
-
-SURE = 0.6
-"""From this probability on the reference counts as sure of its answer; below it a changed label is a near tie."""
+from trainer.tasks import FloatArray, Task
+from trainer.texts import Text
 
 UNTOUCHED = "nothing was exported; an earlier export is untouched"
 
@@ -79,7 +78,7 @@ def choose_examples(examples: Examples, lengths: Sequence[int], most: int) -> Ex
     return examples.take([by_length[i] for i in spread])
 
 
-def plan(encoder: Encoder, texts: Sequence[str]) -> list[Batch]:
+def plan(encoder: Encoder, texts: Sequence[Text]) -> list[Batch]:
     """Plan the batches of a comparison.
 
     Every other text is scored alone and the rest in padded batches of mixed lengths. To these come pieces of texts
@@ -147,7 +146,13 @@ def ask(name: str, run: Run, batches: Sequence[Batch], classes: int) -> Answers:
 
 
 def compare(
-    reference: Answers, candidate: Answers, labels: Sequence[int], tolerance: Tolerance, *, names: tuple[str, str]
+    reference: Answers,
+    candidate: Answers,
+    truth: tasks.Answers,
+    task: Task,
+    tolerance: Tolerance,
+    *,
+    names: tuple[str, str],
 ) -> Comparison:
     """Measure how far `candidate` is from `reference`.
 
@@ -156,19 +161,19 @@ def compare(
     Args:
         reference: answers to a plan.
         candidate: answers to the same plan.
-        labels: the true class of each text.
+        truth: the right answer to each text.
+        task: what the logits mean.
         tolerance: how far it may be; see `check`.
         names: what the two are called: the candidate, then the reference.
     """
     logit_gaps = np.abs(candidate.logits - reference.logits)
-    probabilities, after_probabilities = softmax(reference.logits), softmax(candidate.logits)
-    probability_gaps = np.abs(after_probabilities - probabilities).max(-1)
+    probability_gaps = np.abs(task.probabilities(candidate.logits) - task.probabilities(reference.logits)).max(-1)
     worst = int(logit_gaps.max(-1).argmax())
     whole = reference.indices >= 0
-    truth = np.asarray(labels)[reference.indices[whole]]
-    before, after = reference.logits[whole].argmax(-1), candidate.logits[whole].argmax(-1)
-    flips = before != after
-    sure = probabilities[whole].max(-1) >= SURE
+    truth = truth[reference.indices[whole]]
+    before, after = task.answers(reference.logits[whole]), task.answers(candidate.logits[whole])
+    flips, was_wrong, is_wrong = task.differ(before, after), task.differ(before, truth), task.differ(after, truth)
+    sure = task.is_sure(reference.logits[whole])
     return Comparison(
         candidate=names[0],
         reference=names[1],
@@ -178,12 +183,12 @@ def compare(
         mean_abs_logit=float(logit_gaps.mean()),
         max_abs_probability=float(probability_gaps.max()),
         mean_abs_probability=float(probability_gaps.mean()),
-        mean_divergence=divergence(reference.logits, candidate.logits),
+        mean_divergence=task.divergence(reference.logits, candidate.logits),
         worst_batch_size=int(reference.batch_sizes[worst]),
         worst_length=int(reference.lengths[worst]),
-        flips_harmful=int((flips & (before == truth)).sum()),
-        flips_helpful=int((flips & (after == truth)).sum()),
-        flips_other=int((flips & (before != truth) & (after != truth)).sum()),
+        flips_harmful=int((flips & ~was_wrong).sum()),
+        flips_helpful=int((flips & ~is_wrong).sum()),
+        flips_other=int((flips & was_wrong & is_wrong).sum()),
         sure=int(sure.sum()),
         flips_sure=int((flips & sure).sum()),
         tolerance=tolerance,

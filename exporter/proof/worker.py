@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeVar
 
-from exporter.bundle.probabilities import FloatArray
 from exporter.engines.engine import ALL_AT_ONCE, Batching, Engine, Model, ModelEngine
 from trainer.encoding import Encoded
 from trainer.errors import UserError
+from trainer.tasks import FloatArray
+from trainer.texts import Text
 
 R = TypeVar("R")
 
@@ -65,7 +66,7 @@ class Worker:
         answer: R = self._receive()
         return answer
 
-    def logits(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> FloatArray:
+    def logits(self, texts: Sequence[Text], batching: Batching = ALL_AT_ONCE) -> FloatArray:
         """Return the logits of `texts`; see `Engine.logits`."""
         return self.call(_logits, texts, batching)
 
@@ -73,7 +74,7 @@ class Worker:
         """Return the logits of encoded texts in one batch; see `Model.run`."""
         return self.call(_run, batch, length)
 
-    def time(self, texts: Sequence[str]) -> float:
+    def time(self, texts: Sequence[Text]) -> float:
         """Return the seconds that it takes for `texts` as one batch, measured inside its process."""
         return self.call(timed_call, texts)
 
@@ -125,14 +126,14 @@ class Workers:
         return contextlib.closing(self.start(name, load, self.threads))
 
 
-def timed_call(engine: Engine, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> float:
+def timed_call(engine: Engine, texts: Sequence[Text], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the seconds from texts to logits on the host; `Engine.logits` is synchronous by contract."""
     start = clock()
     engine.logits(texts)
     return clock() - start
 
 
-def _logits(engine: Engine, texts: Sequence[str], batching: Batching) -> FloatArray:
+def _logits(engine: Engine, texts: Sequence[Text], batching: Batching) -> FloatArray:
     return engine.logits(texts, batching)
 
 

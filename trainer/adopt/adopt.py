@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names
+from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names, read_task
 from trainer.adopt.config import AdoptConfig
-from trainer.capacity import check_length
-from trainer.data import Examples, Splits, check_label_names, load_splits
+from trainer.capacity import check_length, check_token_types
+from trainer.config import TaskName
+from trainer.data import MOST_CALIBRATION_TEXTS, Columns, Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
 from trainer.locks import hold
 from trainer.model import load_tokenizer, make_encoder
-from trainer.progress import quiet_libraries, say
+from trainer.progress import quiet_libraries, say, say_unseparated
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
 from trainer.tables import Reading
 
@@ -51,18 +52,21 @@ def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
     _check_run_dir(run)
     base = locate_model(folder, config.model)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else base.folder)
-    found = _load_data(config)
+    task = config.task or read_task(folder)
+    found = _load_data(config, task)
     for note in found.notes:
         say(note)
     splits = _number_labels(found, config.label_names or read_label_names(folder))
-    model_config, capacity = check_complete(folder, base, tokenizer, splits.label_names)
+    model_config, capacity = check_complete(folder, base, tokenizer, splits.label_names, task)
     own_length = min(tokenizer.model_max_length, capacity.positions or MAX_DEFAULT_LENGTH, MAX_DEFAULT_LENGTH)
     max_length = config.max_length or own_length
     check_length(capacity, max_length)
-    encoder = make_encoder(tokenizer, max_length, config.truncation, model_config.pad_token_id)
+    encoder = make_encoder(tokenizer, max_length, config.truncation, model_config.pad_token_id, pairs=splits.pairs)
+    check_token_types(model_config, encoder)
+    say_unseparated(encoder)
     new = run.new_results()
     _copy(folder, tokenizer, new.adapter)
-    record = write_run(new, base, splits, encoder, None, {}, config)
+    record = write_run(new, base, splits, encoder, None, {}, task=task, adopted=config)
     run.settle()
     return record
 
@@ -78,18 +82,20 @@ def _check_run_dir(run: RunDir) -> None:
         raise UserError(f"`{run.path}` is not empty and holds no adopted run", "choose another `--run-dir`")
 
 
-def _load_data(config: AdoptConfig) -> Splits:
+def _load_data(config: AdoptConfig, task: TaskName) -> Splits:
     """Without an evaluation dataset, a few of the texts are kept for calibration and all others for evaluation."""
-    return load_splits(
+    several = task == "multi-label"
+    splits = load_splits(
         config.dataset,
         config.eval_dataset,
-        text_column=config.text_column,
-        label_column=config.label_column,
+        columns=Columns(config.text_column, config.label_column, None, config.label_separator, task),
         reading=Reading(config.encoding, config.no_header),
         max_eval_samples=config.max_eval_samples,
         seed=SEED,
-        calibration=CALIBRATION_TEXTS,
+        calibration=MOST_CALIBRATION_TEXTS if several else CALIBRATION_TEXTS,
     )
+    apart = splits.train.take(range(min(MOST_CALIBRATION_TEXTS, len(splits.train))))
+    return replace(splits, calibration=apart) if several else splits
 
 
 def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
@@ -110,12 +116,24 @@ def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
             f"the dataset has the label `{unknown[0]}`, and the classifier's labels are {', '.join(names)}",
             "use the same names; `--label-names` gives those of the classifier, in its order",
         )
-    if unseen := [names[i] for name, i in places.items() if name not in splits.label_names]:
+    unseen = [names[i] for name, i in places.items() if name not in splits.label_names]
+    if unseen and isinstance(splits.evaluation.labels[0], int):  # of several labels, some may be rare
         raise UserError(f"the dataset has no text with the label `{unseen[0]}`", "add texts with every label")
     order = [places[name] for name in splits.label_names]
-    parts = (splits.train, splits.evaluation)
-    train, evaluation = (Examples(part.texts, [order[label] for label in part.labels]) for part in parts)
-    return replace(splits, train=train, evaluation=evaluation, label_names=names)
+
+    def renumbered(part: Examples) -> Examples:
+        return Examples(
+            part.texts,
+            [order[i] if isinstance(i, int) else tuple(sorted(order[number] for number in i)) for i in part.labels],
+        )
+
+    return replace(
+        splits,
+        train=renumbered(splits.train),
+        evaluation=renumbered(splits.evaluation),
+        calibration=splits.calibration and renumbered(splits.calibration),
+        label_names=names,
+    )
 
 
 def _copy(folder: Path, tokenizer: PreTrainedTokenizerFast, target: Path) -> None:

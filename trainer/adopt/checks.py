@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.adapters import PREFIX, fit_vocabulary, read_adapter_config
 from trainer.capacity import Capacity, check_padding, check_tokens, measure_capacity
+from trainer.config import TaskName
 from trainer.errors import UserError
 from trainer.limits import ADAPTER_SECONDS
 from trainer.model import load_classifier, settle_padding
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+MULTI_LABEL = "multi_label_classification"
 CHECK_BASE = "is `--model`, or the model that it names, the one it was trained on?"
 
 
@@ -72,15 +74,25 @@ def read_label_names(folder: Path) -> tuple[str, ...] | None:
     return None if not names or names == tuple(f"LABEL_{i}" for i in range(len(names))) else names
 
 
+def read_task(folder: Path) -> TaskName:
+    """Return the task that the configuration beside the weights names; one label for each text where it names none."""
+    several = (folder / CONFIG).is_file() and read_object(folder / CONFIG).get("problem_type") == MULTI_LABEL
+    return "multi-label" if several else "single-label"
+
+
 def check_complete(
-    folder: Path, base: Base, tokenizer: PreTrainedTokenizerFast, label_names: tuple[str, ...]
+    folder: Path,
+    base: Base,
+    tokenizer: PreTrainedTokenizerFast,
+    label_names: tuple[str, ...],
+    task: TaskName = "single-label",
 ) -> tuple[PretrainedConfig, Capacity]:
     """Return the configuration of the classifier that an adapter and its base make, and what it has room for.
 
     Raises:
         UserError: they do not make one: a weight is missing, unused or misshapen, or a token has no row.
     """
-    model, fresh = load_classifier(base, label_names)
+    model, fresh = load_classifier(base, label_names, task)
     if is_adapter(folder):
         fit_vocabulary(model, folder)
     settle_padding(model.config, tokenizer.pad_token_id)
@@ -88,8 +100,6 @@ def check_complete(
     check_tokens(capacity, tokenizer)
     check_padding(model)
     config: PretrainedConfig = model.config
-    if config.problem_type == "multi_label_classification":
-        raise UserError(f"`{folder}` gives several labels to a text", "give a classifier with one label for each text")
     missing = fresh
     if is_adapter(folder):
         shapes = tensor_shapes(folder / ADAPTER_WEIGHTS)
@@ -134,7 +144,7 @@ def _check_fits(folder: Path, model: PreTrainedModel, shapes: dict[str, list[int
 
     `fresh` names the parameters that the base does not have.
     """
-    heads = {f"{PREFIX}{name}": list(model.get_parameter(name).shape) for name in fresh}
+    heads = {f"{PREFIX}{name}": list(model.get_parameter(name).shape) for name in sorted(fresh)}
     for name, shape in heads.items():
         if shapes.get(name, shape) != shape:
             raise UserError(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from trainer.config import TrainConfig, Truncation
+from trainer.config import TaskName, TrainConfig, Truncation
 from trainer.errors import UserError
-from trainer.flags import Range, add_column_flags, check_numbers, flag_of, take_defaults
+from trainer.flags import Range, add_column_flags, check_numbers, check_text_column, flag_of, take_defaults
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,11 @@ class AdoptConfig:
     model: str | None = None
     dataset: str | None = None
     eval_dataset: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
+    task: TaskName | None = None
+    """None for what the configuration beside the weights says."""
+    text_column: tuple[str, ...] | None = None
+    label_column: tuple[str, ...] | None = None
+    label_separator: str | None = None
     label_names: tuple[str, ...] | None = None
     encoding: str = "utf-8"
     no_header: bool = False
@@ -32,6 +35,7 @@ class AdoptConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, {"max_eval_samples": Range(0), "max_length": Range(4)})
+        check_text_column(self.text_column)
         if self.dataset is None:
             raise UserError(
                 "an adapter from elsewhere needs texts to be checked on",
@@ -53,6 +57,8 @@ def add_data_flags(group: argparse._ActionsContainer) -> None:
     add("--model", help="its base model, if not the one that the adapter names")
     add("--dataset", help="labelled texts it was not trained on: a file, a saved dataset, or a Hub id")
     add("--eval-dataset", help="the same; then --dataset may be its training texts")
+    add("--task", choices=get_args(TaskName), help="whether a text has one label, or any number of them (by default "
+        "what its configuration says)")  # fmt: skip
     add_column_flags(add, "names of its labels, in its own order")
     add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
     add("--max-length", type=int, help="maximum number of tokens in a text (by default the model's, up to 512)")

@@ -11,7 +11,7 @@ from typing import get_args
 
 from trainer.config import Device, Precision
 from trainer.errors import run_command
-from trainer.flags import HelpFormatter, parse, take_defaults
+from trainer.flags import HelpFormatter, add_reading_flags, parse, take_defaults
 from trainer.pretrain.config import (
     LAYERS,
     LEARNING_RATE,
@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--text", type=Path, nargs="+", metavar="FILE",
         help="plain text (one text a line), CSV, TSV, JSON Lines, Parquet")  # fmt: skip
     add("--text-column", metavar="NAME", help="column with the texts (by default the first with a usual name)")
+    add_reading_flags(add)
     add("--max-length", type=int, help="tokens in a sequence; half as many at first")
     add = parser.add_argument_group("model").add_argument
     add("--model", help="checkpoint to continue from: a folder, a Hub id, or `sample`; without it from scratch")

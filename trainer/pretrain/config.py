@@ -34,6 +34,8 @@ class PretrainConfig:
 
     text: tuple[Path, ...] = ()
     text_column: str | None = None
+    encoding: str = "utf-8"
+    no_header: bool = False
     model: str | None = None
     teacher: str | None = None
     vocabulary: int | None = None
@@ -118,7 +120,7 @@ class Evaluation:
 class PretrainRecord:
     """What a pretraining did."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m trainer.pretrain"
 
@@ -150,7 +152,7 @@ class PretrainRecord:
 class UnfinishedPretraining:
     """What an unfinished pretraining was given."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m trainer.pretrain"
 

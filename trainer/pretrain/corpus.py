@@ -7,6 +7,7 @@ what it would have seen.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import random
 import string
@@ -27,7 +28,8 @@ from transformers import DistilBertTokenizerFast, PreTrainedTokenizerFast
 from trainer.data import check_unicode, read_texts
 from trainer.errors import UserError
 from trainer.pretrain.terms import IdArray, Terms
-from trainer.tables import FILE_TYPES, file_type
+from trainer.tables import FILE_TYPES, Reading, file_type
+from trainer.texts import joined
 
 HELD_OUT = 0.01
 """The share of the texts that is kept for the evaluation loss."""
@@ -63,7 +65,7 @@ class Corpus:
         return digest.hexdigest()
 
 
-def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int) -> Corpus:
+def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int, reading: Reading | None = None) -> Corpus:
     """Read texts from files, drop duplicates and empty ones, and hold out a hundredth, a thousand at most.
 
     A `.txt` file has one text a line; the others have a column of them.
@@ -71,7 +73,9 @@ def read_corpus(paths: Sequence[Path], text_column: str | None, seed: int) -> Co
     Raises:
         UserError: a file cannot be read, or there are fewer than two texts.
     """
-    texts = list(dict.fromkeys(text for path in paths for text in _read(path, text_column) if text.strip()))
+    texts = list(
+        dict.fromkeys(text for path in paths for text in _read(path, text_column, reading or Reading()) if text.strip())
+    )
     check_unicode(texts, "`--text`")
     if len(texts) < 2:
         raise UserError(f"{len(texts)} different texts are too few to train on", "give a file with more texts")
@@ -251,19 +255,25 @@ def _special_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int, int]:
     return ids
 
 
-def _read(path: Path, text_column: str | None) -> list[str]:
+def _read(path: Path, text_column: str | None, reading: Reading) -> list[str]:
     if path.suffix.lower() != ".txt":
         if path.is_file() and not file_type(path):
             raise UserError(
                 f"cannot read `{path}`: unknown file type `{path.suffix}`",
                 f"give one of {', '.join(('.txt', *FILE_TYPES))}",
             )
-        return read_texts(path, text_column)
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at rarer marks
+        return [joined(text) for text in read_texts(path, (text_column,) if text_column else None, reading)]
+    if reading.no_header:
+        raise UserError(f"`--no-header` is for CSV and TSV files, and `{path}` is none", "leave it out")
+    is_utf8 = codecs.lookup(reading.encoding).name == "utf-8"
+    try:  # splitlines would also split at rarer marks
+        return path.read_text(encoding="utf-8-sig" if is_utf8 else reading.encoding).split("\n")
     except FileNotFoundError:
         raise UserError(f"no file `{path}`", "check the path") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"`{path}` is not valid UTF-8 at byte {error.start}", "save it as UTF-8") from None
+        encoding = "UTF-8" if is_utf8 else reading.encoding
+        raise UserError(f"`{path}` is not valid {encoding} at byte {error.start}", "give its `--encoding`") from None
+    except UnicodeError as error:  # such as UTF-16 without its mark
+        raise UserError(f"`{path}` is not valid {reading.encoding}: {error}", "give its `--encoding`") from None
     except OSError as error:
         raise UserError(f"cannot read `{path}`: {error.strerror}", "check the file") from None

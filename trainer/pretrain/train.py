@@ -36,6 +36,7 @@ from trainer.records import file_sha256, installed_versions, write_record
 from trainer.resume import check_writable, last_checkpoint
 from trainer.run import discard
 from trainer.sources import Base
+from trainer.tables import Reading
 
 EVALUATIONS = 10
 """How often a run evaluates and saves a checkpoint to resume from."""
@@ -63,7 +64,7 @@ def _pretrain(config: PretrainConfig, output: OutputDir) -> PretrainRecord | Non
     output.check(config)
     hardware = choose_hardware(config.device, config.precision)
     accelerate.PartialState(cpu=hardware.device == "cpu")  # several processes find each other
-    corpus = read_corpus(config.text, config.text_column, config.seed)
+    corpus = read_corpus(config.text, config.text_column, config.seed, Reading(config.encoding, config.no_header))
     origin = Origin.locate(config)
     given = origin.given(config, corpus)
     checkpoint = last_checkpoint(output.checkpoints) if config.resume else None

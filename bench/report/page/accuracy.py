@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.judge.summary import Row, Summary
-from bench.report.page.cells import Table, count, engine_cell, measured, name_cell, percent, table_of, token_range, word
+from bench.report.page.cells import (
+    Cell,
+    Table,
+    count,
+    engine_cell,
+    measured,
+    metric_of,
+    name_cell,
+    percent,
+    table_of,
+    token_range,
+    word,
+)
 from bench.report.page.parts import Section, code, lines
 from bench.results import Accuracy
 
@@ -19,14 +31,15 @@ def accuracy_section(summary: Summary) -> Section | None:
         return None
     caption = (
         "Lower is better for log loss, calibration error and Brier score. Turned wrong, turned right: answers that "
-        "differ from the reference's."
+        "differ from the reference's"
+        + ("." if summary.task.metric == "accuracy" else ", all labels of a text together.")
     )
     body = [
         table_of("accuracy-table", caption, _scores(scored)),
         "<h3>By label</h3>",
         table_of("classes", "Scores by label, in percent.", _by_label(scored)),
         "<h3>By length of the text</h3>",
-        table_of("lengths", "Accuracy in percent, by tokens of the text.", _by_length(scored)),
+        table_of("lengths", f"{metric_of(summary)} in percent, by tokens of the text.", _by_length(scored)),
     ]
     return Section("accuracy", "Accuracy in detail", lines(body))
 
@@ -39,8 +52,7 @@ def _scores(scored: Scored) -> Table:
         cells = {
             "Engine": engine_cell(row),
             "Texts": count(scores.texts),
-            "Accuracy, %": percent(scores.accuracy),
-            "Weighted F1, %": percent(scores.f1_weighted),
+            **_scores_in_percent(scores),
             "Log loss": measured(scores.loss, "{:.4f}".format),
             "Calibration error": measured(scores.calibration_error, "{:.4f}".format),
             "Brier score": measured(scores.brier, "{:.4f}".format),
@@ -50,6 +62,18 @@ def _scores(scored: Scored) -> Table:
         }
         rows.append(cells)
     return rows
+
+
+def _scores_in_percent(scores: Accuracy) -> dict[str, Cell]:
+    if scores.f1_micro is None:
+        return {"Accuracy, %": percent(scores.accuracy), "Weighted F1, %": percent(scores.f1_weighted)}
+    return {
+        "Micro F1, %": percent(scores.f1_micro),
+        "Macro F1, %": percent(scores.f1_macro),
+        "Weighted F1, %": percent(scores.f1_weighted),
+        "Average precision, %": percent(scores.average_precision),
+        "All labels right, %": percent(scores.accuracy),
+    }
 
 
 def _by_label(scored: Scored) -> Table:
@@ -69,7 +93,7 @@ def _by_label(scored: Scored) -> Table:
 
 def _by_length(scored: Scored) -> Table:
     found = {
-        code(row.info.name): {(part.least, part.most, part.texts): part.accuracy for part in scores.lengths}
+        code(row.info.name): {(part.least, part.most, part.texts): part.score for part in scores.lengths}
         for row, scores in scored
     }
     buckets = sorted({bucket for by_bucket in found.values() for bucket in by_bucket})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.judge.interval import Speed, bounds_text, ratio_text
-from bench.judge.summary import Row
+from bench.judge.summary import Row, Summary
 from bench.report.page.parts import code, lines, ms, number, safe
 from exporter.proof.timing import Spread
 
@@ -116,3 +116,9 @@ def verdict_of(speed: Speed) -> str:
     """Render the verdict on a speed in its colour."""
     css = {"faster": "good", "slower": "bad"}.get(speed.verdict, "")
     return f'<small class="{css}">{speed.verdict}</small>'
+
+
+def metric_of(summary: Summary) -> str:
+    """Return what an export must not lose, as the head of a column."""
+    metric = summary.task.metric
+    return metric[0].upper() + metric[1:]

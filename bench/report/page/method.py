@@ -7,7 +7,7 @@ from dataclasses import asdict
 from bench.config import LEAST_PAIRS
 from bench.judge.summary import Summary
 from bench.report.page.cells import name_cell, table_of, word
-from bench.report.page.parts import Section, counted, facts, lines
+from bench.report.page.parts import PAIRS, Section, counted, facts, lines
 from trainer.flags import flag_of
 
 
@@ -23,6 +23,7 @@ def skipped_section(summary: Summary) -> Section | None:
 def method_section(summary: Summary) -> Section:
     """Say how it was measured, on what, and with which flags."""
     paragraphs = [
+        *((PAIRS,) if summary.pairs else ()),
         "Every engine answers the same texts in its own process. The engines take turns, text by text, so that a drift "
         "of the machine affects all alike. Warm-up calls are not counted.",
         "The calls with one text at a time are spread evenly over the lengths of the texts.",

@@ -10,6 +10,7 @@ from bench.report.page.cells import (
     Table,
     engine_cell,
     measured,
+    metric_of,
     missing,
     percent,
     ranged,
@@ -34,39 +35,39 @@ def overview_section(summary: Summary) -> Section:
     own = [point for point in drawn if not point[0].info.is_peer] or drawn
     how = (
         "Up and to the left is better. Bars show the quartiles of the latency, and the interval of the change of "
-        "accuracy against the reference. The dotted line joins the engines that no other beats in both; a ring marks "
-        "the recommended one."
+        f"{summary.task.metric} against the reference. The dotted line joins the engines that no other beats in both; "
+        "a ring marks the recommended one."
     )
     if any(row.info.is_peer for row, _, _ in drawn):
         how += " Hollow markers are other tools, for comparison; they are not on the line."
     data = _data(drawn, _frontier(own), summary.recommendation.engine, looks_of(summary))
-    chart = Chart("pareto-chart", data, _layout(drawn), has_labels=True)
-    figure = Figure(_takeaway(own), how, [chart], 440, "overview")
-    return figure_section("pareto", "Accuracy against latency", figure, table)
+    chart = Chart("pareto-chart", data, _layout(drawn, summary.task.metric), has_labels=True)
+    figure = Figure(_takeaway(own, summary.task.metric), how, [chart], 440, "overview")
+    return figure_section("pareto", f"{metric_of(summary)} against latency", figure, table)
 
 
-def _takeaway(own: Sequence[Point]) -> str:
+def _takeaway(own: Sequence[Point], metric: str) -> str:
     fastest = min(own, key=_latency_then_accuracy)
-    best = max(own, key=lambda point: (point[2].accuracy, -point[1].total_s.median))
-    if fastest[2].accuracy >= best[2].accuracy:
-        return f"Fastest: {_at(fastest)}. No other is more accurate."
-    return f"Fastest: {_at(fastest)}. Most accurate: {_at(best)}."
+    best = max(own, key=lambda point: (point[2].score, -point[1].total_s.median))
+    if fastest[2].score >= best[2].score:
+        return f"Fastest: {_at(fastest)}. No other has a higher {metric}."
+    return f"Fastest: {_at(fastest)}. Highest {metric}: {_at(best)}."
 
 
 def _latency_then_accuracy(point: Point) -> tuple[float, float]:
-    return point[1].total_s.median, -point[2].accuracy
+    return point[1].total_s.median, -point[2].score
 
 
 def _at(point: Point) -> str:
     row, latency, scores = point
-    return f"{code(row.info.name)}, {ms(latency.total_s.median)} ms and {100 * scores.accuracy:.2f} %"
+    return f"{code(row.info.name)}, {ms(latency.total_s.median)} ms and {100 * scores.score:.2f} %"
 
 
 def _frontier(own: Iterable[Point]) -> list[Point]:
     """Return the points that no other beats in latency and accuracy, the fastest first."""
     kept: list[Point] = []
     for point in sorted(own, key=_latency_then_accuracy):
-        if not kept or point[2].accuracy > kept[-1][2].accuracy:
+        if not kept or point[2].score > kept[-1][2].score:
             kept.append(point)
     return kept
 
@@ -110,22 +111,22 @@ def _marker(point: Point, look: Look) -> Json:
         error_x={**bar, "array": [right], "arrayminus": [left]},
         error_y={**bar, "array": [above], "arrayminus": [below]},
         cliponaxis=False,
-        hovertemplate=f"%{{text}}<br>{ms(total.median)} ms, {100 * scores.accuracy:.2f} %<extra></extra>",
+        hovertemplate=f"%{{text}}<br>{ms(total.median)} ms, {100 * scores.score:.2f} %<extra></extra>",
     )
 
 
 def _trace(mode: str, shown: Sequence[Point], **more: object) -> Json:
     x = [latency.total_s.median * 1e3 for _, latency, _ in shown]
-    return {"type": "scatter", "mode": mode, "x": x, "y": [100 * scores.accuracy for _, _, scores in shown], **more}
+    return {"type": "scatter", "mode": mode, "x": x, "y": [100 * scores.score for _, _, scores in shown], **more}
 
 
-def _layout(drawn: Sequence[Point]) -> Json:
+def _layout(drawn: Sequence[Point], metric: str) -> Json:
     low_x = min(latency.total_s.low for _, latency, _ in drawn) * 1e3
     high_x = max(latency.total_s.high for _, latency, _ in drawn) * 1e3
-    reaches = [(100 * scores.accuracy, *_reach(scores)) for _, _, scores in drawn]
+    reaches = [(100 * scores.score, *_reach(scores)) for _, _, scores in drawn]
     low_y, high_y = min(y - below for y, below, _ in reaches), max(y + above for y, _, above in reaches)
     pad = max(0.1 * (high_y - low_y), 0.05)
-    y_axis = axis_of("accuracy, %", range=[low_y - pad, high_y + pad], nticks=7)
+    y_axis = axis_of(f"{metric}, %", range=[low_y - pad, high_y + pad], nticks=7)
     return layout_of(latency_axis("median latency, ms", low_x, high_x), y_axis)
 
 
@@ -136,7 +137,7 @@ def _overview(summary: Summary) -> Table:
         total = latency.total_s if latency else None
         cells = {
             "Engine": engine_cell(row, summary.recommendation.engine),
-            "Accuracy, %": percent(row.accuracy.accuracy if row.accuracy else None),
+            f"{metric_of(summary)}, %": percent(row.accuracy.score if row.accuracy else None),
             "Change, points": _change(row),
             "Speed": speed_cell(row, latency.speed if latency else None),
             "Median, ms": ranged(total.median, total.low, total.high, ms) if total else missing(),

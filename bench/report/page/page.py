@@ -88,7 +88,7 @@ style-src 'unsafe-inline'; img-src data:">
 
 def _subtitle(summary: Summary) -> str:
     parts = [
-        f"{len(summary.labels):,} texts for accuracy",
+        f"{len(summary.labels):,} {'pairs of ' * summary.pairs}texts for accuracy",
         f"{summary.restarts} × {summary.calls} timed calls per engine",
         f"{safe(summary.environment.cpu)}, {counted(summary.environment.threads, 'thread')}",
         safe(summary.finished_at),

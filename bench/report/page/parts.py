@@ -10,6 +10,8 @@ from html import escape
 
 from bench.report.page.charts import DASHES, SHAPES, Chart, Look
 
+PAIRS = "A text is a pair of texts here, and its tokens are those of both."
+
 
 @dataclass(frozen=True)
 class Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.judge.interval import bounds_text, ratio_text
 from bench.judge.summary import Row, Summary
+from bench.report.page.cells import metric_of
 from bench.report.page.parts import Section, code, lines, marked, mb, ms, number
 from exporter.int8.select import points
 
@@ -14,7 +15,7 @@ def verdict_section(summary: Summary) -> Section:
     row = summary.row(recommendation.engine) if recommendation.engine else None
     body = [f'<p class="sentence">{marked(recommendation.sentence)}</p>']
     if row:
-        body.append(_figures(row))
+        body.append(_figures(row, summary))
     if recommendation.rejected:
         reasons = lines(f"<li>{marked(line)}</li>" for line in recommendation.rejected)
         body.append(f"<h3>Why not the others</h3>\n<ul>\n{reasons}\n</ul>")
@@ -22,7 +23,7 @@ def verdict_section(summary: Summary) -> Section:
     return Section("verdict", "Verdict", "\n".join(body), css_class="verdict")
 
 
-def _figures(row: Row) -> str:
+def _figures(row: Row, summary: Summary) -> str:
     latency, scores = row.latency, row.accuracy
     figures = []
     if latency and not row.is_reference:
@@ -32,7 +33,7 @@ def _figures(row: Row) -> str:
         figures.append(("Median latency", f"{ms(latency.total_s.median)} ms", f"half of the calls: {quartiles}"))
     if scores:
         change = f"{points(scores.change.change)} points" if scores.change else "the reference"
-        figures.append(("Accuracy", f"{100 * scores.accuracy:.2f} %", change))
+        figures.append((metric_of(summary), f"{100 * scores.score:.2f} %", change))
     if row.throughput:
         figures.append(("In bulk", f"{number(row.throughput.texts_per_s.median)}/s", "texts"))
     if row.info.size_bytes is not None:
