@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from trainer.characters import is_unicode
 from trainer.config import TaskName
-from trainer.data import TEXT_COLUMNS
+from trainer.data.load import TEXT_COLUMNS
 from trainer.errors import UserError
 from trainer.limits import open_regular
 from trainer.locks import try_lock
 from trainer.progress import say
-from trainer.texts import Text, parts_of
+from trainer.text.characters import is_unicode
+from trainer.text.texts import Text, parts_of
 
 if TYPE_CHECKING:
     from exporter.runtime import Prediction

@@ -9,9 +9,9 @@ from exporter.bundle.artifact import Artifact
 from exporter.int8.select import points
 from exporter.int8.target import instruction_sets
 from exporter.records import Candidate, Comparison
-from trainer.characters import visible
+from trainer.data.sources import Source
 from trainer.run import TrainRecord
-from trainer.sources import Source
+from trainer.text.characters import visible
 
 
 @dataclass(frozen=True)

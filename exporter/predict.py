@@ -14,23 +14,20 @@ from typing import TYPE_CHECKING
 from exporter.answers import AnswerFile, answer_file, check_output, csv_header, csv_row, json_line
 from exporter.bundle.artifact import MANIFEST, Artifact
 from exporter.records import load_export
-from trainer.characters import visible
 from trainer.config import TrainConfig
-from trainer.data import check_unicode, stream_texts
+from trainer.data.load import check_unicode, stream_texts
 from trainer.errors import UserError, run_command
+from trainer.files.tables import Reading, decoded_lines
 from trainer.flags import HelpFormatter, add_reading_flags, add_text_column_flag, check_text_column
 from trainer.progress import say
 from trainer.records import read_record
 from trainer.run import RunDir
-from trainer.tables import Reading, decoded_lines
-from trainer.texts import Text, shortened
+from trainer.tasks import NO_LABEL
+from trainer.text.characters import visible
+from trainer.text.texts import Text, shortened
 
 if TYPE_CHECKING:
-    from exporter.bundle.artifact import Artifact
     from exporter.runtime import Prediction
-
-
-NO_LABEL = "no label"
 
 
 def main() -> None:
@@ -38,7 +35,7 @@ def main() -> None:
     args = make_parser().parse_args()
     if args.artifact and args.run_dir:
         raise UserError("both `--artifact` and `--run-dir` were given", "give one of them")
-    texts = Counted(_texts(args, pairs=_reads_pairs(args)))
+    texts = Counted(_texts(args, _manifest(args)))
     if args.output:
         check_output(args.output)
         _check_apart(args.output, args.file)
@@ -144,14 +141,16 @@ def _write(
     return number
 
 
-def _texts(args: argparse.Namespace, *, pairs: bool) -> Iterator[Text]:
+def _texts(args: argparse.Namespace, artifact: Artifact | None) -> Iterator[Text]:
     """Return the texts that are given, or those of a file, or of standard input; or their pairs."""
+    pairs, trained = (artifact.pairs, artifact.text_columns) if artifact else (False, ())
     if args.text and args.file:
         raise UserError("both a text and `--file` were given", "give one of them")
     columns = None if args.text_column is None else tuple(args.text_column)
     check_text_column(columns)
     if args.file:
-        return stream_texts(args.file, columns, Reading(args.encoding, args.no_header), say, pairs=pairs)
+        reading = Reading(args.encoding, args.no_header)
+        return stream_texts(args.file, columns, reading, say, pairs=pairs, trained=trained)
     for flag, is_given in (
         ("--text-column", columns is not None),
         ("--encoding", args.encoding != Reading.encoding),
@@ -209,11 +208,11 @@ def _folder(args: argparse.Namespace) -> Path:
     return args.artifact or run.export / load_export(run).chosen
 
 
-def _reads_pairs(args: argparse.Namespace) -> bool:
-    """Return whether the artifact says that it reads pairs; what is wrong with it is said when it is loaded."""
+def _manifest(args: argparse.Namespace) -> Artifact | None:
+    """Return what the artifact says of itself, None where that cannot be read; loading it says what is wrong."""
     with suppress(UserError):
-        return read_record(_folder(args) / MANIFEST, Artifact).pairs
-    return False
+        return read_record(_folder(args) / MANIFEST, Artifact)
+    return None
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
 from exporter.engines.spec import Device
-from trainer.encoding import Encoder
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
-from trainer.texts import Text, is_valid, parts_of
+from trainer.text.encoding import Encoder
+from trainer.text.texts import Text, is_valid, parts_of
 
 BATCHING = Batching(tokens=4096)
 """How `predict` batches."""

@@ -13,9 +13,9 @@ from exporter.proof.reference import adapter_encoder
 from exporter.proof.verify import choose_examples
 from exporter.thresholds import choose_thresholds
 from trainer.data import Examples, read_examples
-from trainer.encoding import Encoder
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import FloatArray, MultiLabel, Task, task_of
+from trainer.text.encoding import Encoder
 
 VARIED_TEXTS = 64
 """The maximum number of texts that are asked in several ways."""
@@ -72,6 +72,7 @@ class Subject:
             task=train.task,
             thresholds=self.task.thresholds if isinstance(self.task, MultiLabel) else (),
             pairs=train.pairs,
+            text_columns=train.text_columns,
         )
 
     def metadata(self) -> dict[str, str]:

@@ -65,7 +65,7 @@ def toy_config(checkpoint: Path, topics_csv: Path, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def trained(toy_config: TrainConfig) -> RunDir:
     """A trained run. Tests that change it take a copy."""
-    from trainer.train import train
+    from trainer.training.train import train
 
     train(toy_config)
     return RunDir(toy_config.run_dir)

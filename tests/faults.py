@@ -22,7 +22,7 @@ from trainer.errors import run_command
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["trainer.train", "trainer.pretrain.train", "trainer.adopt.adopt", "exporter.export", "bench.run"]
+    ["trainer.training.train", "trainer.pretrain.train", "trainer.adopt.adopt", "exporter.export", "bench.run"]
 )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from exporter.engines.engine import ModelEngine
 from exporter.proof.reference import TorchModel
-from trainer.encoding import Encoded, Encoder
-from trainer.sources import SAMPLE_MODEL
+from trainer.data.sources import SAMPLE_MODEL
 from trainer.tasks import FloatArray
+from trainer.text.encoding import Encoded, Encoder
 
 
 class Planted(TorchModel):

@@ -21,13 +21,13 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from exporter.convert.merge import merge
 from exporter.proof.reference import load_checkpoint
-from trainer.adapters import fit_vocabulary
 from trainer.adopt.adopt import adopt
 from trainer.adopt.config import AdoptConfig
+from trainer.data.sources import locate_base
 from trainer.errors import UserError
-from trainer.model import load_classifier
+from trainer.model.adapters import fit_vocabulary
+from trainer.model.load import load_classifier
 from trainer.run import RunDir
-from trainer.sources import locate_base
 
 HEAD = ["pre_classifier", "classifier"]
 LAYERS = ["q_lin", "v_lin"]

@@ -26,11 +26,11 @@ from toys import write_csv
 from exporter.answers import AnswerFile, answer_file, csv_header, csv_row, json_line, open_new
 from exporter.predict import describe, main
 from exporter.runtime import WINDOW_TEXTS, Classifier, Prediction, windows
-from trainer.characters import visible
-from trainer.data import read_texts, stream_texts
+from trainer.data.load import read_texts, stream_texts
 from trainer.errors import UserError
 from trainer.progress import say, show
 from trainer.run import RunDir
+from trainer.text.characters import visible
 
 Command = Callable[..., tuple[int, str, str]]
 ANSWER = Prediction("=good", {"=good": 0.75, '"bad"': 0.25}, truncated=True, labels=("=good",))

@@ -16,8 +16,8 @@ from local_worker import LocalWorker
 from bench.measure.calls import MAX_WARMUP, Call, batch_time, best_batchings, rounds, timed, try_batchings, warm_up
 from bench.measure.draws import deal, spread_out, start_order
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, Engine, ModelEngine
-from trainer.encoding import Encoded, Encoder
 from trainer.tasks import SingleLabel
+from trainer.text.encoding import Encoded, Encoder
 
 
 class FakeModel:

@@ -23,7 +23,7 @@ from exporter.records import load_export
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.run import RunDir
-from trainer.train import train
+from trainer.training.train import train
 
 pytestmark = pytest.mark.bench
 

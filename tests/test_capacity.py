@@ -18,13 +18,13 @@ from exporter.config import ExportConfig
 from exporter.export import export
 from exporter.proof.reference import TorchModel, load_trained
 from exporter.runtime import Classifier
-from trainer.capacity import Capacity, check_length, check_padding, check_tokens, measure_capacity
 from trainer.config import TrainConfig
+from trainer.data.sources import locate_base
 from trainer.errors import UserError
-from trainer.model import load_classifier, load_tokenizer, make_encoder, settle_padding
+from trainer.model.capacity import Capacity, check_length, check_padding, check_tokens, measure_capacity
+from trainer.model.load import load_classifier, load_tokenizer, make_encoder, settle_padding
 from trainer.run import RunDir
-from trainer.sources import locate_base
-from trainer.train import train
+from trainer.training.train import train
 
 SIZE: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 ENCODER = SIZE | {"intermediate_size": 64, "max_position_embeddings": 20}

@@ -16,11 +16,11 @@ from toys import make_texts, write_csv
 from exporter.bundle.artifact import Artifact
 from exporter.card import Facts, render
 from exporter.records import Comparison
-from trainer.characters import visible
 from trainer.data import Columns, load_splits
+from trainer.data.sources import Source
 from trainer.errors import UserError
 from trainer.run import TrainRecord
-from trainer.sources import Source
+from trainer.text.characters import visible
 
 LINK = Comparison(**{field.name: 0 for field in dataclasses.fields(Comparison)})
 EVIL = [

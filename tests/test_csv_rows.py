@@ -8,7 +8,7 @@ import io
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trainer.csv_rows import CsvError, csv_rows
+from trainer.files.csv_rows import CsvError, csv_rows
 
 PARTS = ('"', '""', ",", "\n", "\r", "\r\n", "a", "é", " ", "\t", "\x00", "\u2028", "\x0c", "long word")
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import write_csv
 
-from trainer.data import Columns, Examples, load_splits, read_examples, read_texts, write_examples
+from trainer.data.load import Columns, Examples, load_splits, read_examples, read_texts, write_examples
+from trainer.data.sources import HubUnreachableError, Source
 from trainer.errors import UserError
-from trainer.sources import HubUnreachableError, Source
-from trainer.tables import read_table
+from trainer.files.tables import read_table
 
 ROWS = [(f"text {i}, with a comma\nand a line", ["bad", "good"][i % 2]) for i in range(20)]
 

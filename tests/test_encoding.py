@@ -18,9 +18,9 @@ from toys import WORDS, make_texts
 from transformers import AutoTokenizer
 
 from trainer.config import Truncation
-from trainer.encoding import Encoder
 from trainer.errors import UserError
-from trainer.tokenizing import TextTokenizer, TokenizerError, within
+from trainer.text.encoding import Encoder
+from trainer.text.tokenizing import TextTokenizer, TokenizerError, within
 
 
 def encoder(folder: Path, max_length: int, truncation: Truncation = "head") -> Encoder:

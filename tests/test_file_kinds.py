@@ -15,12 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.predict import main as predict
-from trainer.csv_rows import CsvError, Lines
-from trainer.data import Columns, load_splits, read_texts, stream_texts
-from trainer.dialect import separated_rows
+from trainer.data.load import Columns, load_splits, read_texts, stream_texts
 from trainer.errors import UserError
+from trainer.files.csv_rows import CsvError, Lines
+from trainer.files.dialect import separated_rows
+from trainer.files.tables import Reading, read_table
 from trainer.run import RunDir
-from trainer.tables import Reading, read_table
 
 Command = Callable[..., tuple[int, str, str]]
 

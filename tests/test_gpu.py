@@ -12,7 +12,7 @@ from bench.run import bench
 from exporter.config import ExportConfig
 from exporter.export import export
 from trainer.config import TrainConfig
-from trainer.train import train
+from trainer.training.train import train
 
 pytestmark = pytest.mark.gpu
 

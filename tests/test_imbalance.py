@@ -14,10 +14,10 @@ from transformers import EvalPrediction
 
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.loop import EpochReport, scores_of
-from trainer.resume import check_same
 from trainer.tasks import SingleLabel
-from trainer.train import train
+from trainer.training.loop import EpochReport, scores_of
+from trainer.training.resume import check_same
+from trainer.training.train import train
 
 STATE = SimpleNamespace(is_world_process_zero=True, epoch=1.0, num_train_epochs=3)
 

@@ -23,9 +23,9 @@ from trainer.pretrain.config import PretrainConfig, PretrainRecord
 from trainer.pretrain.output import OutputDir
 from trainer.pretrain.train import pretrain
 from trainer.records import file_sha256, read_record
-from trainer.resume import last_checkpoint
 from trainer.run import RunDir, UnfinishedRun
-from trainer.train import train
+from trainer.training.resume import last_checkpoint
+from trainer.training.train import train
 
 
 @pytest.fixture(scope="module")

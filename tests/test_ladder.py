@@ -22,9 +22,9 @@ from exporter.proof.variations import in_batches, vary
 from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker, Workers
 from trainer.data import Examples
-from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.tasks import SingleLabel
+from trainer.text.encoding import Encoded, Encoder
 
 TASK = SingleLabel(2)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from trainer.data.sources import Source
 from trainer.errors import UserError
 from trainer.locks import LOCK, hold, is_held
 from trainer.run import RunDir
-from trainer.sources import Source
 
 HOLD = """
 import sys, time

@@ -18,11 +18,11 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, set_seed
 
 from exporter.convert.graph import fuse
 from exporter.convert.to_onnx import convert
-from trainer import architectures
-from trainer.architectures import ARCHITECTURES, Architecture, architecture_of
+from trainer.data.sources import Base, HubUnreachableError, Source, locate_base
 from trainer.errors import UserError
-from trainer.model import build_model, load_tokenizer
-from trainer.sources import Base, HubUnreachableError, Source, locate_base
+from trainer.model import architectures
+from trainer.model.architectures import ARCHITECTURES, Architecture, architecture_of
+from trainer.model.load import build_model, load_tokenizer
 
 LORA: dict[str, Any] = {
     "lora_r": 8,
@@ -113,7 +113,7 @@ def test_onnxruntime_fuses_every_layer_that_the_table_says(tmp_path: Path, archi
 
 
 def test_the_page_about_architectures_shows_the_table() -> None:
-    page = (Path(architectures.__file__).parents[1] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    page = (Path(architectures.__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| (`\w.*`) \| (\S+) \| yes \| 4\.57, 5 \|$", page, re.MULTILINE)
     assert rows == [
         (

@@ -22,10 +22,11 @@ from exporter.runtime import Classifier
 from trainer.adopt.adopt import adopt
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TrainConfig
-from trainer.data import Columns, load_splits, read_examples
+from trainer.data.labels import as_label_sets
+from trainer.data.load import Columns, _named, load_splits, read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir, reload_splits
-from trainer.train import train
+from trainer.training.train import train
 
 MULTI = "multi-label"
 NAMES = tuple(TOPICS)
@@ -95,6 +96,74 @@ def test_labels_are_read_however_they_are_written(tmp_path: Path, kind: str) -> 
         pyarrow.parquet.write_table(pyarrow.table({"text": [text for text, _ in rows], "labels": numbers}), path)
         columns = {"names": NAMES} if kind == "numbers" else {}
     assert sets_of(path, **columns) == [tuple(sorted(own)) for own in expected]
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("['joy' 'love']", ("joy", "love")),  # numpy's, as pandas writes it
+        ("[ 3 10]", ("10", "3")),
+        ('["joy", null]', ("joy",)),
+        ("['a', nan]", ("a",)),
+        ("('a', 'b')", ("a", "b")),
+        ("{'a', 'b'}", ("a", "b")),
+        (r'["Arts\/Crafts", "\ud83d\ude00"]', ("Arts/Crafts", "\U0001f600")),
+        ("[]", ()),
+        ("['it''s']", None),
+        ("[joy, love]", None),
+        ('["joy", ["love"]]', None),
+        ("['a', 'b'", ("['a', 'b'",)),
+    ],
+)
+def test_lists_are_read_as_tools_write_them_or_refused(cell: str, labels: tuple[str, ...] | None) -> None:
+    rows = [(cell,), ('["zz"]',)]
+    if labels is None:
+        with pytest.raises(UserError, match="row 1 of it has a list of labels that cannot be read"):
+            as_label_sets(["x"], rows, None, "it")
+    else:
+        found, _ = as_label_sets(["x"], rows, None, "it")
+        assert tuple(sorted(found[0])) == labels or found[0] == ("['a'", "'b'")
+
+
+def test_an_odd_label_is_told_with_its_row() -> None:
+    with pytest.raises(UserError, match=r"row 2 of it has the label 1\.5"):
+        as_label_sets(["x"], [("1|2|3",), ("1|1.5",)], None, "it")
+
+
+def test_a_gap_in_a_column_of_labels_is_told_and_hides_no_label(tmp_path: Path) -> None:
+    train, held_out = (
+        columns_of_flags(tmp_path / name, make_rows(40, seed)) for seed, name in enumerate(("a.csv", "b.csv"))
+    )
+    lines = held_out.read_text().splitlines()
+    held_out.write_text("\n".join([*lines[:5], lines[5].rpartition(",")[0] + ",", *lines[6:]]))
+    for texts in (None, ("comment",)):
+        with pytest.raises(UserError, match=r"b\.csv` has `` in the column \"sport\""):
+            load_splits(str(train), str(held_out), columns=Columns(texts, task=MULTI))
+    held_out.write_text("\n".join([lines[0].replace("sport", "other"), *lines[1:]]))
+    with pytest.raises(UserError, match="has no column `sport`"):
+        load_splits(str(train), str(held_out), columns=Columns(task=MULTI))
+
+
+def test_texts_without_any_label_cannot_be_trained_or_evaluated(tmp_path: Path) -> None:
+    train = columns_of_flags(tmp_path / "a.csv", make_rows(40))
+    held_out = columns_of_flags(tmp_path / "b.csv", [(f"nothing {i}", ()) for i in range(12)])
+    with pytest.raises(UserError, match="no evaluation text has a label"):
+        load_splits(str(train), str(held_out), columns=Columns(task=MULTI))
+
+
+def test_labels_that_no_text_has_are_named(tmp_path: Path) -> None:
+    path = columns_of_flags(
+        tmp_path / "a.csv", [(text, own[:1]) for text, own in make_rows(60) if own[:1] != ("sport",)]
+    )
+    splits = load_splits(str(path), None, columns=Columns(task=MULTI))
+    assert splits.label_names == NAMES[:3]
+    assert "1 of 4 labels are left out, since no training text has them: `sport`" in splits.notes
+
+
+def test_classes_of_a_dataset_are_indices_even_if_they_are_called_like_numbers() -> None:
+    names = ("1", "2", "3")
+    assert _named([("1", "2"), ("2",)], names, "it", are_indices=True) == [("2", "3"), ("3",)]
+    assert _named([("1", "2"), ("2",)], names, "it", are_indices=False) == [("1", "2"), ("2",)]
 
 
 def test_a_separator_can_be_named(tmp_path: Path) -> None:
@@ -195,3 +264,20 @@ def test_a_checkpoint_says_itself_that_it_gives_several_labels(run: RunDir, tmp_
     assert (record.task, record.label_names) == (MULTI, NAMES)
     assert len(read_examples(RunDir(folder).calibration, NAMES)) == 24  # a fifth
     assert export(ExportConfig(run_dir=folder, verify_samples=8), LocalWorker).metric == "micro F1"
+
+
+def test_thresholds_are_chosen_on_evaluation_texts_where_the_others_may_have_been_trained_on(
+    run: RunDir, tmp_path: Path
+) -> None:
+    first, second = make_rows(60, seed=3), sorted(make_rows(200, seed=4), key=lambda row: row[1])
+    paths = [columns_of_flags(tmp_path / name, rows) for name, rows in (("a.csv", first), ("b.csv", second))]
+    config = AdoptConfig(
+        run.export / "pytorch-fp32", dataset=str(paths[0]), eval_dataset=str(paths[1]), run_dir=tmp_path / "r"
+    )
+    adopt(config)
+    kept, evaluated = (
+        read_examples(path, NAMES) for path in (RunDir(tmp_path / "r").calibration, RunDir(tmp_path / "r").evaluation)
+    )
+    assert (len(kept), len(evaluated)) == (20, 180)
+    assert {*kept.texts} | {*evaluated.texts} == {text for text, _ in second}
+    assert {i for label in kept.labels for i in label} == {0, 1, 2, 3}

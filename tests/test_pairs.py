@@ -42,18 +42,18 @@ from exporter.report import summary
 from exporter.runtime import Classifier, windows
 from trainer.adopt.adopt import adopt
 from trainer.adopt.config import AdoptConfig
-from trainer.capacity import check_token_types
 from trainer.config import TrainConfig, Truncation
 from trainer.data import read_examples, read_texts
-from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
-from trainer.loop import encode_rows, make_collator
-from trainer.model import inputs_of
+from trainer.model.capacity import check_token_types
+from trainer.model.load import inputs_of
 from trainer.progress import say_unseparated
 from trainer.records import read_record
 from trainer.run import RunDir
 from trainer.tasks import task_of
-from trainer.train import train
+from trainer.text.encoding import Encoded, Encoder
+from trainer.training.loop import encode_rows, make_collator
+from trainer.training.train import train
 
 Command = Callable[..., tuple[int, str, str]]
 Pair = tuple[str, str]
@@ -380,6 +380,15 @@ def test_a_file_of_pairs_is_answered_row_by_row_and_can_be_read_again(
     named = ("--text-column", "hypothesis", "premise")
     command(exporter.predict.main, *flags, tmp_path / "swapped.csv", "--file", source, *named)
     assert [row["text"] for row in answers_in(tmp_path / "swapped.csv")][:9] == [first for first, _ in pairs][:9]
+
+
+def test_the_columns_of_the_training_are_found_in_their_order(tmp_path: Path) -> None:
+    rows = [(f"why {i}", f"because {i}", f"sure {i}") for i in range(4)]
+    path = write_csv(tmp_path / "a.csv", rows, ("question", "context", "mine"))
+    assert read_texts(path, pairs=True)[0] == ("why 0", "because 0")
+    assert read_texts(path, pairs=True, trained=("context", "question"))[0] == ("because 0", "why 0")
+    assert read_texts(path, trained=("mine",))[0] == "sure 0"
+    assert read_texts(path, pairs=True, trained=("gone", "question"))[0] == ("why 0", "because 0")
 
 
 def test_pairs_as_arguments_and_lines(run: RunDir, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

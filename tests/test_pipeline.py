@@ -20,7 +20,7 @@ from exporter.export import export
 from exporter.records import load_export
 from trainer.config import TrainConfig
 from trainer.run import RunDir
-from trainer.train import train
+from trainer.training.train import train
 
 ENGINES = ["onnx-fp32-cpu", "onnx-int8-cpu"]
 QUICK = ("albert", "deberta-v2", "distilbert", "modernbert", "roberta")

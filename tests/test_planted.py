@@ -16,8 +16,8 @@ from bench.measure.calls import rounds, timed, warm_up
 from bench.measure.cores import pin
 from bench.measure.draws import start_order
 from exporter.proof.worker import Worker
-from trainer.sources import SAMPLE_REVIEWS
-from trainer.tables import read_table
+from trainer.data.sources import SAMPLE_REVIEWS
+from trainer.files.tables import read_table
 
 pytestmark = pytest.mark.slow
 

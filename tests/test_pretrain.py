@@ -26,8 +26,9 @@ import trainer.pretrain.__main__
 from trainer.config import TrainConfig
 from trainer.data import load_splits
 from trainer.errors import UserError
+from trainer.files.tables import Reading
 from trainer.flags import flag_of
-from trainer.model import load_tokenizer
+from trainer.model.load import load_tokenizer
 from trainer.pretrain.config import PretrainConfig, PretrainRecord
 from trainer.pretrain.corpus import Batches, learn_pieces, make_tokenizer, read_corpus, stream_of, tokenize
 from trainer.pretrain.objective import HIDDEN_WEIGHT, SOFT_WEIGHT, TEMPERATURE, Summary, Tap, Teacher
@@ -36,10 +37,9 @@ from trainer.pretrain.terms import Terms
 from trainer.pretrain.train import pretrain
 from trainer.pretrain.vectors import word_vectors
 from trainer.records import file_sha256, read_record
-from trainer.resume import last_checkpoint
 from trainer.run import RunDir
-from trainer.tables import Reading
-from trainer.train import train
+from trainer.training.resume import last_checkpoint
+from trainer.training.train import train
 
 
 @pytest.fixture(scope="module")

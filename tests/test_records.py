@@ -33,12 +33,12 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (6, "8ce8409fac8a9c00288558ca6eb2d0a869b56d93d14405103adfb9cee987ccee"),
+    TrainRecord: (6, "7b196b94781638c2c5a9210baed3c693de63f3a6c2d582e29a96f8df50b76e04"),
     UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (5, "56fc0c06d48032cf6157d95f6bf7f372e7bdbd1e23430c66ec5947612c66ea3e"),
-    Artifact: (3, "937d2df50925ce4d937996ddb092491fb314cfa804fac9af98d32c2eb1dbfb01"),
+    ExportRecord: (5, "33c5e9a786af66bccaf56415497187a170eb1edca0e35c726cfa01ce6a81537f"),
+    Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
     BenchRecord: (5, "e568328403b7bc1f5a1d35d3312d3f40a7ba35d6ebe2a6a95bf6550ab54d553d"),
 }

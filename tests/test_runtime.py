@@ -25,7 +25,7 @@ from exporter.runtime import Classifier, Prediction
 from trainer.errors import UserError
 from trainer.run import RunDir
 from trainer.tasks import SingleLabel
-from trainer.tokenizing import TokenizerError
+from trainer.text.tokenizing import TokenizerError
 
 
 @given(

@@ -15,11 +15,11 @@ import transformers
 from safetensors.torch import load_file
 
 from trainer.data import load_splits
-from trainer.model import load_tokenizer
+from trainer.data.sources import SAMPLE_MODEL
+from trainer.model.load import load_tokenizer
 from trainer.pretrain.config import PretrainRecord
 from trainer.pretrain.output import OutputDir
 from trainer.records import file_sha256, read_record
-from trainer.sources import SAMPLE_MODEL
 
 CARD = SAMPLE_MODEL.parent / "README.md"
 LARGEST_BYTES = 16_000_000

@@ -22,10 +22,10 @@ import trainer.__main__
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.errors import UserError
-from trainer.loop import choose_device, choose_precision
 from trainer.records import read_record, write_record
 from trainer.run import RunDir, Training, TrainRecord, reload_splits
-from trainer.train import train
+from trainer.training.loop import choose_device, choose_precision
+from trainer.training.train import train
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -27,14 +27,14 @@ from transformers import (
 )
 
 from exporter.proof.reference import load_trained
-from trainer.adapters import attach_adapter
 from trainer.adopt.checks import check_complete, locate_model
+from trainer.data.sources import SAMPLE_MODEL, Base, locate_base
 from trainer.errors import UserError
-from trainer.model import build_model, check_types, load_classifier, load_tokenizer
+from trainer.model.adapters import attach_adapter
+from trainer.model.load import build_model, check_types, load_classifier, load_tokenizer
+from trainer.model.untrusted import deadline
 from trainer.records import file_sha256
 from trainer.run import RunDir
-from trainer.sources import SAMPLE_MODEL, Base, locate_base
-from trainer.untrusted import deadline
 
 NAMES = ("food", "money")
 LORA: dict[str, Any] = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_targets": None}
@@ -415,8 +415,8 @@ AUDITED = """
 import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event in ("open", "os.listdir", "os.scandir") else None)
-from trainer.model import load_classifier, load_tokenizer
-from trainer.sources import locate_base
+from trainer.model.load import load_classifier, load_tokenizer
+from trainer.data.sources import locate_base
 for folder in sys.argv[1:]:
     base = locate_base(folder)
     load_tokenizer(base.folder)

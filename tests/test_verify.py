@@ -22,9 +22,9 @@ from exporter.proof.verify import (
 )
 from exporter.records import Comparison, Tolerance
 from trainer.data import Examples
-from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.tasks import SingleLabel
+from trainer.text.encoding import Encoded, Encoder
 
 TASK = SingleLabel(2)
 REFERENCE = np.array([[2.0, 0.0], [0.0, 2.0], [0.1, 0.0], [0.0, 0.1]], dtype=np.float32)

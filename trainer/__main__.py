@@ -12,17 +12,17 @@ from trainer.config import ClassWeights, Device, Precision, TaskName, TrainConfi
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, JoinNames, add_column_flags, parse, run_dir_flag, take_defaults
 from trainer.progress import show
-from trainer.texts import shortened
+from trainer.text.texts import shortened
 
 if TYPE_CHECKING:
-    from trainer.train import TrainResult
+    from trainer.training.train import TrainResult
 
 
 def main() -> None:
     """Read the flags, train, and print a summary."""
     config = parse(make_parser(), TrainConfig)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from trainer.train import train  # takes seconds to import, and --help should not wait for it
+    from trainer.training.train import train  # takes seconds to import, and --help should not wait for it
 
     result = train(config)
     if result:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from trainer.characters import visible
+from trainer.text.characters import visible
 
 TRAIN_EXTRA = ("accelerate", "datasets", "huggingface_hub", "onnx", "peft", "plotly", "rich", "safetensors",
                "scipy", "sklearn", "torch", "transformers")  # fmt: skip

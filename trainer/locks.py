@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.characters import is_unicode
 from trainer.errors import UserError
+from trainer.text.characters import is_unicode
 
 if sys.platform != "win32":
     import fcntl

@@ -6,12 +6,12 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from trainer.characters import visible
+from trainer.data.sources import Source
 from trainer.locks import is_first_process
-from trainer.sources import Source
+from trainer.text.characters import visible
 
 if TYPE_CHECKING:
-    from trainer.encoding import Encoder
+    from trainer.text.encoding import Encoder
 
 
 def say(message: str) -> None:

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TaskName, TrainConfig, Truncation
-from trainer.data import Columns, Splits, load_splits, write_examples
-from trainer.encoding import Encoder
+from trainer.data.load import Columns, Splits, load_splits, write_examples
+from trainer.data.sources import Base, Source
 from trainer.errors import UserError
+from trainer.files.tables import Reading
 from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
-from trainer.sources import Base, Source
-from trainer.tables import Reading
+from trainer.text.encoding import Encoder
 
 CALIBRATION_TEXTS = 64
 """Training texts kept for the exporter, which measures ranges of activations on them; more where it chooses thresholds,
@@ -264,6 +264,8 @@ class TrainRecord:
     task: TaskName = "single-label"
     pairs: bool = False
     """Whether it reads pairs of texts."""
+    text_columns: tuple[str, ...] = ()
+    """What the texts were called; empty in records older than schema 6."""
     adopted: AdoptConfig | None = None
     """What was asked for, where the adapter or checkpoint was trained elsewhere."""
 
@@ -355,6 +357,7 @@ def write_run(
         adopted=adopted,
         task=task,
         pairs=encoder.pairs,
+        text_columns=splits.text_columns,
     )
     write_record(run.record, record)
     return record

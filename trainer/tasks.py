@@ -28,6 +28,8 @@ Answers = npt.NDArray[np.int64]
 """The index of each text's label, [texts]; or 1 for each label that a text has, [texts, classes]."""
 BoolArray = npt.NDArray[np.bool_]
 
+NO_LABEL = "no label"
+"""What a person reads where a text has none."""
 SURE = 0.6
 """From this probability on a classifier counts as sure of one label among several; below it a change is a near tie."""
 SURE_MARGIN = 0.1
@@ -291,7 +293,7 @@ class MultiLabel:
         kinds: tuple[Literal["micro", "weighted"], ...] = ("micro", "weighted")
         f1 = {f"f1_{kind}": float(f1_score(truth, answers, average=kind, zero_division=0)) for kind in kinds}
         by_label = f1_score(truth, answers, average=None, zero_division=0)
-        precisions = average_precision_score(truth[:, present], logits[:, present], average=None)
+        precisions = [average_precision_score(truth[:, i], logits[:, i]) for i in present]
         return {
             "accuracy": float(accuracy_score(truth, answers)),
             **f1,

@@ -11,8 +11,8 @@ import numpy as np
 from exporter.bundle.artifact import ONNX_FP32, open_artifact
 from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine, load_encoder
 from exporter.engines.spec import EngineSpec
-from trainer.encoding import Encoded, Encoder
 from trainer.tasks import FloatArray
+from trainer.text.encoding import Encoded, Encoder
 
 if TYPE_CHECKING:
     from trainer.run import RunDir

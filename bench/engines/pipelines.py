@@ -20,11 +20,11 @@ from exporter.bundle.artifact import MERGED, ONNX_FP32, open_artifact
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.engines.onnxruntime import session_options
 from exporter.engines.spec import EngineSpec
-from trainer.data import TEXT_COLUMNS
+from trainer.data.load import TEXT_COLUMNS
+from trainer.model.untrusted import check_checkpoint, check_folder
 from trainer.progress import quiet_libraries
 from trainer.tasks import FloatArray
-from trainer.texts import Text
-from trainer.untrusted import check_checkpoint, check_folder
+from trainer.text.texts import Text
 
 if TYPE_CHECKING:
     from trainer.run import RunDir

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from exporter.bundle.artifact import MERGED
 from exporter.engines.spec import Device, EngineSpec
 from exporter.proof.reference import Dtype, TorchModel, load_merged, load_trained
-from trainer.sources import locate_base
+from trainer.data.sources import locate_base
 
 if TYPE_CHECKING:
     from exporter.engines.engine import ModelEngine

@@ -19,7 +19,7 @@ from exporter.engines.engine import ALL_AT_ONCE, Batching
 from exporter.engines.spec import EngineSpec
 from trainer.run import RunDir, reload_splits
 from trainer.tasks import Answers, FloatArray, task_of
-from trainer.texts import Text, joined
+from trainer.text.texts import Text, joined
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer

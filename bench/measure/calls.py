@@ -17,7 +17,7 @@ from bench.results import BatchingTrial
 from exporter.engines.engine import ONE_BY_ONE, Batching, Engine
 from trainer.errors import UserError
 from trainer.tasks import FloatArray, Task
-from trainer.texts import Text
+from trainer.text.texts import Text
 
 PAUSE_S = 0.002
 """Before a call, so that the threads of the engine that was asked before stop spinning.

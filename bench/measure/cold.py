@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exporter.proof.worker import THREAD_VARIABLES
 from trainer.tasks import Task
-from trainer.texts import Text
+from trainer.text.texts import Text
 
 ANSWER = "cold start: "
 """Before the answer: libraries may print something of their own."""

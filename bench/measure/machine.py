@@ -13,7 +13,7 @@ import onnxruntime
 
 from bench.results import Limit, Machine
 from exporter.engines.onnxruntime import PROVIDERS, session_options
-from trainer.architectures import architecture_of
+from trainer.model.architectures import architecture_of
 
 ROWS = (64, 256, 1024)
 """Tokens in a matrix product: one text or a batch."""

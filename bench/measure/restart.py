@@ -40,7 +40,7 @@ from exporter.engines.spec import EngineSpec
 from exporter.proof.worker import Worker
 from trainer.errors import UserError
 from trainer.tasks import Task
-from trainer.texts import Text
+from trainer.text.texts import Text
 
 R = TypeVar("R")
 

@@ -15,9 +15,9 @@ from exporter.proof.reference import adapter_encoder
 from exporter.records import ExportRecord, load_export
 from trainer.data import Examples, read_examples, read_texts
 from trainer.errors import UserError
+from trainer.files.tables import Reading
 from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
-from trainer.tables import Reading
 from trainer.tasks import Task
 
 
@@ -61,7 +61,11 @@ class Workload:
         examples = examples.take(sorted(drawn))
         encoder = adapter_encoder(run, train)
         reading = Reading(config.encoding, config.no_header)
-        own = read_texts(config.texts, config.text_column, reading, pairs=train.pairs) if config.texts else []
+        own = (
+            read_texts(config.texts, config.text_column, reading, pairs=train.pairs, trained=train.text_columns)
+            if config.texts
+            else []
+        )
         tokens = tuple(len(e) for e in encoder.encode(examples.texts))
         return cls(
             config=config,

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 
 from exporter.bundle.onnx_file import check_onnx_file
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
-from trainer.characters import is_unicode
 from trainer.config import TaskName, Truncation
 from trainer.errors import UserError
 from trainer.limits import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_TOKENS
 from trainer.records import Upgrade, Values, read_record, without, write_record
 from trainer.tasks import Task, task_of
+from trainer.text.characters import is_unicode
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -64,6 +64,8 @@ class Artifact:
     """The probability from which on each label is given; none where a text has one label."""
     pairs: bool = False
     """Whether it reads pairs of texts."""
+    text_columns: tuple[str, ...] = ()
+    """What the texts were called in training: these columns of a file are looked for first."""
 
     def meaning(self) -> Task:
         """Return what its logits mean."""

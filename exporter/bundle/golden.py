@@ -15,11 +15,11 @@ import numpy as np
 
 from exporter.bundle.artifact import GOLDEN
 from exporter.checksums import IntegrityError
-from trainer.characters import is_unicode
 from trainer.limits import MAX_GOLDEN_CHARACTERS, MAX_GOLDEN_TEXTS
 from trainer.records import Upgrade, read_record, write_record
 from trainer.tasks import FloatArray, Task
-from trainer.texts import Text
+from trainer.text.characters import is_unicode
+from trainer.text.texts import Text
 
 TEXTS = (
     "Good.",

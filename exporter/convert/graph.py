@@ -11,8 +11,8 @@ import onnx
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
-from trainer.architectures import architecture_of
 from trainer.errors import UserError
+from trainer.model.architectures import architecture_of
 
 VIEWS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
 """Operators that give the same numbers another shape or type."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from exporter.proof.reference import load_adapter
 from exporter.proof.verify import VerificationError
-from trainer.adapters import PREFIX
 from trainer.errors import UserError
+from trainer.model.adapters import PREFIX
 from trainer.run import RunDir, TrainRecord
 
 if TYPE_CHECKING:

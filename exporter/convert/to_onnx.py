@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from exporter.config import Exporter
 from exporter.convert.merge import copy_around_model
 from trainer.errors import UserError
-from trainer.model import inputs_of
-from trainer.untrusted import first_line
+from trainer.model.load import inputs_of
+from trainer.model.untrusted import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
-from trainer.encoding import Encoded, Encoder
 from trainer.tasks import FloatArray
-from trainer.texts import Text
+from trainer.text.encoding import Encoded, Encoder
+from trainer.text.texts import Text
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, 
 from exporter.bundle.golden import check_golden
 from exporter.engines.engine import ModelEngine, load_encoder
 from exporter.engines.spec import Device, EngineSpec
-from trainer.encoding import Encoded, Encoder, IntArray
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
+from trainer.text.encoding import Encoded, Encoder, IntArray
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions

@@ -11,8 +11,8 @@ from exporter.proof.verify import SAME_NUMBERS, Answers, Run, ask, check, check_
 from exporter.proof.worker import Worker, Workers
 from exporter.records import Comparison, Tolerance
 from trainer.data import Examples
-from trainer.encoding import Encoder
 from trainer.tasks import Task
+from trainer.text.encoding import Encoder
 
 
 class Chain:

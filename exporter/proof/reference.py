@@ -11,16 +11,16 @@ import numpy as np
 from exporter.bundle.artifact import Artifact, open_artifact
 from exporter.engines.engine import ModelEngine, load_encoder
 from exporter.engines.spec import Device
-from trainer.adapters import attach_adapter
 from trainer.config import TaskName
-from trainer.encoding import Encoded, Encoder
+from trainer.data.sources import Base, Source, locate_base
 from trainer.errors import UserError
-from trainer.model import inputs_of, load_classifier, settle_padding
+from trainer.model.adapters import attach_adapter
+from trainer.model.load import inputs_of, load_classifier, settle_padding
+from trainer.model.untrusted import check_folder
 from trainer.progress import quiet_libraries
 from trainer.run import RunDir, TrainRecord
-from trainer.sources import Base, Source, locate_base
 from trainer.tasks import FloatArray
-from trainer.untrusted import check_folder
+from trainer.text.encoding import Encoded, Encoder
 
 if TYPE_CHECKING:
     import torch

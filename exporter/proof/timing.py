@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.texts import Text
+from trainer.text.texts import Text
 
 Time = Callable[[Sequence[Text]], float]
 """Returns the seconds that an engine takes for texts as one batch."""

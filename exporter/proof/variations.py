@@ -13,9 +13,9 @@ from exporter.engines.onnxruntime import load_engine
 from exporter.proof.worker import Worker, Workers
 from exporter.records import Variation
 from trainer.data import Examples
-from trainer.encoding import Encoder
 from trainer.progress import say
 from trainer.tasks import FloatArray, Task
+from trainer.text.encoding import Encoder
 
 BATCH = 32
 """Texts a batch where it is asked what batching does to answers."""

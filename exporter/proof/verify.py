@@ -14,10 +14,10 @@ import numpy.typing as npt
 from exporter.records import Comparison, Tolerance
 from trainer import tasks
 from trainer.data import Examples
-from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
 from trainer.tasks import FloatArray, Task
-from trainer.texts import Text
+from trainer.text.encoding import Encoded, Encoder
+from trainer.text.texts import Text
 
 UNTOUCHED = "nothing was exported; an earlier export is untouched"
 

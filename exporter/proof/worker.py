@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol, TypeVar
 
 from exporter.engines.engine import ALL_AT_ONCE, Batching, Engine, Model, ModelEngine
-from trainer.encoding import Encoded
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
-from trainer.texts import Text
+from trainer.text.encoding import Encoded
+from trainer.text.texts import Text
 
 R = TypeVar("R")
 

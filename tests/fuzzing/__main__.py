@@ -30,7 +30,7 @@ from exporter.config import ExportConfig
 from exporter.export import export
 from trainer.config import TrainConfig
 from trainer.run import RunDir
-from trainer.train import train
+from trainer.training.train import train
 
 CORPUS = Path(__file__).parent / "corpus"
 

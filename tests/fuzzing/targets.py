@@ -29,12 +29,12 @@ from exporter.checksums import CHECKSUMS, write_checksums
 from exporter.records import ExportRecord
 from exporter.runtime import Classifier
 from fuzzing.edits import Draw, edit_bytes, edit_json
-from trainer.adapters import attach_adapter
 from trainer.adopt.checks import check_complete, locate_model
 from trainer.data import load_splits, read_texts
 from trainer.errors import UserError
 from trainer.limits import read_regular
-from trainer.model import load_classifier, load_tokenizer
+from trainer.model.adapters import attach_adapter
+from trainer.model.load import load_classifier, load_tokenizer
 from trainer.pretrain.config import PretrainRecord
 from trainer.records import read_record
 from trainer.run import RunDir, TrainRecord

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names, read_task
 from trainer.adopt.config import AdoptConfig
-from trainer.capacity import check_length, check_token_types
 from trainer.config import TaskName
-from trainer.data import MOST_CALIBRATION_TEXTS, Columns, Examples, Splits, check_label_names, load_splits
+from trainer.data.load import MOST_CALIBRATION_TEXTS, Columns, Examples, Splits, check_label_names, load_splits
 from trainer.errors import UserError
+from trainer.files.tables import Reading
 from trainer.locks import hold
-from trainer.model import load_tokenizer, make_encoder
+from trainer.model.capacity import check_length, check_token_types
+from trainer.model.load import load_tokenizer, make_encoder
 from trainer.progress import quiet_libraries, say, say_unseparated
 from trainer.run import CALIBRATION_TEXTS, RunDir, TrainRecord, write_run
-from trainer.tables import Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -56,7 +56,7 @@ def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
     found = _load_data(config, task)
     for note in found.notes:
         say(note)
-    splits = _number_labels(found, config.label_names or read_label_names(folder))
+    splits = _number_labels(found, config.label_names or read_label_names(folder), task)
     model_config, capacity = check_complete(folder, base, tokenizer, splits.label_names, task)
     own_length = min(tokenizer.model_max_length, capacity.positions or MAX_DEFAULT_LENGTH, MAX_DEFAULT_LENGTH)
     max_length = config.max_length or own_length
@@ -84,21 +84,18 @@ def _check_run_dir(run: RunDir) -> None:
 
 def _load_data(config: AdoptConfig, task: TaskName) -> Splits:
     """Without an evaluation dataset, a few of the texts are kept for calibration and all others for evaluation."""
-    several = task == "multi-label"
-    splits = load_splits(
+    return load_splits(
         config.dataset,
         config.eval_dataset,
         columns=Columns(config.text_column, config.label_column, None, config.label_separator, task),
         reading=Reading(config.encoding, config.no_header),
         max_eval_samples=config.max_eval_samples,
         seed=SEED,
-        calibration=MOST_CALIBRATION_TEXTS if several else CALIBRATION_TEXTS,
+        calibration=MOST_CALIBRATION_TEXTS if task == "multi-label" else CALIBRATION_TEXTS,
     )
-    apart = splits.train.take(range(min(MOST_CALIBRATION_TEXTS, len(splits.train))))
-    return replace(splits, calibration=apart) if several else splits
 
 
-def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
+def _number_labels(splits: Splits, names: tuple[str, ...] | None, task: TaskName) -> Splits:
     """Number the labels of the data as the classifier does: `names` are its own, in the order of its logits."""
     if names is None:
         if not splits.labels_in_order:
@@ -117,7 +114,7 @@ def _number_labels(splits: Splits, names: tuple[str, ...] | None) -> Splits:
             "use the same names; `--label-names` gives those of the classifier, in its order",
         )
     unseen = [names[i] for name, i in places.items() if name not in splits.label_names]
-    if unseen and isinstance(splits.evaluation.labels[0], int):  # of several labels, some may be rare
+    if unseen and task == "single-label":  # of several labels, some may be rare
         raise UserError(f"the dataset has no text with the label `{unseen[0]}`", "add texts with every label")
     order = [places[name] for name in splits.label_names]
 

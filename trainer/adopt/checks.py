@@ -6,14 +6,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.adapters import PREFIX, fit_vocabulary, read_adapter_config
-from trainer.capacity import Capacity, check_padding, check_tokens, measure_capacity
 from trainer.config import TaskName
+from trainer.data.sources import Base, locate_base
 from trainer.errors import UserError
 from trainer.limits import ADAPTER_SECONDS
-from trainer.model import load_classifier, settle_padding
-from trainer.sources import Base, locate_base
-from trainer.untrusted import (
+from trainer.model.adapters import PREFIX, fit_vocabulary, read_adapter_config
+from trainer.model.capacity import Capacity, check_padding, check_tokens, measure_capacity
+from trainer.model.load import load_classifier, settle_padding
+from trainer.model.untrusted import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,

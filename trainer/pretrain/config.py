@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 from trainer import flags
 from trainer.config import Device, Precision
+from trainer.data.sources import Source
 from trainer.errors import UserError
 from trainer.flags import SEED, SHARE, WEIGHT_DECAY, Range, check_numbers, flag_of, out_of_range
 from trainer.records import Upgrade
-from trainer.sources import Source
 
 WordVectors = Literal["cooccurrence", "random"]
 SavePrecision = Literal["fp32", "fp16"]

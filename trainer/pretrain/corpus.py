@@ -25,11 +25,11 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
 from transformers import DistilBertTokenizerFast, PreTrainedTokenizerFast
 
-from trainer.data import check_unicode, read_texts
+from trainer.data.load import check_unicode, read_texts
 from trainer.errors import UserError
+from trainer.files.tables import FILE_TYPES, Reading, file_type
 from trainer.pretrain.terms import IdArray, Terms
-from trainer.tables import FILE_TYPES, Reading, file_type
-from trainer.texts import joined
+from trainer.text.texts import joined
 
 HELD_OUT = 0.01
 """The share of the texts that is kept for the evaluation loss."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from trainer.errors import UserError
-from trainer.model import load_tokenizer
+from trainer.model.load import load_tokenizer
 from trainer.pretrain.start import load_masked_lm
 from trainer.pretrain.terms import Terms
 

@@ -9,8 +9,8 @@ from trainer.errors import UserError
 from trainer.locks import is_first_process
 from trainer.pretrain.config import PretrainConfig, PretrainRecord, UnfinishedPretraining
 from trainer.records import read_record, write_record
-from trainer.resume import check_same
 from trainer.run import PARTIAL, discard, holds_only_leftovers
+from trainer.training.resume import check_same
 
 
 class OutputDir:

@@ -11,16 +11,16 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForMaskedLM, DistilBertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from trainer.capacity import check_length, check_tokens, measure_capacity
+from trainer.data.sources import Base, locate_base
 from trainer.errors import UserError
-from trainer.model import check_size, load_tokenizer
+from trainer.model.capacity import check_length, check_tokens, measure_capacity
+from trainer.model.load import check_size, load_tokenizer
+from trainer.model.untrusted import first_line
 from trainer.pretrain.config import HEAD_WIDTH, LAYERS, VOCABULARY, WIDTH, PretrainConfig, UnfinishedPretraining
 from trainer.pretrain.corpus import POSITIONS, Corpus, learn_pieces, make_tokenizer
 from trainer.pretrain.terms import IdArray
 from trainer.pretrain.vectors import word_vectors
 from trainer.progress import say, say_source
-from trainer.sources import Base, locate_base
-from trainer.untrusted import first_line
 
 SCALE = 0.05
 """Root mean square of the elements of word and position vectors at the start."""

@@ -13,18 +13,11 @@ import accelerate
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from trainer.architectures import architecture_of
+from trainer.data.sources import Base
 from trainer.errors import UserError
+from trainer.files.tables import Reading
 from trainer.locks import hold
-from trainer.loop import (
-    PACKAGES,
-    CheckpointKeeper,
-    Hardware,
-    choose_hardware,
-    keep_stdout_clean,
-    run_loop,
-    training_arguments,
-)
+from trainer.model.architectures import architecture_of
 from trainer.pretrain.config import Evaluation, PretrainConfig, PretrainRecord, SavePrecision, UnfinishedPretraining
 from trainer.pretrain.corpus import SHORT_SHARE, Batches, Corpus, read_corpus, stream_of, tokenize, whole
 from trainer.pretrain.objective import PROJECTION, SUMMARY, MaskedLanguageTrainer, Summary, Teacher, add_projection
@@ -33,10 +26,17 @@ from trainer.pretrain.start import Origin, choose_tokenizer, make_model
 from trainer.pretrain.terms import IdArray, Terms
 from trainer.progress import quiet_libraries, say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
-from trainer.resume import check_writable, last_checkpoint
 from trainer.run import discard
-from trainer.sources import Base
-from trainer.tables import Reading
+from trainer.training.loop import (
+    PACKAGES,
+    CheckpointKeeper,
+    Hardware,
+    choose_hardware,
+    keep_stdout_clean,
+    run_loop,
+    training_arguments,
+)
+from trainer.training.resume import check_writable, last_checkpoint
 
 EVALUATIONS = 10
 """How often a run evaluates and saves a checkpoint to resume from."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from trainer.errors import UserError
 from trainer.tasks import Label, as_set
-from trainer.texts import Text, parts_of
+from trainer.text.texts import Text, parts_of
 
 HELD_OUT_SHARE = 0.2
 """The share of the texts kept for evaluation where no evaluation set is named."""

@@ -20,12 +20,12 @@ import torch
 import transformers
 
 from trainer.config import Device, Precision
-from trainer.data import NAMES_SHOWN, Examples, abridged
-from trainer.encoding import Encoded, Encoder
+from trainer.data.load import NAMES_SHOWN, Examples, abridged
 from trainer.errors import UserError
 from trainer.progress import say
-from trainer.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 from trainer.tasks import Label, Task, as_set
+from trainer.text.encoding import Encoded, Encoder
+from trainer.training.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 
 UNEVEN = 2
 """How many times more texts than the rarest label the most frequent has, where the scores of single labels are said."""

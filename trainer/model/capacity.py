@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import UserError
-from trainer.untrusted import first_line
+from trainer.model.untrusted import first_line
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-    from trainer.encoding import Encoder
+    from trainer.text.encoding import Encoder
 
 TOKENS = 5
 """In the text that a model is asked with."""

@@ -8,14 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.architectures import architecture_of
 from trainer.config import TaskName, Truncation
-from trainer.encoding import Encoder
+from trainer.data.sources import Base
 from trainer.errors import UserError
 from trainer.limits import MODEL_SECONDS, NEW_WEIGHTS
-from trainer.sources import Base
-from trainer.tasks import task_of
-from trainer.untrusted import (
+from trainer.model.architectures import architecture_of
+from trainer.model.untrusted import (
     check_folder,
     check_tokenizer_class,
     deadline,
@@ -24,6 +22,8 @@ from trainer.untrusted import (
     tokenizer_files,
     weight_files,
 )
+from trainer.tasks import task_of
+from trainer.text.encoding import Encoder
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -6,17 +6,15 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trainer.characters import visible
-from trainer.columns import LONGEST_NUMBER, as_label_sets, as_labels, as_text, find_labels, find_texts
 from trainer.config import TaskName
-from trainer.errors import UserError
-from trainer.records import write_text
-from trainer.sources import (
+from trainer.data.columns import as_text, find_labels, find_texts
+from trainer.data.labels import LONGEST_NUMBER, as_label_sets, as_labels
+from trainer.data.sources import (
     DEFAULT_DATASET,
     SAMPLE,
     SAMPLE_REVIEWS,
@@ -28,10 +26,13 @@ from trainer.sources import (
     saved_splits,
     source_of_files,
 )
-from trainer.splitting import draw, hold_out, strata, without
-from trainer.tables import Reading, Rows, listed, not_empty, open_rows, read_table
+from trainer.data.splitting import draw, hold_out, strata, without
+from trainer.errors import UserError
+from trainer.files.tables import Reading, Rows, listed, not_empty, open_rows, read_table
+from trainer.records import write_text
 from trainer.tasks import Label, as_set
-from trainer.texts import Text, is_valid, parts_of
+from trainer.text.characters import is_unicode, visible
+from trainer.text.texts import Text, is_valid, parts_of
 
 EVALUATION_SPLITS = ("validation", "valid", "dev", "test")
 NAMES_SHOWN = 10
@@ -91,6 +92,8 @@ class Splits:
     """Whether the data or the caller gave the labels an order; otherwise it is alphabetical."""
     notes: tuple[str, ...] = ()
     """What was found in the files, and which labels cannot be trained or evaluated, for a person."""
+    text_columns: tuple[str, ...] = ()
+    """What the texts are called in the data."""
     calibration: Examples | None = None
     """Texts to choose thresholds on, neither trained nor evaluated on; None where there are none to choose."""
 
@@ -108,11 +111,15 @@ class Splits:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts with the names of each one's labels, and the order of the names where the data or the user gives one."""
+    """Texts with the names of each one's labels."""
 
     texts: list[Text]
     labels: list[tuple[str, ...]]
     order: tuple[str, ...] | None
+    """Of the names, where there is one."""
+    is_given: bool
+    """Whether the data or the user gives it, rather than the order of some columns."""
+    text_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -147,7 +154,9 @@ def load_splits(
     """
     tables, source = _tables(dataset, reading)
     train_tables, eval_tables, eval_source = _choose(tables, source.name, eval_dataset, reading)
-    columns = columns or Columns()
+    columns = _settled(columns or Columns(), train_tables[0])
+    if columns.separator and (columns.task == "single-label" or len(columns.labels or ()) > 1):
+        raise UserError("`--label-separator` is for one column of several labels", "leave it out")
     named = _labelled(train_tables, columns)
     eval_named = _labelled(eval_tables, columns)
     names = _order(named, eval_named, train_tables[0].name)
@@ -160,29 +169,50 @@ def load_splits(
     if not len(train):
         raise UserError("every training text is in the evaluation data, too", "give other texts with `--eval-dataset`")
     kept = evaluation.take(draw(strata(evaluation.labels), max_eval_samples, seed))
-    drawn, apart = train.take(draw(strata(train.labels), max_train_samples, seed)), None
+    drawn = train.take(draw(strata(train.labels), max_train_samples, seed))
+    used, apart = (len(drawn), len(kept)), None
     if columns.task == "multi-label" and calibration is None:
-        share = min(CALIBRATION_SHARE, MOST_CALIBRATION_TEXTS / len(drawn))
-        drawn, apart = map(drawn.take, hold_out(drawn.texts, strata(drawn.labels), None, seed, share=share))
+        drawn, apart = _set_apart(drawn, seed)
+    elif columns.task == "multi-label" and eval_tables:  # what is called training texts may have been trained on
+        kept, apart = _set_apart(kept, seed)
+    elif columns.task == "multi-label":
+        apart = drawn
+    set_apart = used[0] - len(drawn), used[1] - len(kept)
+    for part, what in ((drawn, "training"), (kept, "evaluation")):
+        if not any(as_set(label) for label in part.labels):
+            raise UserError(f"no {what} text has a label", "give more texts with labels")
     return Splits(
         train=drawn,
         calibration=apart,
+        text_columns=named.text_columns,
         evaluation=_shuffled(kept, seed),
         label_names=names,
         source=source,
         eval_source=eval_source,
         duplicates_dropped=len(rows) - len(train) - (0 if eval_tables else len(evaluation)),
-        available=(len(train) - len(apart or ()), len(evaluation)),
-        labels_in_order=named.order is not None or all(_is_integer(name) for name in names),
-        notes=(*named.notes, *eval_named.notes, *_missing(names, train, kept)),
+        available=(len(train) - set_apart[0], len(evaluation) - set_apart[1]),
+        labels_in_order=named.is_given or all(_is_integer(name) for name in names),
+        notes=(*named.notes, *eval_named.notes, *_unused(named.order or (), names), *_missing(names, drawn, kept)),
     )
 
 
+def _set_apart(examples: Examples, seed: int) -> tuple[Examples, Examples]:
+    """Return the examples but for some, and these: one of each text, to choose thresholds on."""
+    share = min(CALIBRATION_SHARE, MOST_CALIBRATION_TEXTS / len(examples))
+    rest, apart = hold_out(examples.texts, strata(examples.labels), None, seed, share=share)
+    return examples.take(rest), examples.take(apart)
+
+
 def read_texts(
-    path: Path, text_column: tuple[str, ...] | None = None, reading: Reading | None = None, *, pairs: bool = False
+    path: Path,
+    text_column: tuple[str, ...] | None = None,
+    reading: Reading | None = None,
+    *,
+    pairs: bool = False,
+    trained: tuple[str, ...] = (),
 ) -> list[Text]:
     """Read the texts of a file, in order; see `stream_texts`."""
-    return list(stream_texts(path, text_column, reading, pairs=pairs))
+    return list(stream_texts(path, text_column, reading, pairs=pairs, trained=trained))
 
 
 def stream_texts(
@@ -192,17 +222,19 @@ def stream_texts(
     note: Callable[[str], object] = lambda _: None,
     *,
     pairs: bool = False,
+    trained: tuple[str, ...] = (),
 ) -> Iterator[Text]:
     """Open a file and return its texts, or its pairs of texts, in order, which are read one after the other.
 
-    Empty ones are allowed, and numbers are texts. `note` is told what was found.
+    Empty ones are allowed, and numbers are texts. `note` is told what was found, and `trained` are the columns that are
+    looked for first.
 
     Raises:
         UserError: see `open_rows` and `find_texts`; or a value is no text, or not valid Unicode. What is wrong with a
             row is raised when its turn comes.
     """
     rows = open_rows(path, reading)
-    columns = find_texts(rows, text_column, pairs=pairs)
+    columns = find_texts(rows, text_column, pairs=pairs, trained=trained)
     note(_found(rows, None, (_texts_in(columns),)))
     cells = not_empty(path, rows.read(columns))
     return (_as_texts(row, number, f"`{path}`") for number, row in zip(count(1), cells))
@@ -252,10 +284,12 @@ def check_unicode(texts: Iterable[Text], where: str, *, first: int = 1) -> None:
 
 
 def check_label_names(names: Sequence[str]) -> None:
-    """Raise a UserError for a label name of several lines: it stands in tables, records and the model card."""
+    """Raise a UserError for a label name that cannot stand in tables, records and the model card."""
     for name in names:
         if name.splitlines() != [name]:
             raise UserError(f"the label {name!r} has a line break", "rename the label")
+        if not is_unicode(name):
+            raise UserError(f"the label {name!r} is not valid Unicode", "rename the label")
 
 
 def _tables(dataset: str | Source | None, reading: Reading | None) -> tuple[Tables, Source]:
@@ -325,14 +359,23 @@ def _choose(
     raise UserError(f"`{source.name}` has no split to evaluate on", f"it has {listed(others)}; give a file instead")
 
 
+def _settled(columns: Columns, table: Rows) -> Columns:
+    """Return the columns with those of 0 and 1 that a table has, so that all other tables must have them, too."""
+    found = find_labels(table, columns.labels, find_texts(table, columns.texts, pairs=None), columns.task)
+    return replace(columns, labels=found) if len(found) > 1 else columns
+
+
 def _labelled(tables: Sequence[Rows], columns: Columns) -> Labelled:
     """Read all tables of one part."""
     parts = [_rows(table, columns) for table in tables]
-    orders = {part.order for part in parts}
+    orders = {(part.order, part.is_given) for part in parts}
+    order, is_given = orders.pop() if len(orders) == 1 else (None, False)
     return Labelled(
         [text for part in parts for text in part.texts],
         [label for part in parts for label in part.labels],
-        orders.pop() if len(orders) == 1 else None,
+        order,
+        is_given,
+        parts[0].text_columns if parts else (),
         tuple(note for part in parts for note in part.notes),
     )
 
@@ -348,18 +391,20 @@ def _rows(table: Rows, asked: Columns) -> Labelled:
         cells.append(row[len(text_columns) :])
     for part in zip(*map(parts_of, texts), strict=True):
         _check_filled(where, part, "text")
-    columns = ", ".join(f'"{name}"' for name in label_columns)
-    in_words = f"label{'s' * (asked.task == 'multi-label')} in {columns}"
+    in_words = ", ".join(f'"{name}"' for name in label_columns)
     if asked.task == "multi-label":
         labels, written = as_label_sets(label_columns, cells, asked.separator, where)
-        in_words += f" ({written})"
-        order = asked.names or (label_columns if len(label_columns) > 1 else table.class_names.get(label_columns[0]))
+        found = f"labels in {in_words} ({written})"
     else:
         names = as_labels([cell for (cell,) in cells], where)
         _check_filled(where, names, "label")
-        labels, order = [(name,) for name in names], asked.names or table.class_names.get(label_columns[0])
-    note = _found(table, len(texts), (_texts_in(text_columns), in_words))
-    return Labelled(texts, _named(labels, order, where), order, (note,))
+        labels, found = [(name,) for name in names], f"label in {in_words}"
+    classes = table.class_names.get(label_columns[0])
+    given = asked.names or classes
+    labels = _named(labels, given, where, are_indices=asked.names is None)
+    order = given or (label_columns if len(label_columns) > 1 else None)
+    note = _found(table, len(texts), (_texts_in(text_columns), found))
+    return Labelled(texts, labels, order, given is not None, text_columns, (note,))
 
 
 def _check_filled(where: str, values: Sequence[str], kind: str) -> None:
@@ -371,12 +416,17 @@ def _check_filled(where: str, values: Sequence[str], kind: str) -> None:
         )
 
 
-def _named(sets: list[tuple[str, ...]], names: tuple[str, ...] | None, where: str) -> list[tuple[str, ...]]:
-    """Return the labels by their names, where `names` gives one to each integer."""
+def _named(
+    sets: list[tuple[str, ...]], names: tuple[str, ...] | None, where: str, *, are_indices: bool
+) -> list[tuple[str, ...]]:
+    """Return the labels by their names, where `names` gives one to each integer.
+
+    `are_indices` says that integers are that in any case, even where there are names such as `1`.
+    """
     labels = {label for of_text in sets for label in of_text}
-    if names is None or labels <= set(names):
+    numbers = {str(i): name for i, name in enumerate(names or ())}
+    if names is None or (labels <= set(names) and not (are_indices and labels <= numbers.keys())):
         return sets
-    numbers = {str(i): name for i, name in enumerate(names)}
     if labels <= {"False", "True"}:
         numbers = {"False": names[0], "True": names[-1]}
     if unnamed := sorted(labels - numbers.keys()):
@@ -424,10 +474,17 @@ def _is_integer(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and len(name) < LONGEST_NUMBER
 
 
+def _unused(given: tuple[str, ...], names: tuple[str, ...]) -> Iterator[str]:
+    """Say which labels the classifier will not have."""
+    if missing := [name for name in given if name not in names]:
+        what = "labels are left out, since no training text has them"
+        yield visible(f"{len(missing)} of {len(given)} {what}: {abridged(missing)}")
+
+
 def _missing(names: tuple[str, ...], train: Examples, evaluation: Examples) -> Iterator[str]:
     """Say which labels have no text in one of the parts."""
     for part, what in (
-        (train, "without a training text, since all of theirs are in the evaluation data"),
+        (train, "without a training text, since all of theirs are kept for other things"),
         (evaluation, "not in the evaluation, whose scores say nothing about them"),
     ):
         present = _present(map(as_set, part.labels))

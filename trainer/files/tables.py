@@ -20,10 +20,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from trainer.csv_rows import CsvError, Lines
-from trainer.dialect import SEPARATORS, WINDOW, find_separator, separated_rows, whole_rows
 from trainer.errors import UserError
-from trainer.json_rows import json_objects
+from trainer.files.csv_rows import CsvError, Lines
+from trainer.files.dialect import SEPARATORS, WINDOW, find_separator, separated_rows, whole_rows
+from trainer.files.json_rows import json_objects
 from trainer.limits import MAX_TEXT_CHARACTERS, open_regular
 
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from trainer.config import Truncation
 from trainer.errors import UserError
 from trainer.limits import MAX_JSON_BYTES, read_regular
-from trainer.texts import Text, parts_of
-from trainer.tokenizing import TextTokenizer, TokenizerError, guarded
+from trainer.text.texts import Text, parts_of
+from trainer.text.tokenizing import TextTokenizer, TokenizerError, guarded
 
 IntArray = npt.NDArray[np.int64]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.characters import is_unicode
 from trainer.errors import UserError
+from trainer.files.tables import file_type
 from trainer.limits import MAX_JSON_BYTES, read_regular
+from trainer.model.untrusted import WEIGHTS, WEIGHTS_INDEX, check_checkpoint, weight_files
 from trainer.records import file_sha256
-from trainer.tables import file_type
-from trainer.untrusted import WEIGHTS, WEIGHTS_INDEX, check_checkpoint, weight_files
+from trainer.text.characters import is_unicode
 
 if TYPE_CHECKING:
     import datasets
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "distilbert-base-uncased"
 DEFAULT_DATASET = "stanfordnlp/imdb"
 SAMPLE = "sample"
-SAMPLE_MODEL = Path(__file__).parent / "sample" / "model"
-SAMPLE_REVIEWS = Path(__file__).parent / "sample" / "reviews.jsonl"
+SAMPLE_MODEL = Path(__file__).parents[1] / "sample" / "model"
+SAMPLE_REVIEWS = Path(__file__).parents[1] / "sample" / "reviews.jsonl"
 
 _CHECKPOINT_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
                      "special_tokens_map.json", "spm.model", "*.bpe.model"]  # fmt: skip

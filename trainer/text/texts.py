@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.characters import is_unicode
+from trainer.text.characters import is_unicode
 
 Text = str | tuple[str, str]
 

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from trainer.adapters import save_adapter
-from trainer.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
 from trainer.config import TrainConfig
 from trainer.data import Splits
-from trainer.encoding import Encoder
+from trainer.data.sources import Base, locate_base
 from trainer.errors import UserError
 from trainer.locks import hold
-from trainer.loop import (
+from trainer.model.adapters import save_adapter
+from trainer.model.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
+from trainer.model.load import build_model, inputs_of, load_tokenizer, make_encoder, settle_padding
+from trainer.progress import quiet_libraries, say, say_source, say_unseparated
+from trainer.records import installed_versions
+from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
+from trainer.tasks import NO_LABEL, Task, as_set, task_of
+from trainer.text.encoding import Encoder
+from trainer.text.texts import Text
+from trainer.training.loop import (
     PACKAGES,
     CheckpointKeeper,
     EpochReport,
@@ -31,21 +38,13 @@ from trainer.loop import (
     scores_of,
     training_arguments,
 )
-from trainer.model import build_model, inputs_of, load_tokenizer, make_encoder, settle_padding
-from trainer.progress import quiet_libraries, say, say_source, say_unseparated
-from trainer.records import installed_versions
-from trainer.resume import begin, check_run_dir, check_writable, last_checkpoint
-from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
-from trainer.sources import Base, locate_base
-from trainer.tasks import Task, as_set, task_of
-from trainer.texts import Text
+from trainer.training.resume import begin, check_run_dir, check_writable, last_checkpoint
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerFast
 
 EXAMPLES_SHOWN = 4
-NO_LABEL = "no label"
 
 
 @dataclass(frozen=True)

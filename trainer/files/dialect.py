@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from trainer.csv_rows import CsvError, Lines, parse_row
+from trainer.files.csv_rows import CsvError, Lines, parse_row
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 WINDOW = 2**16

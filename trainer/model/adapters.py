@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.data.sources import Source
 from trainer.errors import UserError
 from trainer.limits import ADAPTER_SECONDS
-from trainer.sources import Source
-from trainer.untrusted import (
+from trainer.model.untrusted import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     check_adapter,

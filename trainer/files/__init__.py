@@ -1,0 +1,1 @@
+"""Tables read from CSV, TSV, JSON and Parquet files, however they are written."""

@@ -1,0 +1,1 @@
+"""Checkpoints and adapters: checked, loaded, and asked what they have room for."""

@@ -1,0 +1,1 @@
+"""The fine-tuning run, its loop, and how an interrupted one goes on."""
