@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -37,7 +38,7 @@ def main(export: Callable[[ExportConfig], ExportRecord] | None = None) -> None:
     if export is None:
         from exporter import export as exporting  # takes seconds to import, and --help should not wait for it
 
-        export = exporting.export
+        export = partial(exporting.export, plan_seconds=exporting.PLAN_SECONDS)
     record = export(config)
     show(summary(record))
     if config.require_int8 and record.chosen != ONNX_INT8:

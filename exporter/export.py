@@ -31,8 +31,9 @@ from exporter.convert.graph import finish_conversion, fuse, to_half
 from exporter.convert.merge import copy_around_model, merge
 from exporter.convert.to_onnx import check_exporter, convert
 from exporter.engines.cores import usable_cores
-from exporter.engines.engine import ModelEngine
+from exporter.engines.engine import ModelEngine, usual_batching
 from exporter.engines.onnxruntime import Feeds, OnnxModel, load_engine, open_engine
+from exporter.engines.plan import plan_path
 from exporter.int8.ladder import Baseline, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
 from exporter.int8.select import choose
@@ -43,8 +44,8 @@ from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
 from exporter.proof.worker import StartWorker, Worker, Workers
 from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, settle_export
-from exporter.runtime import BATCHING
 from exporter.subject import Subject
+from exporter.tune.tune import plan_of
 from trainer.progress import say
 from trainer.records import file_sha256, installed_versions, write_record, write_text
 from trainer.run import CALIBRATION_TEXTS, RunDir
@@ -66,6 +67,8 @@ TRAINED = "adapter"
 UNFUSED = Path("scratch", "onnx-unfused")
 """A step on the way; what lies beside it is not shipped either."""
 MODEL = "model.onnx"
+PLAN_SECONDS = 6.0
+"""For a plan at the end of an export; `python -m exporter.tune` takes longer, and is surer."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,19 @@ class Outcome:
     skipped: tuple[str, ...] = ()
 
 
-def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[Recipe] = RECIPES) -> ExportRecord:
+def export(
+    config: ExportConfig,
+    start: StartWorker = Worker,
+    recipes: Sequence[Recipe] = RECIPES,
+    plan_seconds: float = 0.0,
+) -> ExportRecord:
     """Export the run in `config.run_dir` and leave its artifacts and record there.
 
     Args:
         config: what is asked for.
         start: starts the process in which a step is loaded.
         recipes: the int8 recipes to choose from.
+        plan_seconds: to find the fastest way to score many texts here with the chosen artifact; no plan is made if 0.
 
     Raises:
         UserError: there is no trained run, or it cannot be exported.
@@ -99,10 +108,12 @@ def export(config: ExportConfig, start: StartWorker = Worker, recipes: Sequence[
     check_exporter(config.exporter)
     run = RunDir(config.run_dir)
     with run.held():
-        return _export(Subject.read(run, calibration=config.quantize is not None), config, start, recipes)
+        return _export(Subject.read(run, calibration=config.quantize is not None), config, start, recipes, plan_seconds)
 
 
-def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes: Sequence[Recipe]) -> ExportRecord:
+def _export(
+    subject: Subject, config: ExportConfig, start: StartWorker, recipes: Sequence[Recipe], plan_seconds: float
+) -> ExportRecord:
     started = time.monotonic()
     workers = Workers(usable_cores(), start)
     if subject.train.task == "multi-label":
@@ -128,6 +139,8 @@ def _export(subject: Subject, config: ExportConfig, start: StartWorker, recipes:
         artifacts = _seal(subject, folder, chain, outcome, score)
         _check_sealed(folder, artifacts, workers)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers)
+        if plan_seconds and config.target != "cuda":
+            _plan(subject, folder / outcome.chosen, workers, plan_seconds)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -159,7 +172,7 @@ def _choose_thresholds(subject: Subject, workers: Workers) -> Subject:
     """Let what was trained answer the calibration texts, and choose from which probability on a label is given."""
     say(f"choosing thresholds on {len(subject.calibration):,} texts")
     with workers.opened(TRAINED, partial(load_trained, subject.run)) as worker:
-        return subject.with_thresholds(worker.logits(subject.calibration.texts, BATCHING))
+        return subject.with_thresholds(worker.logits(subject.calibration.texts, usual_batching(workers.threads)))
 
 
 def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter) -> None:
@@ -196,7 +209,7 @@ def _fuse(
         shutil.copyfile(unfused / MODEL, fp32 / MODEL)
     with chain.proved(fp32, _opening(subject, fp32, "fp32", workers), after=unfused.name) as worker:
         write_golden(fp32, worker.logits, "fp32", pairs=subject.train.pairs)
-        return fused, worker.logits(subject.evaluation.texts, BATCHING)
+        return fused, worker.logits(subject.evaluation.texts, usual_batching(workers.threads))
 
 
 def _halve(subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool) -> Outcome:
@@ -208,7 +221,7 @@ def _halve(subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fu
     load = _opening(subject, fp16, "fp16", workers)
     with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
         write_golden(fp16, worker.logits, "fp16", pairs=subject.train.pairs)
-        score = subject.score(worker.logits(subject.evaluation.texts, BATCHING))
+        score = subject.score(worker.logits(subject.evaluation.texts, usual_batching(workers.threads)))
     reason = "half precision, for GPUs; it was proved on this CPU, where its speed says nothing about a GPU"
     return Outcome(ONNX_FP16, reason, fp16_score=score, fp16_fused=fused)
 
@@ -292,6 +305,14 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
                 pass
         else:
             open_artifact(path)
+
+
+def _plan(subject: Subject, folder: Path, workers: Workers, seconds: float) -> None:
+    """Find the fastest way to score many texts with a sealed bundle on this machine, and write it beside the bundle."""
+    say(f"trying ways to score many texts with {folder.name}")
+    with workers.opened(folder.name, partial(load_engine, folder, threads=workers.threads)) as worker:
+        sha256, texts = file_sha256(folder / CHECKSUMS), subject.evaluation.texts
+        write_record(plan_path(folder), worker.call(plan_of, sha256, texts, workers.threads, seconds))
 
 
 @contextlib.contextmanager

@@ -43,7 +43,9 @@ def main() -> None:
     with answer_file(args.output) if args.output else nullcontext() as answers:
         from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
 
-        classifier = Classifier.load(folder, golden=not args.no_golden, require_sha256=args.require_sha256)
+        classifier = Classifier.load(
+            folder, golden=not args.no_golden, require_sha256=args.require_sha256, engine=args.engine
+        )
         answered = classifier.stream(texts)
         if answers is None:
             number = _print(answered)
@@ -88,6 +90,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--require-sha256",
         metavar="HASH",
         help="refuse an artifact whose SHA256SUMS has another SHA-256 than this",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "onnxruntime", "openvino"),
+        default="auto",
+        help="what runs the model; `auto` is what `python -m exporter.tune` found to be the fastest here",
     )
     parser.set_defaults(encoding=Reading.encoding)
     return parser

@@ -10,23 +10,23 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
 from exporter.checksums import manifest_sha256
+from exporter.engines import openvino
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
+from exporter.engines.plan import EngineName, fitting_plan
 from exporter.engines.spec import Device
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoder
 from trainer.text.texts import Text, is_valid, parts_of
 
-BATCHING = Batching(tokens=4096)
-"""How `predict` batches."""
 WINDOW_TEXTS = 4096
 WINDOW_CHARACTERS = 2**20
 """What `stream` holds at a time, but for the last text of a window."""
@@ -54,13 +54,20 @@ class Source:
     threads: int | None
     golden: bool
     require_sha256: str | None
+    engine: Literal[EngineName, "auto"]
 
     def load(self) -> tuple[Artifact, ModelEngine[Model]]:
         """Check the files and load them."""
-        return load_bundle(
+        threads = self.threads or usable_cores()
+        engine = self.engine
+        if engine == "auto":
+            plan = fitting_plan(self.folder, threads) if self.device == "cpu" else None
+            engine = plan.way.engine if plan else "onnxruntime"
+        load = openvino.load_bundle if engine == "openvino" else load_bundle
+        return load(
             self.folder,
             device=self.device,
-            threads=self.threads or usable_cores(),
+            threads=threads,
             golden=self.golden,
             require_sha256=self.require_sha256,
         )
@@ -111,6 +118,7 @@ class Classifier:
         threads: int | None = None,
         golden: bool = True,
         require_sha256: str | None = None,
+        engine: Literal[EngineName, "auto"] = "auto",
     ) -> Classifier:
         """Load an ONNX artifact after checking its files, and let it answer its golden texts.
 
@@ -120,18 +128,20 @@ class Classifier:
             threads: how many CPU threads one call of the model may use; all usable cores where None.
             golden: whether to refuse a classifier that answers differently here than where it was exported.
             require_sha256: the SHA-256 of its `SHA256SUMS`, to refuse every artifact but this one.
+            engine: what runs the model; `auto` is the one of a plan that `python -m exporter.tune` made here, and
+                onnxruntime without one.
 
         Raises:
             IntegrityError: a file was changed, the artifact is not the required one, or the golden answers come out
                 differently.
             UserError: the folder is no ONNX artifact, or the device cannot be used.
         """
-        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256)
-        artifact, engine = source.load()
-        return cls(replace(source, require_sha256=manifest_sha256(source.folder)), artifact, engine)
+        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256, engine)
+        artifact, loaded = source.load()
+        return cls(replace(source, require_sha256=manifest_sha256(source.folder)), artifact, loaded)
 
     def predict(self, texts: Iterable[Text]) -> list[Prediction]:
-        """Classify texts, in batches of similar length.
+        """Classify texts, as this machine does it fastest: see `python -m exporter.tune`.
 
         Args:
             texts: a list of str, or whatever else yields texts: a tuple, a generator, an array, a column of a table.
@@ -144,7 +154,9 @@ class Classifier:
             TypeError: `texts` is one text, or holds something else than texts.
             UserError: a text is not valid Unicode, or the classifier returned NaN or infinity.
         """
-        return self._answers(list(self._checked(texts)), first=1)
+        listed = list(self._checked(texts))
+        _check_unicode(listed, first=1)
+        return [answer for _, answer in self.stream(listed)]
 
     def stream(self, texts: Iterable[Text]) -> Iterator[tuple[Text, Prediction]]:
         """Classify texts while they come, a window of them at a time, in memory that does not grow with their number.
@@ -175,13 +187,9 @@ class Classifier:
 
     def _answers(self, texts: Sequence[Text], first: int) -> list[Prediction]:
         """Classify texts; `first` is the number of the first one, for messages."""
-        for number, text in enumerate(texts, first):
-            if not is_valid(text):
-                raise UserError(f"text {number} of the input is not valid Unicode", "fix or remove it")
-        encoded = self.encoder.encode(texts)
-        if not encoded:
-            return []
-        logits = self.engine.run_all(encoded, BATCHING)
+        _check_unicode(texts, first)
+        engine = self.engine
+        encoded, logits = engine.answer(texts, engine.for_list(len(texts)))
         if len(bad := np.flatnonzero(~np.isfinite(logits).all(axis=-1))):
             raise UserError(
                 f"the classifier returned NaN or infinity for text {first + int(bad[0])} of the input",
@@ -201,6 +209,12 @@ def _prediction(names: Sequence[str], row: FloatArray, given: Sequence[int], *, 
     ranked = sorted(names, key=lambda name: -probabilities[name])
     own = {names[i] for i in given}
     return Prediction(ranked[0], probabilities, truncated, tuple(name for name in ranked if name in own))
+
+
+def _check_unicode(texts: Sequence[Text], first: int) -> None:
+    for number, text in enumerate(texts, first):
+        if not is_valid(text):
+            raise UserError(f"text {number} of the input is not valid Unicode", "fix or remove it")
 
 
 def windows(texts: Iterable[Text]) -> Iterator[list[Text]]:

@@ -165,7 +165,8 @@ def test_the_probe_would_notice() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["trainer", "trainer.pretrain", "trainer.adopt", "exporter", "exporter.predict", "bench"]
+    "package",
+    ["trainer", "trainer.pretrain", "trainer.adopt", "exporter", "exporter.predict", "exporter.tune", "bench"],
 )
 def test_help_loads_nothing_heavy(package: str) -> None:
     code = f"""

@@ -17,6 +17,7 @@ from packaging.version import Version
 import bench.__main__
 import exporter.__main__
 import exporter.predict
+import exporter.tune.__main__
 import trainer.__main__
 import trainer.adopt.__main__
 import trainer.pretrain.__main__
@@ -31,6 +32,7 @@ PARSERS = {
     "trainer.adopt": trainer.adopt.__main__.make_parser(),
     "exporter": exporter.__main__.make_parser(),
     "exporter.predict": exporter.predict.make_parser(),
+    "exporter.tune": exporter.tune.__main__.make_parser(),
     "bench": bench.__main__.make_parser(),
 }
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)

@@ -36,7 +36,7 @@ from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker
 from exporter.records import ExportRecord, load_export
 from exporter.runtime import Classifier
-from trainer.data import read_examples
+from trainer.data.load import read_examples
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record
 from trainer.run import RunDir

@@ -21,7 +21,7 @@ from exporter.proof.timing import Spread
 from exporter.proof.variations import in_batches, vary
 from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker, Workers
-from trainer.data import Examples
+from trainer.data.load import Examples
 from trainer.errors import UserError
 from trainer.tasks import SingleLabel
 from trainer.text.encoding import Encoded, Encoder
@@ -207,7 +207,7 @@ def test_a_candidate_is_measured_beside_fp32(tmp_path: Path) -> None:
     baseline = Baseline(fp32, fp32.logits(texts), gate, gate.take(range(40)), None, TASK)  # type: ignore[arg-type]
     (tmp_path / "model.onnx").write_bytes(b"12345")
     candidate = Fake(lambda text, size: text not in ("0", "1") or size == 1, 0.1)
-    measured = measure(recipe("x"), tmp_path, candidate, baseline)
+    measured = measure(recipe("x"), tmp_path, candidate, baseline, threads=1)
     (found,) = Ladder((measured,)).judged(0.5)
     assert (found.change.harmful, found.change.helpful, found.change.texts) == (2, 1, 100)
     assert found.size_bytes == 5
@@ -225,7 +225,7 @@ def test_an_answer_that_is_no_number_is_not_counted_as_a_class(tmp_path: Path) -
     gate = Examples(["0", "1"], [0, 1])
     baseline = Baseline(Fake(), np.zeros((2, 2), np.float32), gate, gate, None, TASK)  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match="`x` returned NaN or infinity"):
-        measure(recipe("x"), tmp_path, Odd(), baseline)
+        measure(recipe("x"), tmp_path, Odd(), baseline, threads=1)
 
 
 def test_a_variation_counts_flips_and_finds_the_largest_move() -> None:

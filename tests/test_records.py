@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from bench.results import BenchRecord
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.golden import Golden
+from exporter.engines.plan import Plan
 from exporter.records import ExportRecord
 from trainer.errors import UserError
 from trainer.pretrain.config import PretrainRecord, UnfinishedPretraining
@@ -39,6 +40,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
     ExportRecord: (5, "33c5e9a786af66bccaf56415497187a170eb1edca0e35c726cfa01ce6a81537f"),
     Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
+    Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
     BenchRecord: (5, "e568328403b7bc1f5a1d35d3312d3f40a7ba35d6ebe2a6a95bf6550ab54d553d"),
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, Engine, ModelEngine
 from exporter.engines.spec import EngineSpec
-from trainer.data import read_examples
+from trainer.data.load import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
 from trainer.tasks import FloatArray
@@ -69,6 +69,6 @@ def failing(spec: EngineSpec, loads: Container[int], fails: Callable[[int, int |
         if next(number) not in loads:
             return engine
         assert isinstance(engine, ModelEngine)
-        return ModelEngine(Failing(engine.model, fails))
+        return ModelEngine(Failing(engine.model, fails), engine.bulk)
 
     return replace(spec, load=load)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.engines import openvino, pipelines, pytorch, tfidf
-from exporter.engines import onnxruntime
+from bench.engines import pipelines, pytorch, tfidf
+from exporter.engines import onnxruntime, openvino
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 
 ENGINES = (
     *pytorch.ENGINES,
     *onnxruntime.ENGINES,
-    *pipelines.ENGINES,
     *openvino.ENGINES,
+    *pipelines.ENGINES,
     *tfidf.ENGINES,
 )
 
@@ -34,7 +34,7 @@ def choose_engines(
         raise UserError(f"no engine `{unknown[0]}`", f"choose among {', '.join(known)}")
     if names:
         return [known[name] for name in dict.fromkeys(names)]
-    return [spec for spec in engines if peers or not spec.is_peer]
+    return [spec for spec in engines if (peers or not spec.is_peer) and not (spec.is_extra and spec.absent())]
 
 
 def reference_of(engines: Sequence[EngineSpec]) -> EngineSpec:

@@ -9,10 +9,9 @@ import subprocess
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 
 from bench.results import Environment
-from exporter.engines.cores import usable_cores
+from exporter.engines.cores import cpu_name, usable_cores
 from exporter.int8.target import instruction_sets
 from trainer.records import installed_versions
 
@@ -35,7 +34,7 @@ def read_environment(threads: int) -> Environment:
     """Describe this machine; `threads` is what every engine is allowed to use."""
     return Environment(
         system=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         instruction_sets=instruction_sets(),
         usable_cores=usable_cores(),
         threads=threads,
@@ -78,11 +77,3 @@ def packages_bytes(names: tuple[str, ...]) -> int:
 def _normal(name: str) -> str:
     """Return a package's name as the index compares names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _cpu_name() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or os.uname().machine

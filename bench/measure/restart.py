@@ -49,6 +49,8 @@ PARTS = 6
 MIN_PART = 32
 TRIED = 48
 """Texts on which batchings are tried."""
+WARMING = 2
+"""Texts scored before any that are timed."""
 COLD_STARTS = 5
 """Restarts after which new processes are timed: each gives one sample."""
 MAX_GAP = 0.05
@@ -175,7 +177,14 @@ class Restart:
         count = max(1, min(PARTS, len(self._share) // MIN_PART))
         parts = [tuple(self._share[i] for i in hand) for hand in deal(self._share_tokens, count, self._rng)]
         names = {name: chosen[name.removesuffix(SECOND)] for name in self._workers}
-        how = {name: worker.call(batchings)[names[name]] for name, worker in self._workers.items()}
+        known = {name: worker.call(batchings) for name, worker in self._workers.items()}
+        if changed := [name for name in names if names[name] not in known[name]]:
+            raise UserError(
+                f"the plan of `{changed[0]}` was replaced while it was measured", "run `python -m bench` again"
+            )
+        how = {name: known[name][names[name]] for name in names}
+        for name, worker in self._workers.items():  # some open the model once more for that, which is not counted
+            worker.call(scored, [workload.examples.texts[i] for i in parts[0][:WARMING]], how[name])
         seconds: dict[str, list[float]] = {name: [] for name in self._workers}
         answers = []
         for part in parts:

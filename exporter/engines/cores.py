@@ -1,12 +1,15 @@
-"""How many CPU cores this process may keep busy."""
+"""The CPU: what it is called, and how many of its cores this process may keep busy."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
@@ -34,3 +37,16 @@ def quota_cores(cgroup: Path) -> float:
     except (OSError, ValueError):
         return math.inf
     return math.inf if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def cpu_name(cpuinfo: Path = CPUINFO) -> str:
+    """Return what the CPU calls itself.
+
+    Args:
+        cpuinfo: where Linux describes it.
+    """
+    with suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

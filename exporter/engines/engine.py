@@ -1,9 +1,15 @@
-"""The contract of whatever answers texts: an `Engine`, and how many texts go into one call of its model."""
+"""The contract of whatever answers texts: an `Engine`, and how many texts it is given at a time.
+
+Where a model can be split, each of several streams makes its calls on threads of its own. One call on all cores waits
+at every operator for the slowest of them. Calls on a core each never wait, least of all where the machine is shared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -17,23 +23,44 @@ from trainer.text.texts import Text
 
 @dataclass(frozen=True)
 class Batching:
-    """How many texts go into one call of the model at most. Without a limit all go into one."""
+    """How many texts are scored: how many go into one call of the model at most, and how many calls run at a time.
+
+    Without a limit all texts go into one call.
+    """
 
     texts: int | None = None
     tokens: int | None = None
     """Padding included. A longer text is a batch of its own."""
+    streams: int = 1
+    """Calls at a time, among which the threads are divided."""
 
     @property
     def name(self) -> str:
         """What tables and records call it."""
-        if self == ONE_BY_ONE:
-            return "one by one"
         limits = [f"{count:,} {unit}" for count, unit in ((self.texts, "texts"), (self.tokens, "tokens")) if count]
-        return f"batches of {' and '.join(limits)}" if limits else "all at once"
+        calls = f"batches of {' and '.join(limits)}" if limits else "all at once"
+        if self.texts == 1:
+            calls = "one by one"
+        return f"{calls}, {self.streams} at a time" if self.streams > 1 else calls
 
 
 ONE_BY_ONE = Batching(texts=1)
 ALL_AT_ONCE = Batching()
+MOST_TEXTS = 32
+"""In one call, where nobody asks for more: so many does the exporter try, to see what batching does to answers."""
+CAREFUL = Batching(texts=MOST_TEXTS, tokens=256)
+"""Slower than one by one nowhere: short texts share a call, and longer ones are alone in theirs."""
+BLOCK_TEXTS = 256
+"""Texts that are sorted by length together. While the model runs one block, the next one is tokenised."""
+FEW = 4
+"""Texts a stream below which one call after the other, on all threads, is as fast: at the end some streams idle."""
+OPENING_PAYS = 128
+"""Texts in lists after which a model is opened again for streams: opening it takes as long as some tens of texts."""
+
+
+def usual_batching(threads: int) -> Batching:
+    """Return how many texts are scored on so many threads where nothing was measured."""
+    return replace(CAREFUL, streams=threads)
 
 
 class Model(Protocol):
@@ -69,25 +96,97 @@ class ModelEngine(Generic[M]):
     """An engine made of a model: it encodes, batches texts of similar length, and runs.
 
     Args:
-        model: the model.
+        model: the model; its calls use all threads.
+        bulk: how it scores many texts.
+        split: opens the model so that so many calls can run at a time, and returns what each stream calls; None where
+            it cannot be split.
     """
 
     batchings: Sequence[Batching] = (ONE_BY_ONE, Batching(tokens=2048), Batching(tokens=8192))
 
-    def __init__(self, model: M) -> None:
+    def __init__(
+        self, model: M, bulk: Batching | None = None, split: Callable[[int], Sequence[Model]] | None = None
+    ) -> None:
         self.model = model
+        self.bulk = bulk or CAREFUL
+        if bulk:
+            self.batchings = (bulk,)
+        self._split = split
+        self._streams: dict[int, Sequence[Model]] = {}
+        self._opening = threading.Lock()
+        self._listed = 0
 
     def logits(self, texts: Sequence[Text], batching: Batching = ALL_AT_ONCE) -> FloatArray:
-        """Return the logits of texts, [len(texts), classes]."""
-        return self.run_all(self.model.encoder.encode(texts), batching)
+        """Return the logits of texts, one or more, [len(texts), classes]."""
+        return self.answer(texts, batching)[1]
+
+    def answer(self, texts: Sequence[Text], batching: Batching) -> tuple[list[Encoded], FloatArray]:
+        """Return texts, one or more, as the model reads them, and their logits, [len(texts), classes]."""
+        encode = self.model.encoder.encode
+        if batching == ALL_AT_ONCE or len(texts) <= BLOCK_TEXTS:
+            encoded = encode(texts)
+            return encoded, self.run_all(encoded, batching)
+        blocks = [texts[i : i + BLOCK_TEXTS] for i in range(0, len(texts), BLOCK_TEXTS)]
+        done: list[Encoded] = []
+        rows = []
+        tokenising = ThreadPoolExecutor(1)
+        try:
+            for block in tokenising.map(encode, blocks):
+                rows.append(self.run_all(block, batching))
+                done += block
+        finally:
+            tokenising.shutdown(cancel_futures=True)
+        return done, np.concatenate(rows)
 
     def run_all(self, encoded: Sequence[Encoded], batching: Batching) -> FloatArray:
         """Return the logits of encoded texts, one or more, [len(encoded), classes]."""
         batches = batches_of([len(e) for e in encoded], batching)
-        rows = np.concatenate([self.model.run([encoded[i] for i in batch]) for batch in batches])
+        found = _run(self._models(batching.streams), [[encoded[i] for i in batch] for batch in batches])
+        rows = np.concatenate(found)
         logits = np.empty_like(rows)
         logits[[i for batch in batches for i in batch]] = rows
         return logits
+
+    def for_list(self, count: int) -> Batching:
+        """Return how to score a list of so many texts: in streams once that pays, which earlier lists decide, too."""
+        self._listed += count
+        if self.bulk.streams == 1:
+            return self.bulk
+        are_open = self.bulk.streams in self._streams or self._listed >= OPENING_PAYS
+        return self.bulk if are_open and count >= FEW * self.bulk.streams else CAREFUL
+
+    def _models(self, streams: int) -> Sequence[Model]:
+        """Return what each stream calls: the model itself where it cannot be split."""
+        if self._split is None or streams == 1:
+            return [self.model]
+        with self._opening:
+            if streams not in self._streams:
+                self._streams[streams] = self._split(streams)
+            return self._streams[streams]
+
+
+def _run(models: Sequence[Model], batches: Sequence[Sequence[Encoded]]) -> list[FloatArray]:
+    """Return the logits of batches that are in ascending order of their lengths; each model takes the next one left."""
+    if len(models) == 1:
+        return [models[0].run(batch) for batch in batches]
+    left = list(range(len(batches)))  # taken from its end, the longest first: so the streams finish together
+    found: dict[int, FloatArray] = {}
+
+    def work(model: Model) -> None:
+        while left:
+            try:
+                number = left.pop()
+            except IndexError:  # another stream took the last one
+                return
+            found[number] = model.run(batches[number])
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        try:
+            for done in as_completed([pool.submit(work, model) for model in models]):
+                done.result()
+        finally:
+            left.clear()  # where one stream failed, or on Ctrl-C, the others stop after the call that they are in
+    return [found[number] for number in range(len(batches))]
 
 
 def load_encoder(folder: Path, artifact: Artifact) -> Encoder:
@@ -109,7 +208,7 @@ def batches_of(lengths: Sequence[int], batching: Batching) -> list[list[int]]:
     Returns:
         The indices of each batch's texts; every text is in one batch.
     """
-    if batching == ALL_AT_ONCE:
+    if batching.texts is batching.tokens is None:
         return [list(range(len(lengths)))] if lengths else []
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):

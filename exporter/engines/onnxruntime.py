@@ -5,7 +5,7 @@ The package itself is imported when a model is loaded: a benchmark lists this en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ import numpy as np
 
 from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, open_artifact
 from exporter.bundle.golden import check_golden
-from exporter.engines.engine import ModelEngine, load_encoder
+from exporter.checksums import check_checksums, manifest_sha256
+from exporter.engines.engine import Batching, ModelEngine, load_encoder, usual_batching
+from exporter.engines.plan import EngineName, fitting_plan
 from exporter.engines.spec import Device, EngineSpec
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Feeds = dict[str, IntArray]
 """The inputs of an ONNX model by name, each [texts, tokens]."""
 
+GPU_BATCHING = Batching(tokens=4096)
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -74,16 +77,25 @@ class OnnxModel:
 
 
 def load_bundle(
-    folder: Path, *, device: Device, threads: int, golden: bool = True, require_sha256: str | None = None
-) -> tuple[Artifact, ModelEngine[OnnxModel]]:
+    folder: Path,
+    *,
+    device: Device,
+    threads: int,
+    golden: bool = True,
+    require_sha256: str | None = None,
+    name: EngineName = "onnxruntime",
+    open_with: Callable[..., ModelEngine[Any]] | None = None,
+) -> tuple[Artifact, ModelEngine[Any]]:
     """Check a bundle's files, load it, and let it answer its golden texts.
 
     Args:
         folder: the bundle's.
         device: where to run.
-        threads: how many CPU threads one call may use.
+        threads: how many CPU threads it may use.
         golden: whether to refuse a classifier that answers differently here than where it was exported.
         require_sha256: the checksum that its `SHA256SUMS` must have, where it is known.
+        name: of the engine, for which a plan beside the bundle may hold.
+        open_with: opens the bundle with that engine; onnxruntime where None.
 
     Raises:
         IntegrityError: a file was changed, the bundle is not the required one, or the golden answers come out
@@ -98,7 +110,10 @@ def load_bundle(
             f"`{folder}` is int8, for which onnxruntime has no fast operators on CUDA",
             "export with `--target cuda` and load `onnx-fp16`",
         )
-    engine = open_engine(folder, artifact, device=device, threads=threads)
+    sha256 = manifest_sha256(folder)
+    plan = fitting_plan(folder, threads) if device == "cpu" else None
+    bulk = plan.way.batching if plan and plan.way.engine == name else None
+    engine = (open_with or open_engine)(folder, artifact, device=device, threads=threads, sha256=sha256, bulk=bulk)
     if golden:
         check_golden(folder, engine.logits, artifact.meaning(), pairs=artifact.pairs)
     return artifact, engine
@@ -109,15 +124,44 @@ def load_engine(folder: Path, *, device: Device = "cpu", threads: int) -> ModelE
     return load_bundle(folder, device=device, threads=threads)[1]
 
 
-def open_engine(folder: Path, artifact: Artifact, *, device: Device = "cpu", threads: int) -> ModelEngine[OnnxModel]:
+def open_engine(
+    folder: Path,
+    artifact: Artifact,
+    *,
+    device: Device = "cpu",
+    threads: int,
+    sha256: str | None = None,
+    bulk: Batching | None = None,
+) -> ModelEngine[OnnxModel]:
     """Load what `folder` holds without any check: for the exporter, which is still at work on it.
+
+    Args:
+        folder: the bundle's.
+        artifact: what it is.
+        device: where to run.
+        threads: how many CPU threads it may use.
+        sha256: of its `SHA256SUMS`, to check its files again whenever the model is opened once more; None leaves that.
+        bulk: how it scores many texts; the usual way where None.
 
     Raises:
         UserError: it cannot be loaded, or the device cannot be used.
     """
     encoder = load_encoder(folder, artifact)
-    path, labels = folder / artifact.model_file, len(artifact.label_names)
-    return ModelEngine(OnnxModel(path, encoder, device=device, threads=threads, labels=labels))
+
+    def open_model(threads: int) -> OnnxModel:
+        path, labels = folder / artifact.model_file, len(artifact.label_names)
+        return OnnxModel(path, encoder, device=device, threads=threads, labels=labels)
+
+    def split(streams: int) -> list[OnnxModel]:
+        """Share a session of one thread among all streams, and its weights: each calls it on a thread of its own."""
+        if sha256:
+            check_checksums(folder, sha256)
+        each = threads // streams
+        return [open_model(each) for _ in range(streams)] if each > 1 else [open_model(1)] * streams
+
+    if device == "cpu":
+        return ModelEngine(open_model(threads), bulk or usual_batching(threads), split)
+    return ModelEngine(open_model(threads), bulk or GPU_BATCHING)
 
 
 def session_options(threads: int) -> SessionOptions:

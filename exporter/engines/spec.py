@@ -56,6 +56,8 @@ class EngineSpec:
     """Whether it is one of the ways to deploy what the exporter made."""
     is_peer: bool = False
     """Whether it is another tool's, measured on request for comparison."""
+    is_extra: bool = False
+    """Whether it is left out without a word where what it imports is not installed."""
     prepare: Callable[[RunDir, Path], None] | None = None
     """Makes what it loads, once for a whole benchmark, in an empty folder."""
     files: Callable[[RunDir], Iterable[Path]] = _no_files
@@ -76,9 +78,13 @@ class EngineSpec:
             return f"the export has no `{self.artifact}`; `{command}` makes it"
         if self.device == "cuda" and gpu is None:
             return "no CUDA device"
-        if absent := [name for name in self.imports if not _is_installed(name)]:
+        if absent := self.absent():
             return f"`{absent[0]}` is not installed; `pip install {' '.join(self.packages)}` to have it"
         return self.objection(run)
+
+    def absent(self) -> list[str]:
+        """Return those modules that it cannot do without and that are not installed."""
+        return [name for name in self.imports if not _is_installed(name)]
 
     def import_packages(self) -> None:
         """Import what it needs, without loading any model."""

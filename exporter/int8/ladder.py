@@ -14,7 +14,7 @@ import numpy as np
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.golden import write_golden
 from exporter.convert.merge import copy_around_model
-from exporter.engines.engine import ONE_BY_ONE
+from exporter.engines.engine import ONE_BY_ONE, usual_batching
 from exporter.engines.onnxruntime import open_engine
 from exporter.int8.budget import judge, texts_to_decide
 from exporter.int8.paired import Paired, pair
@@ -26,8 +26,7 @@ from exporter.proof.variations import in_batches
 from exporter.proof.verify import SAME_ANSWERS, UNTOUCHED, VerificationError, check_labels
 from exporter.proof.worker import Worker
 from exporter.records import Candidate, FailedRecipe, Variation
-from exporter.runtime import BATCHING
-from trainer.data import Examples
+from trainer.data.load import Examples
 from trainer.errors import UserError
 from trainer.progress import say
 from trainer.tasks import FloatArray, Task
@@ -147,7 +146,7 @@ def _try(
     load = partial(open_engine, folder, artifact, threads=ingredients.threads)
     try:
         with baseline.chain.proved(folder, load, after=unfused.name, tolerance=SAME_ANSWERS) as worker:
-            measured = measure(recipe, folder, worker, baseline)
+            measured = measure(recipe, folder, worker, baseline, ingredients.threads)
             write_golden(folder, worker.logits, artifact.precision, pairs=artifact.pairs)
     except UserError as error:
         if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
@@ -179,10 +178,10 @@ def make(recipe: Recipe, unfused: Path, folder: Path, ingredients: Ingredients) 
             check_ranges(*models, feeds, recipe.name, clips=recipe.clips, threads=threads)
 
 
-def measure(recipe: Recipe, folder: Path, worker: Worker, baseline: Baseline) -> Measured:
+def measure(recipe: Recipe, folder: Path, worker: Worker, baseline: Baseline, threads: int) -> Measured:
     """Measure a loaded candidate: changed answers, speed beside fp32 in interleaved rounds, what batching does."""
     texts = baseline.evaluation.texts
-    logits = worker.logits(texts, BATCHING)
+    logits = worker.logits(texts, usual_batching(threads))
     if not np.isfinite(logits).all():
         raise VerificationError(f"`{recipe.name}` returned NaN or infinity", UNTOUCHED)
     task = baseline.task

@@ -8,23 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.engines.engine import ONE_BY_ONE
+from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE
 from exporter.engines.onnxruntime import load_engine
 from exporter.proof.worker import Worker, Workers
 from exporter.records import Variation
-from trainer.data import Examples
+from trainer.data.load import Examples
 from trainer.progress import say
 from trainer.tasks import FloatArray, Task
 from trainer.text.encoding import Encoder
 
-BATCH = 32
-"""Texts a batch where it is asked what batching does to answers."""
-
 
 def in_batches(worker: Worker, examples: Examples, usual: FloatArray, task: Task) -> Variation:
     """Compare the answers to texts asked one by one, `usual`, with those to the same texts in padded batches."""
-    batches = [examples.texts[i : i + BATCH] for i in range(0, len(examples), BATCH)]
-    return vary(f"in batches of {BATCH}", usual, np.concatenate([worker.logits(b) for b in batches]), task)
+    batches = [examples.texts[i : i + MOST_TEXTS] for i in range(0, len(examples), MOST_TEXTS)]
+    return vary(f"in batches of {MOST_TEXTS}", usual, np.concatenate([worker.logits(b) for b in batches]), task)
 
 
 def vary(name: str, usual: FloatArray, varied: FloatArray, task: Task) -> Variation:

@@ -1,0 +1,112 @@
+"""A plan: the fastest way to score many texts, as it was measured on one machine for one bundle.
+
+It lies beside the bundle's folder, whose checksums are sealed, as `<folder>.plan.json`. One for another machine, other
+versions or another bundle is not used; the usual way takes its place. A plan chooses only among ways that the gate of
+the exporter has covered: never more texts in a call than it tried.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from exporter.checksums import manifest_sha256
+from exporter.engines.cores import cpu_name
+from exporter.engines.engine import MOST_TEXTS, Batching
+from trainer.errors import UserError
+from trainer.records import Upgrade, installed_versions, read_record
+
+ENGINE_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
+MOST_TOKENS = 8192
+"""In one call: a plan may come from anybody, and activations take memory."""
+MOST_STREAMS = 1024
+
+EngineName = Literal["onnxruntime", "openvino"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to score many texts."""
+
+    batching: Batching
+    engine: EngineName = "onnxruntime"
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.engine}, {self.batching.name}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way that was tried."""
+
+    way: Way
+    seconds: tuple[float, ...]
+    """Of each round until it was told to be slower; in round i, all ways scored the same texts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The fastest way to score many texts, where it holds, and what it was chosen by."""
+
+    SCHEMA: ClassVar[int] = 1
+    UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
+    MADE_BY: ClassVar[str] = "python -m exporter.tune"
+
+    artifact_sha256: str
+    """Of the bundle's `SHA256SUMS`."""
+    cpu: str
+    threads: int
+    versions: dict[str, str]
+    """Of what runs models."""
+    way: Way
+    trials: tuple[Trial, ...] = ()
+    texts: int = 0
+    """In each round."""
+    finished_at: str = ""
+
+    def fits(self, artifact_sha256: str, threads: int) -> bool:
+        """Return whether it was made for this bundle, machine, number of threads, and for what is installed."""
+        here = (artifact_sha256, cpu_name(), threads, engine_versions())
+        return (self.artifact_sha256, self.cpu, self.threads, self.versions) == here
+
+
+def plan_path(folder: Path) -> Path:
+    """Return where the plan for a bundle lies."""
+    return folder.with_name(f"{folder.name}.plan.json")
+
+
+def engine_versions() -> dict[str, str]:
+    """Return the versions of what runs models here."""
+    return installed_versions(ENGINE_PACKAGES)
+
+
+def fitting_plan(folder: Path, threads: int) -> Plan | None:
+    """Return the plan beside a bundle, None where there is none, or one for something else.
+
+    Raises:
+        UserError: it is damaged, or asks for what no plan does.
+    """
+    path = plan_path(folder)
+    if not os.path.lexists(path):
+        return None
+    plan = read_record(path, Plan)
+    if problem := _problem(plan):
+        raise UserError(f"`{path}` is damaged: {problem}", f"remove it, or run `{Plan.MADE_BY}` again")
+    return plan if plan.fits(manifest_sha256(folder), threads) else None
+
+
+def _problem(plan: Plan) -> str | None:
+    """Return what a plan says that nothing here writes: it may come from anybody."""
+    batching = plan.way.batching
+    if not 1 <= batching.streams <= min(plan.threads, MOST_STREAMS):
+        return "`streams` is not from 1 to the number of threads"
+    if batching.texts is None or not 1 <= batching.texts <= MOST_TEXTS:
+        return f"`texts` is not from 1 to {MOST_TEXTS}"
+    if batching.tokens is not None and not 1 <= batching.tokens <= MOST_TOKENS:
+        return f"`tokens` is not from 1 to {MOST_TOKENS:,}"
+    return None

@@ -1,0 +1,89 @@
+"""Makes a plan: loads a bundle, tries the ways to score many texts, and writes what was the fastest."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from exporter.bundle.artifact import open_artifact
+from exporter.bundle.golden import PAIRS, TEXTS, check_golden
+from exporter.checksums import manifest_sha256
+from exporter.engines import onnxruntime, openvino
+from exporter.engines.cores import cpu_name, usable_cores
+from exporter.engines.engine import ModelEngine
+from exporter.engines.plan import EngineName, Plan, Way, engine_versions, plan_path
+from exporter.tune.search import choose, try_ways, usual_way, ways
+from trainer.errors import UserError
+from trainer.progress import say
+from trainer.records import write_record
+from trainer.text.texts import Text
+
+MOST_DRAWN = 2000
+"""Texts of a file that are looked at."""
+
+
+def tune(folder: Path, texts: Sequence[Text] = (), *, threads: int | None = None, seconds: float) -> Plan:
+    """Find the fastest way to score many texts with a bundle on this machine, and write it beside the bundle.
+
+    Args:
+        folder: the bundle's.
+        texts: like those to be scored; some of many lengths where there are none.
+        threads: how many CPU threads to use; all usable cores where None.
+        seconds: after which nothing else is tried.
+
+    Raises:
+        IntegrityError: a file of the bundle was changed.
+        UserError: the folder is no ONNX artifact.
+    """
+    artifact, threads = open_artifact(folder), threads or usable_cores()
+    if not artifact.model_file.endswith(".onnx"):
+        raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
+    sha256 = manifest_sha256(folder)
+    engines: dict[EngineName, ModelEngine[Any]] = {
+        "onnxruntime": onnxruntime.open_engine(folder, artifact, threads=threads, sha256=sha256)
+    }
+    if importlib.util.find_spec("openvino"):
+        try:
+            engines["openvino"] = openvino.open_engine(folder, artifact, threads=threads, sha256=sha256)
+            check_golden(folder, engines["openvino"].logits, artifact.meaning(), pairs=artifact.pairs)
+        except UserError as error:
+            engines.pop("openvino", None)
+            say(f"openvino is left out: {error.message}")
+    plan = make_plan(engines, sha256, texts or (PAIRS if artifact.pairs else TEXTS), threads, seconds)
+    write_record(plan_path(folder), plan)
+    return plan
+
+
+def plan_of(
+    engine: ModelEngine[Any], artifact_sha256: str, texts: Sequence[Text], threads: int, seconds: float
+) -> Plan:
+    """Measure a bundle that is loaded by onnxruntime, and return the plan; runs in the process of the engine."""
+    return make_plan({"onnxruntime": engine}, artifact_sha256, texts, threads, seconds)
+
+
+def make_plan(
+    engines: Mapping[EngineName, ModelEngine[Any]],
+    artifact_sha256: str,
+    texts: Sequence[Text],
+    threads: int,
+    seconds: float,
+) -> Plan:
+    """Measure loaded engines of one bundle, and return the plan; nothing is written."""
+
+    def score(some: Sequence[Text], way: Way) -> None:
+        engines[way.engine].logits(some, way.batching)
+
+    size, trials = try_ways(ways(threads, list(engines)), score, texts[:MOST_DRAWN], seconds=seconds)
+    return Plan(
+        artifact_sha256=artifact_sha256,
+        cpu=cpu_name(),
+        threads=threads,
+        versions=engine_versions(),
+        way=choose(trials, usual_way(threads)),
+        trials=trials,
+        texts=size,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,101 @@
+"""OpenVINO on the same bundles: the same answers, in streams as well, and nothing changes where it is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exporter.bundle.probabilities import softmax
+from toys import make_texts
+
+import exporter.predict
+from bench.engines.table import ENGINES, choose_engines
+from exporter.checksums import manifest_sha256
+from exporter.engines.cores import cpu_name
+from exporter.engines.engine import ONE_BY_ONE, Batching, usual_batching
+from exporter.engines.plan import Plan, Way, engine_versions, plan_path
+from exporter.runtime import Classifier
+from exporter.tune.tune import tune
+from trainer.errors import UserError
+from trainer.records import write_record
+from trainer.run import RunDir
+
+TEXTS = [text for text, _ in make_texts(150, seed=3)]
+ROWS = [spec for spec in ENGINES if spec.name.endswith("-openvino")]
+installed = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+
+
+def test_without_it_nothing_changes(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
+    assert len(ROWS) == 3
+    assert not {*ROWS} & {*choose_engines(None)}
+    assert choose_engines([ROWS[0].name]) == ROWS[:1]  # and whoever names it is told what is missing
+    assert "`openvino` is not installed" in (ROWS[0].why_unusable(exported, ("onnx-fp32",), None) or "")
+    with pytest.raises(UserError, match="`openvino` is not installed"):
+        Classifier.load(exported.export / "onnx-fp32", engine="openvino")
+    assert "openvino" not in sys.modules or real("openvino")
+
+
+@installed
+@pytest.mark.parametrize(("name", "tolerance"), [("onnx-fp32", 1e-4), ("onnx-int8", 0.03)])
+def test_answers_are_those_of_onnxruntime_in_every_way(exported: RunDir, name: str, tolerance: float) -> None:
+    expected = softmax(Classifier.load(exported.export / name).logits(TEXTS))
+    engine = Classifier.load(exported.export / name, engine="openvino", threads=2).engine
+    for way in (ONE_BY_ONE, usual_batching(2), Batching(texts=8)):
+        assert np.abs(softmax(engine.logits(TEXTS, way)) - expected).max() <= tolerance
+    assert len(set(map(id, engine._models(2)))) == 2
+
+
+@installed
+def test_a_length_is_rounded_up_but_never_beyond_what_the_model_reads(exported: RunDir) -> None:
+    widths = []
+    model = Classifier.load(exported.export / "onnx-fp32", engine="openvino").engine.model
+    pad = model.encoder.pad
+    model.encoder.pad = lambda batch, length: (widths.append(length), pad(batch, length))[1]  # type: ignore[method-assign]
+    model.run(model.encoder.encode(["soup"]))
+    model.run(model.encoder.encode(["soup"]), 7)
+    assert widths == [24, 7]
+
+
+@installed
+def test_a_plan_chooses_the_engine(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    folder = copy_of(exported).export / "onnx-fp32"
+    plan = Plan(
+        artifact_sha256=manifest_sha256(folder), cpu=cpu_name(), threads=2, versions=engine_versions(),
+        way=Way(Batching(4, None, 2), "openvino"),
+    )  # fmt: skip
+    write_record(plan_path(folder), plan)
+
+    def kind(**options: object) -> str:
+        return type(Classifier.load(folder, threads=2, **options).engine.model).__name__  # type: ignore[arg-type]
+
+    assert [kind(), kind(engine="onnxruntime"), kind(engine="openvino")] == [
+        "OpenVinoModel",
+        "OnnxModel",
+        "OpenVinoModel",
+    ]
+    assert Classifier.load(folder, threads=2).engine.bulk == Batching(4, None, 2)
+    assert Classifier.load(folder, threads=2, engine="onnxruntime").engine.bulk == usual_batching(2)
+    tried = {trial.way.engine for trial in tune(folder, TEXTS, threads=2, seconds=0.1).trials}
+    assert tried == {"onnxruntime", "openvino"}
+    flags = ("--artifact", folder, "goal race team ball coach")
+    answers = [command(exporter.predict.main, "--engine", name, *flags)[1] for name in ("openvino", "onnxruntime")]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("sport")
+
+
+@installed
+@pytest.mark.parametrize("spec", ROWS, ids=lambda spec: spec.name)
+def test_every_row_answers(exported: RunDir, tmp_path: Path, spec: object) -> None:
+    if (reason := spec.why_unusable(exported, ("onnx-fp32", "onnx-int8"), None)) is not None:  # type: ignore[attr-defined]
+        pytest.skip(reason)
+    engine = spec.load(exported, 2, tmp_path)  # type: ignore[attr-defined]
+    expected = softmax(Classifier.load(exported.export / "onnx-fp32").logits(TEXTS))
+    assert np.abs(softmax(engine.logits(TEXTS, engine.bulk)) - expected).max() < 0.1
