@@ -49,8 +49,6 @@ PARTS = 6
 MIN_PART = 32
 TRIED = 48
 """Texts on which batchings are tried."""
-COLD_STARTS = 5
-"""Restarts after which new processes are timed: each gives one sample."""
 MAX_GAP = 0.05
 """By which a timed answer's probability may differ from the accuracy pass's: dynamic int8 depends on its batch."""
 SECOND = " (again)"
@@ -123,16 +121,23 @@ class Restart:
             self._say("warming up")
             warmups = warm_up(self._workers, longest, self._workload.task, self._rng)
             trials = () if self._trials else self._try_batchings()
+            watch = self._instruments.watch(self._workload.environment.threads)
+            watch.look()
             self._say(f"scoring {len(self._share):,} texts in bulk")
             answers, bulks = self._score_in_bulk(best_batchings(self._trials or trials))
+            watch.look()
             self._say("one text at a time")
             singles = self._ask_one_by_one(warmups, answers)
+            watch.look()
             grids = self._time_grid(longest)
-            is_last = self._number == config.restarts - 1
-            soaks = self._soak() if is_last and config.soak_calls else ()
+            companies = (watch.company(self._number),)
+            soaks = self._soak() if self._number == 0 and config.soak_calls else ()
             memories = self._read_memory(loaded)
-        cold = self._start_cold(texts[self._rng.choice(self._share)]) if self._number < COLD_STARTS else Samples()
-        return cold.plus(Samples(answers, singles, trials, bulks, grids, memories=memories, soaks=soaks))
+        text = texts[self._rng.choice(self._share)]
+        cold = self._start_cold(text) if self._number < config.cold_starts else Samples()
+        return cold.plus(
+            Samples(answers, singles, trials, bulks, grids, memories=memories, soaks=soaks, companies=companies)
+        )
 
     def _say(self, what: str) -> None:
         self._progress.step(f"restart {self._number + 1} of {self._workload.config.restarts}: {what}")
