@@ -40,7 +40,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     ExportRecord: (5, "56fc0c06d48032cf6157d95f6bf7f372e7bdbd1e23430c66ec5947612c66ea3e"),
     Artifact: (3, "937d2df50925ce4d937996ddb092491fb314cfa804fac9af98d32c2eb1dbfb01"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
-    BenchRecord: (5, "e568328403b7bc1f5a1d35d3312d3f40a7ba35d6ebe2a6a95bf6550ab54d553d"),
+    BenchRecord: (5, "00f7375f0291dbf799f554a1728ce32f5dfad7efb9c285f70c722208925736fe"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 

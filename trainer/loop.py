@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -23,7 +24,7 @@ from trainer.config import Device, Precision
 from trainer.data import NAMES_SHOWN, Examples, abridged
 from trainer.encoding import Encoded, Encoder
 from trainer.errors import UserError
-from trainer.progress import say
+from trainer.progress import left_text, say
 from trainer.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 from trainer.tasks import Label, Task, as_set
 
@@ -132,13 +133,19 @@ class EpochReport(transformers.TrainerCallback):
         self._is_uneven = max(counts.values()) >= UNEVEN * min(counts.values())
         self._hint = hint
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Note from which step on and since when this process has trained."""
+        self._first, self._started = state.global_step, time.monotonic()
+
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **kwargs: Any) -> None:  # noqa: ARG002
         """Say those of the epoch that has just ended."""
         if not state.is_world_process_zero:
             return
+        done, to_do = state.global_step - self._first, state.max_steps - state.global_step
+        left = left_text((time.monotonic() - self._started) / done * to_do) if done and to_do else ""
         scores = self._task.headline({name.removeprefix("eval_"): score for name, score in metrics.items()})
         epoch = f"epoch {round(state.epoch)}/{state.num_train_epochs}"
-        say(f"{epoch}: {scores}, evaluation loss {metrics['eval_loss']:.3f}")
+        say(f"{epoch}: {scores}, evaluation loss {metrics['eval_loss']:.3f}{left}")
         for line in self._by_label(metrics):
             say(line)
 

@@ -29,6 +29,8 @@ STEADY = 0.05
 """Warm-up ends when the medians of two successive windows differ by no more than this share."""
 WINDOW = 5
 MAX_WARMUP = 40
+MAX_WARMUP_S = 20.0
+"""After which no further window begins: beside others' work times are never steady, and the longest text is slow."""
 BATCHING_ROUNDS = 3
 
 R = TypeVar("R")
@@ -136,15 +138,17 @@ def soak(engine: Engine, texts: Sequence[Text], task: Task) -> tuple[int, ...]:
     return tuple(size for size in resident if size is not None)
 
 
-def warm_up(workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Random) -> int:
+def warm_up(
+    workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Random, clock: Clock = time.perf_counter
+) -> int:
     """Ask all engines the same text in turns, as they will be measured, until the times of each are steady.
 
     Returns:
-        How many calls of each that took, at most 40.
+        How many calls of each that took, at most 40; none begin after 20 seconds, but for the first ten.
     """
     before: dict[str, float] = {}
-    calls = 0
-    while calls < MAX_WARMUP:
+    calls, began = 0, clock()
+    while calls < MAX_WARMUP and (calls < 2 * WINDOW or clock() - began < MAX_WARMUP_S):
         answers = rounds(workers, [(text, task)] * WINDOW, timed, rng)
         last = {name: median(call.total_s for call in window) for name, window in answers.items()}
         calls += WINDOW

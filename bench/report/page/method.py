@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from bench.config import LEAST_PAIRS
+from bench.judge.interval import percent_text
 from bench.judge.summary import Summary
 from bench.report.circumstances import circumstances
 from bench.report.page.cells import name_cell, table_of, word
