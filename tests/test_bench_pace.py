@@ -1,4 +1,4 @@
-"""When a benchmark ends: by its restarts, by its time, or since all is told apart; and that its intervals allow for it."""
+"""When a benchmark ends: by its restarts, by its time, or as all is told apart; and that its intervals allow for it."""
 
 from __future__ import annotations
 
