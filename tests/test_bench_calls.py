@@ -85,10 +85,21 @@ class TestMeasuring:
         assert calls(0, 12) == 20
         assert calls(60, 0) == MAX_WARMUP
 
+        def beside_others(calls_s: float) -> int:
+            now = [0.0]
+
+            def clock() -> float:
+                now[0] += 5 * calls_s
+                return now[0]
+
+            return warm_up({"x": Cooling(60)}, "x", SingleLabel(2), random.Random(0), clock)
+
+        assert [beside_others(seconds) for seconds in (1.0, 2.0, 100.0)] == [20, 10, 10]
+
     def test_the_fastest_batching_is_chosen_and_all_trials_are_kept(self) -> None:
         trials = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0))
         assert sorted((t.batching, t.texts, len(t.seconds)) for t in trials) == [
-            ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 3), ("one by one", 3, 3)
+            ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 1), ("one by one", 3, 1)
         ]  # fmt: skip
         assert best_batchings(trials) == {"x": "batches of 2 texts"}
 

@@ -32,6 +32,8 @@ MAX_WARMUP = 40
 MAX_WARMUP_S = 20.0
 """After which no further window begins: beside others' work times are never steady, and the longest text is slow."""
 BATCHING_ROUNDS = 3
+HOPELESS = 1.5
+"""How many times as long as the best of its engine a batching took that is not tried again."""
 
 R = TypeVar("R")
 Clock = Callable[[], float]
@@ -159,11 +161,14 @@ def warm_up(
 
 
 def try_batchings(workers: Mapping[str, Asked], texts: Sequence[Text], rng: random.Random) -> tuple[BatchingTrial, ...]:
-    """Score `texts` with every engine in each of its batchings, three rounds in turns."""
+    """Score `texts` with every engine in each of its batchings, three rounds in turns, one where it is hopeless."""
     trials = {(name, how): b for name, worker in workers.items() for how, b in worker.call(batchings).items()}
     seconds: dict[tuple[str, str], list[float]] = {trial: [] for trial in trials}
     for _ in range(BATCHING_ROUNDS):
-        for name, how in rng.sample(list(trials), len(trials)):
+        best = {name: min((min(s) for (own, _), s in seconds.items() if own == name and s), default=math.inf)
+                for name in workers}  # fmt: skip
+        hopeful = [trial for trial, s in seconds.items() if not s or min(s) <= HOPELESS * best[trial[0]]]
+        for name, how in rng.sample(hopeful, len(hopeful)):
             time.sleep(PAUSE_S)
             seconds[name, how].append(workers[name].call(scored, texts, trials[name, how]).seconds)
     return tuple(BatchingTrial(name, how, len(texts), tuple(s)) for (name, how), s in seconds.items())
