@@ -197,7 +197,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Soak:
-    """One engine's resident memory over many calls with texts of all lengths, at the end of its last process."""
+    """One engine's resident memory over many calls with texts of all lengths, at the end of its first process."""
 
     engine: str
     tokens: tuple[int, ...]

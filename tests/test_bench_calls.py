@@ -85,14 +85,9 @@ class TestMeasuring:
         assert calls(0, 12) == 20
         assert calls(60, 0) == MAX_WARMUP
 
-        def beside_others(calls_s: float) -> int:
-            now = [0.0]
-
-            def clock() -> float:
-                now[0] += 5 * calls_s
-                return now[0]
-
-            return warm_up({"x": Cooling(60)}, "x", SingleLabel(2), random.Random(0), clock)
+        def beside_others(call_s: float) -> int:
+            engine = Cooling(60)
+            return warm_up({"x": engine}, "x", SingleLabel(2), random.Random(0), lambda: call_s * engine.calls)
 
         assert [beside_others(seconds) for seconds in (1.0, 2.0, 100.0)] == [20, 10, 10]
 

@@ -119,7 +119,10 @@ class TestWhatIsSaid:
 
     def test_one_plain_sentence_on_console_markdown_and_page(self) -> None:
         summary = summarise(self.with_company(company(0, 1.0), company(1, 5.0, 1.0)))
-        used, stolen = "0.3 of 2 cores while it measured, 0.1 to 0.6 by restart", "0.1 of that on other virtual machines"
+        used, stolen = (
+            "0.3 of 2 cores while it measured, 0.1 to 0.6 by restart",
+            "0.1 of that on other virtual machines",
+        )
         sentence = f"Others used {used}, {stolen}."
         assert summary.recommendation.engine == "onnx-int8-cpu"
         for text in (notes(summary), markdown(summary), render_page(summary)):
