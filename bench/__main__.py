@@ -81,9 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
     how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="text lengths of the grid, in tokens")
     how.add_argument("--grid-calls", type=int, metavar="N", help="calls per grid cell and restart; 0 for no grid")
-    how.add_argument(
-        "--soak-calls", type=int, metavar="N", help="calls over which memory is watched in the first restart"
-    )
+    how.add_argument("--soak-calls", type=int, metavar="N", help="calls over which the first restart watches memory")
     how.add_argument("--cold-starts", type=int, metavar="N", help="new processes timed per engine, one each restart")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads per engine (default: all usable cores)")
     how.add_argument("--seed", type=int, metavar="N", help="random seed for the choice and order of the texts")

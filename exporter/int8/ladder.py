@@ -112,12 +112,14 @@ def try_recipes(
     for number, recipe in enumerate(recipes):
         if not recipe.is_usable():
             ladder = _skip(ladder, recipe, f"`pip install {recipe.needs}` to have it")
-        elif number and clock() > deadline:
+            continue
+        now = clock() if number else began
+        if now > deadline:
             ladder = _skip(ladder, recipe, TIME_IS_UP)
         else:
             to_do = sum(other.is_usable() for other in recipes[number:])
-            each_s = (clock() - began) / done if done else 0.0
-            left = left_text(min(each_s * to_do, deadline - clock() + each_s)) if done else ""
+            each_s = (now - began) / done if done else 0.0
+            left = left_text(min(each_s * to_do, deadline - now + each_s)) if done else ""
             say(f"quantizing to int8: {recipe.name}, {done + 1} of {done + to_do}{left}")
             ladder = _try(recipe, unfused, artifact, replace(ingredients, deadline=deadline), baseline, ladder)
             done += 1
