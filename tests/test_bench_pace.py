@@ -19,6 +19,7 @@ from bench.judge.looks import SPEED_CONFIDENCE, confidence_of, looks_of
 from bench.judge.speed import speed_of, within_reach
 from bench.judge.stats import verdict
 from bench.judge.summarise import summarise
+from bench.measure.progress import Progress
 from bench.pace import Pace
 from bench.report.tables import markdown
 from bench.results import BenchRecord
@@ -182,3 +183,17 @@ def test_a_whole_benchmark_keeps_to_its_time(exported: RunDir, copy_of: Callable
     assert len(record.cold_starts) == len(record.soaks) == len(engines)
     assert len(record.labels) < record.evaluation_texts
     assert f"{len(record.labels)} of {record.evaluation_texts} evaluation texts" in run.bench_report.read_text()
+
+
+def test_lines_of_progress_say_how_much_time_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    with Progress(lambda: now[0]) as progress:
+        progress.step("loading")
+        now[0] = 60
+        progress.done(0.2)
+        progress.step("scoring")
+        now[0] = 250
+        progress.step("the rest")
+    assert capsys.readouterr().err.split("\n") == [
+        "loading", "scoring, about 4 min left", "the rest, about 50 s left", ""
+    ]  # fmt: skip
