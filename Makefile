@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-in sample
 	$(PY) -m trainer --model sample --dataset sample --run-dir $(RUN) --overwrite
 	$(PY) -m exporter --quantize --budget-minutes 0.3 --verify-samples 128 --run-dir $(RUN)
-	$(PY) -m bench --budget-minutes 2 --restarts 6 --calls 40 --cold-starts 3 --soak-calls 60 --run-dir $(RUN)
+	$(PY) -m bench --budget-minutes 3 --restarts 6 --calls 40 --cold-starts 2 --soak-calls 60 --run-dir $(RUN)
 
 test: $(VENV)/tools  ## run the default test suite, offline
 	$(PY) -m pytest
