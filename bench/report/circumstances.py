@@ -35,7 +35,7 @@ def _looks(summary: Summary) -> str:
     if not looks:
         return ""
     return (
-        f"It could have ended early after {', '.join(map(str, looks))} restarts: with "
+        f"It could have ended early after {' or '.join(map(str, looks))} restarts: with "
         f"{percent_text(summary.confidence)} % each, intervals hold with {percent_text(SPEED_CONFIDENCE)} % whenever "
         "it ends."
     )
