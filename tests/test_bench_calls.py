@@ -97,6 +97,8 @@ class TestMeasuring:
             ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 1), ("one by one", 3, 1)
         ]  # fmt: skip
         assert best_batchings(trials) == {"x": "batches of 2 texts"}
+        late = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0), 5.0, iter([0.0, 5.1]).__next__)
+        assert [len(t.seconds) for t in late] == [1, 1, 1]
 
     def test_every_second_restart_starts_in_the_opposite_order(self) -> None:
         orders = [start_order("abcd", restart, 0) for restart in range(10)]

@@ -160,11 +160,23 @@ def warm_up(
     return calls
 
 
-def try_batchings(workers: Mapping[str, Asked], texts: Sequence[Text], rng: random.Random) -> tuple[BatchingTrial, ...]:
-    """Score `texts` with every engine in each of its batchings, three rounds in turns, one where it is hopeless."""
+def try_batchings(
+    workers: Mapping[str, Asked],
+    texts: Sequence[Text],
+    rng: random.Random,
+    most_s: float = math.inf,
+    clock: Clock = time.perf_counter,
+) -> tuple[BatchingTrial, ...]:
+    """Score `texts` with every engine in each of its batchings, three rounds in turns, one where it is hopeless.
+
+    No further round begins after `most_s`.
+    """
+    began = clock()
     trials = {(name, how): b for name, worker in workers.items() for how, b in worker.call(batchings).items()}
     seconds: dict[tuple[str, str], list[float]] = {trial: [] for trial in trials}
-    for _ in range(BATCHING_ROUNDS):
+    for number in range(BATCHING_ROUNDS):
+        if number and clock() - began > most_s:
+            break
         best = {name: min((min(s) for (own, _), s in seconds.items() if own == name and s), default=math.inf)
                 for name in workers}  # fmt: skip
         hopeful = [trial for trial, s in seconds.items() if not s or min(s) <= HOPELESS * best[trial[0]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,8 @@ R = TypeVar("R")
 PARTS = 6
 """Into which the texts of a restart are cut for bulk scoring, if there are enough."""
 MIN_PART = 32
+TRIALS_SHARE = 0.1
+"""Of a budget of time, after which batchings are tried no further."""
 TRIED = 48
 """Texts on which batchings are tried."""
 MAX_GAP = 0.05
@@ -172,7 +175,9 @@ class Restart:
         self._say("trying batchings")
         some = spread_out(self._share_tokens, min(TRIED, len(self._share)), self._rng)
         texts = [self._workload.examples.texts[self._share[i]] for i in some]
-        return try_batchings(self._firsts(), texts, self._rng)
+        minutes = self._workload.config.budget_minutes
+        most_s = math.inf if minutes is None else TRIALS_SHARE * 60 * minutes
+        return try_batchings(self._firsts(), texts, self._rng, most_s)
 
     def _score_in_bulk(self, chosen: Mapping[str, str]) -> tuple[tuple[Answers, ...], tuple[Bulk, ...]]:
         """Let every engine score the restart's texts, part by part: the accuracy pass, and timed."""
