@@ -118,9 +118,9 @@ class TestWhatIsSaid:
         return replace(make_record(), companies=companies, batching_trials=(), grids=(), soaks=())
 
     def test_one_plain_sentence_on_console_markdown_and_page(self) -> None:
-        summary = summarise(self.with_company(company(0, 1.0), company(1, 5.0, 1.0)))
-        spread = "0.1 to 0.6 by restart, 0.1 of that on other virtual machines."
-        sentence = f"Others used 0.3 of 2 cores while it measured, {spread}"
+        summary = summarise(self.with_company(company(0, 0.2), company(1, 0.8, 1.0)))
+        spread = "0.02 to 0.18 by restart, 0.05 of that on other virtual machines."
+        sentence = f"Others used 0.1 of 2 cores while it measured, {spread}"
         assert summary.recommendation.engine == "onnx-int8-cpu"
         for text in (notes(summary), markdown(summary), render_page(summary)):
             assert sentence in text
@@ -140,14 +140,14 @@ class TestWhatIsSaid:
         assert company_text(moved).endswith("and the clock moved between 2.0 and 3.0 GHz")
         still = others_of([company(0, 0.0, clock=2e9), company(1, 0.0, clock=2.05e9)])
         assert still
-        assert company_text(still) == "Others used 0.0 of 2 cores while it measured"
+        assert company_text(still) == "Others used 0 of 2 cores while it measured"
 
     def test_beyond_a_share_there_is_no_verdict_and_the_numbers_are_shown(self) -> None:
         most = 10 * 2 * MOST_COMPANY
         assert summarise(self.with_company(company(0, most))).recommendation.engine == "onnx-int8-cpu"
-        summary = summarise(self.with_company(company(0, most - 0.5, 1.0)))  # what was stolen counts, too
+        summary = summarise(self.with_company(company(0, most - 0.5, 1.5)))  # what was stolen counts, too
         assert summary.recommendation.engine is None
-        assert summary.recommendation.sentence.startswith("No verdict: others used 0.6 of 2 cores while it measured")
+        assert summary.recommendation.sentence.startswith("No verdict: others used 0.3 of 2 cores while it measured")
         assert summary.recommendation.sentence.endswith("Measure on a quieter machine.")
         assert not summary.recommendation.is_told_apart
         assert "| onnx-int8-cpu" in markdown(summary)

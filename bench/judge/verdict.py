@@ -92,7 +92,7 @@ def _objections(options: Sequence[Option]) -> tuple[str, ...]:
 
 def _refusal(others: Others) -> str:
     text = company_text(others)
-    most = f"{MOST_COMPANY * others.cores:.1f}"
+    most = f"{MOST_COMPANY * others.cores:g}"
     return (
         f"No verdict: {text[0].lower()}{text[1:]}; beside more than {most} of them, speeds say too little of this "
         "machine. Measure on a quieter machine."
