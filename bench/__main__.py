@@ -71,11 +71,18 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how often all processes are restarted: 3 or more for intervals, even from 6 on",
     )
+    how.add_argument(
+        "--budget-minutes",
+        type=float,
+        metavar="X",
+        help="minutes that all may take: no restart begins that would end later, and none once all is told apart",
+    )
     how.add_argument("--calls", type=int, metavar="N", help="timed calls with one text, per restart")
     how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
     how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="text lengths of the grid, in tokens")
     how.add_argument("--grid-calls", type=int, metavar="N", help="calls per grid cell and restart; 0 for no grid")
-    how.add_argument("--soak-calls", type=int, metavar="N", help="calls over which memory is watched at the end")
+    how.add_argument("--soak-calls", type=int, metavar="N", help="calls over which the first restart watches memory")
+    how.add_argument("--cold-starts", type=int, metavar="N", help="new processes timed per engine, one each restart")
     how.add_argument("--threads", type=int, metavar="N", help="CPU threads per engine (default: all usable cores)")
     how.add_argument("--seed", type=int, metavar="N", help="random seed for the choice and order of the texts")
     limits = parser.add_argument_group("what to ship")

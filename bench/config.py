@@ -28,11 +28,13 @@ class BenchConfig:
     engines: tuple[str, ...] | None = None
     peers: bool = False
     restarts: int = 10
+    budget_minutes: float | None = None
     calls: int = 67
     grid_batches: tuple[int, ...] = (1, 8)
     grid_lengths: tuple[int, ...] = (32, 128, 512)
     grid_calls: int = 1
     soak_calls: int = 200
+    cold_starts: int = 5
     max_eval_samples: int = 0
     threads: int | None = None
     seed: int = 0
@@ -61,11 +63,13 @@ class BenchConfig:
 
 _RANGES = {
     "restarts": Range(1),
+    "budget_minutes": Range(0, 1_000_000, "low"),
     "calls": Range(2),
     "grid_batches": Range(1, 2**16),
     "grid_lengths": Range(1, 2**16),
     "grid_calls": Range(0),
     "soak_calls": Range(0),
+    "cold_starts": Range(0),
     "max_eval_samples": Range(0),
     "threads": Range(1, 4096),
     "seed": SEED,

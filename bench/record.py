@@ -28,15 +28,14 @@ def make_record(
     machine: Machine | None,
     prepared: Mapping[str, Path],
     skipped: Sequence[Skipped],
-    is_complete: bool,
 ) -> BenchRecord:
-    """Put together what there is: scores are on the texts that every engine has answered."""
+    """Put together what there is, not complete yet: scores are on the texts that every engine has answered."""
     reference = reference_of(engines).name
     logits = {spec.name: samples.logits(spec.name) for spec in engines}
     answered = sorted(set.intersection(*map(set, logits.values())))
     return BenchRecord(
         config=workload.config,
-        is_complete=is_complete,
+        is_complete=False,
         export_sha256=workload.export_sha256,
         evaluation_sha256=workload.evaluation_sha256,
         chosen=workload.export.chosen,
@@ -59,6 +58,8 @@ def make_record(
         cold_starts=samples.cold_starts,
         memories=tuple(_largest([m for m in samples.memories if m.engine == spec.name]) for spec in engines),
         soaks=samples.soaks,
+        companies=samples.companies,
+        evaluation_texts=len(workload.examples),
         own_tokens=workload.own_tokens,
         duration_s=time.monotonic() - workload.started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),

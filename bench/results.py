@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from bench.config import BenchConfig
 from exporter.int8.budget import ScoreChange
 from trainer.config import TaskName
 from trainer.records import Upgrade, Values, renamed, without
+
+End = Literal["restarts", "time", "told apart"]
+"""Why a benchmark ended: after all its restarts, or before by `--budget-minutes`."""
 
 
 @dataclass(frozen=True)
@@ -194,13 +197,33 @@ class Memory:
 
 @dataclass(frozen=True)
 class Soak:
-    """One engine's resident memory over many calls with texts of all lengths, at the end of its last process."""
+    """One engine's resident memory over many calls with texts of all lengths, at the end of its first process."""
 
     engine: str
     tokens: tuple[int, ...]
     """Of each call's text."""
     rss_bytes: tuple[int, ...]
     """After each call; empty where that is not known."""
+
+
+@dataclass(frozen=True)
+class Company:
+    """Who else used the cores that the engines were kept on, while one restart was measured."""
+
+    restart: int
+    cores: int
+    wall_s: float
+    """For how long; nothing was done before the warm-up had ended, or while processes started."""
+    own_s: float | None
+    """CPU seconds of the benchmark's own processes; None where that is not known."""
+    others_s: float | None
+    """CPU seconds of all others."""
+    stolen_s: float | None
+    """Seconds for which a core was ready and the hypervisor ran another machine on it."""
+    load: float | None = None
+    """How many processes ran or waited to run at the end, over the last minute, the benchmark's own among them."""
+    clocks_hz: tuple[float, ...] = ()
+    """Of the cores on average, each time that it was read; empty where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -297,6 +320,7 @@ class BenchRecord:
     config: BenchConfig
     is_complete: bool
     """False while it runs, and for good where it was interrupted."""
+    ended_by: End = "restarts"
     export_sha256: str
     """Of the `export.json` that was measured."""
     evaluation_sha256: str = ""
@@ -327,7 +351,11 @@ class BenchRecord:
     cold_starts: tuple[ColdStart, ...]
     memories: tuple[Memory, ...]
     soaks: tuple[Soak, ...] = ()
+    companies: tuple[Company, ...] = ()
+    """Of each restart."""
     own_tokens: tuple[int, ...]
     """Tokens of the texts of `--texts`."""
+    evaluation_texts: int = 0
+    """How many there are to score; 0 where that was not kept."""
     duration_s: float
     finished_at: str

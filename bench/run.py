@@ -18,6 +18,7 @@ from bench.measure.progress import Progress
 from bench.measure.restart import EngineFailedError, Restart
 from bench.measure.samples import Samples
 from bench.measure.workload import Workload
+from bench.pace import Pace
 from bench.record import make_record
 from bench.report.write import write_reports
 from bench.results import Machine, Skipped
@@ -56,20 +57,20 @@ def bench(config: BenchConfig, instruments: Instruments = REAL) -> Summary:
         UserError: there is no export, no engine can be used, or the reference failed after others were compared with
             it.
     """
-    run = RunDir(config.run_dir)
+    run, pace = RunDir(config.run_dir), Pace(config, instruments.clock)
     with run.held():
-        return _bench(Workload.read(config), instruments)
+        return _bench(Workload.read(config), instruments, pace)
 
 
-def _bench(workload: Workload, instruments: Instruments) -> Summary:
-    config, state = workload.config, _usable(workload, instruments)
+def _bench(workload: Workload, instruments: Instruments, pace: Pace) -> Summary:
+    state = _usable(workload, instruments)
     with Progress() as progress, _scratch(workload.run.path / "bench.partial") as scratch:
         prepared = {spec.name: scratch / spec.name for spec in state.engines}
         state = _prepare(workload, state, prepared, instruments, progress)
         machine = _measure_machine(workload, instruments, progress)
-        report = partial(_report, workload, machine, prepared)
-        number, failed_once = 0, set[str]()
-        while number < config.restarts:
+        number, failed_once, ended_by = 0, set[str](), None
+        pace.begin_restarts()
+        while ended_by is None:
             try:
                 trials = state.samples.batching_trials
                 workload.check_unchanged()
@@ -81,8 +82,18 @@ def _bench(workload: Workload, instruments: Instruments) -> Summary:
                 failed_once.add(failed.name)
                 continue
             state, number = replace(state, samples=state.samples.plus(restart)), number + 1
-            summary = report(state, is_complete=number == config.restarts)
-            progress.done(number / config.restarts)
+            record = make_record(
+                workload,
+                state.samples,
+                state.engines,
+                machine=machine,
+                prepared=prepared,
+                skipped=state.skipped,
+            )
+            if ended_by := pace.end(record):
+                record = replace(record, is_complete=True, ended_by=ended_by)
+            summary = write_reports(workload.run, record)
+            progress.done(pace.share)
     return summary
 
 
@@ -94,21 +105,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _report(
-    workload: Workload, machine: Machine | None, prepared: Mapping[str, Path], state: State, *, is_complete: bool
-) -> Summary:
-    record = make_record(
-        workload,
-        state.samples,
-        state.engines,
-        machine=machine,
-        prepared=prepared,
-        skipped=state.skipped,
-        is_complete=is_complete,
-    )
-    return write_reports(workload.run, record)
 
 
 def _usable(workload: Workload, instruments: Instruments) -> State:

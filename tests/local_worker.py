@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.measure.company import Watch
 from bench.measure.instruments import Instruments
+from bench.results import Company
 from exporter.engines.engine import Engine
 from exporter.proof.worker import Worker, failure
 from trainer.errors import UserError
@@ -45,10 +48,18 @@ class LocalWorker(Worker):
             raise failure(self._name, error) from None
 
 
+class Alone(Watch):
+    """Sees nobody else, whatever goes on beside the tests: a verdict is not to depend on it."""
+
+    def company(self, restart: int) -> Company:
+        return replace(super().company(restart), wall_s=1.0, own_s=1.0, others_s=0.0, stolen_s=0.0)
+
+
 LOCAL = Instruments(
     start=LocalWorker,
     cold_start=lambda *_: {"total_s": 1.0, "import_s": 0.5, "load_s": 0.25, "first_s": 0.125},
     measure_machine=lambda *_: None,
+    watch=Alone,
 )
 """A benchmark without processes: for tests that are about something else."""
 

@@ -85,12 +85,20 @@ class TestMeasuring:
         assert calls(0, 12) == 20
         assert calls(60, 0) == MAX_WARMUP
 
+        def beside_others(call_s: float) -> int:
+            engine = Cooling(60)
+            return warm_up({"x": engine}, "x", SingleLabel(2), random.Random(0), lambda: call_s * engine.calls)
+
+        assert [beside_others(seconds) for seconds in (1.0, 2.0, 100.0)] == [20, 10, 10]
+
     def test_the_fastest_batching_is_chosen_and_all_trials_are_kept(self) -> None:
         trials = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0))
         assert sorted((t.batching, t.texts, len(t.seconds)) for t in trials) == [
-            ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 3), ("one by one", 3, 3)
+            ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 1), ("one by one", 3, 1)
         ]  # fmt: skip
         assert best_batchings(trials) == {"x": "batches of 2 texts"}
+        late = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0), 5.0, iter([0.0, 5.1]).__next__)
+        assert [len(t.seconds) for t in late] == [1, 1, 1]
 
     def test_every_second_restart_starts_in_the_opposite_order(self) -> None:
         orders = [start_order("abcd", restart, 0) for restart in range(10)]

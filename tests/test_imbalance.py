@@ -73,6 +73,7 @@ def test_balanced_weights_let_a_rare_label_be_answered(
     result = train(replace(config, class_weights="balanced", run_dir=tmp_path / "balanced", epochs=8))
     said = capsys.readouterr().err
     assert "never answered" not in said.split("epoch 8/8")[1]
+    assert [line.endswith(" left") for line in said.splitlines() if line.startswith("epoch ")] == [True] * 7 + [False]
     assert result is not None
     assert result.training.config.class_weights == "balanced"
 

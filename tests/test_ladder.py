@@ -178,10 +178,13 @@ def test_corrupted_weights_end_the_search(search: Search) -> None:
         search([recipe("is corrupted", raising(VerificationError("other weights", ""))), recipe("works")])
 
 
-def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Search) -> None:
+def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Search, capsys: pytest.CaptureFixture[str]) -> None:
     found = search([recipe(name) for name in "abcd"], minutes=2.5)
     assert [m.recipe.name for m in found.measured] == ["a", "b", "c"]
     assert found.skipped == ("d: out of time (`--budget-minutes`)",)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("quantizing")]
+    assert lines[0] == "quantizing to int8: a, 1 of 4"
+    assert all(", about " in line and line.endswith(" left") for line in lines[1:])
     assert [m.recipe.name for m in search([recipe("e"), recipe("f")], minutes=0).measured] == ["e"]
 
 

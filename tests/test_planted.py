@@ -18,9 +18,11 @@ from bench.measure.draws import start_order
 from exporter.proof.worker import Worker
 from trainer.data.sources import SAMPLE_REVIEWS
 from trainer.files.tables import read_table
+from trainer.tasks import SingleLabel
 
 pytestmark = pytest.mark.slow
 
+TASK = SingleLabel(2)
 SLOW = {"reference": 0.0, "again": 0.0, "1 %": 0.01, "10 %": 0.10}
 
 
@@ -34,8 +36,8 @@ def test_ten_percent_is_slower_and_one_percent_cannot_be_told() -> None:
                 name: stack.enter_context(closing(Worker(name, partial(load_planted, SLOW[name]), 1, partial(pin, 1))))
                 for name in start_order(SLOW, restart, 0)
             }
-            warm_up(workers, texts[-1], rng)
-            drawn = [(text,) for text in rng.sample(texts, BenchConfig.calls)]
+            warm_up(workers, texts[-1], TASK, rng)
+            drawn = [(text, TASK) for text in rng.sample(texts, BenchConfig.calls)]
             for name, calls in rounds(workers, drawn, timed, rng).items():
                 seconds[name][restart] = [call.total_s for call in calls]
     ratios = {name: speed for name, taken in seconds.items() if (speed := speed_of(seconds["reference"], taken))}

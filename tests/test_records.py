@@ -42,7 +42,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
-    BenchRecord: (5, "e568328403b7bc1f5a1d35d3312d3f40a7ba35d6ebe2a6a95bf6550ab54d553d"),
+    BenchRecord: (5, "00f7375f0291dbf799f554a1728ce32f5dfad7efb9c285f70c722208925736fe"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 

@@ -25,6 +25,11 @@ def show(result: str) -> None:
     print(*map(visible, result.split("\n")), sep="\n")  # noqa: T201
 
 
+def left_text(seconds: float) -> str:
+    """Render how much time is left, to stand at the end of a line of progress."""
+    return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {max(seconds, 0):.0f} s left"
+
+
 def quiet_libraries() -> None:
     """Keep off the terminal what transformers remarks, its bars for work of a moment, and peft's old names of things.
 

@@ -50,6 +50,11 @@ def ratio_text(ratio: Interval) -> str:
     return f"{ratio.estimate:.2f}×{comma} {bounds_text(ratio)}"
 
 
+def percent_text(confidence: float) -> str:
+    """Render a confidence in percent, such as `99` or `99.67`."""
+    return f"{100 * confidence:.2f}".rstrip("0").rstrip(".")
+
+
 def change_text(change: ScoreChange) -> str:
     """Render a change of accuracy, in percentage points, with its interval."""
     return f"{points(change.change)} points [{points(change.lower)}, {points(change.upper)}]"

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from bench.judge.interval import Speed
+from bench.judge.looks import SPEED_CONFIDENCE
 from bench.judge.speed import ByRestart, speed_of, with_verdict
 from bench.judge.stats import percentile, samples_needed
 from bench.judge.summary import PERCENTILES, Calls, Latency, LengthLatency, Tail
@@ -59,7 +60,11 @@ def length_ranges(tokens: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def latencies_by_length(
-    singles: Sequence[Single], reference: Sequence[Single], ranges: Sequence[tuple[int, int]], floor: float
+    singles: Sequence[Single],
+    reference: Sequence[Single],
+    ranges: Sequence[tuple[int, int]],
+    floor: float,
+    confidence: float = SPEED_CONFIDENCE,
 ) -> tuple[LengthLatency, ...]:
     """Return the latency of an engine in each range of lengths in which it was asked.
 
@@ -69,7 +74,7 @@ def latencies_by_length(
     for least, most in ranges:
         tokens, seconds = _within(singles, least, most)
         if tokens:
-            ratio = speed_of(_within(reference, least, most)[1], seconds)
+            ratio = speed_of(_within(reference, least, most)[1], seconds, confidence)
             speed = with_verdict(ratio, floor) if ratio else None
             middle = median(s for own in seconds.values() for s in own)
             latencies.append(LengthLatency(least, median(tokens), middle, speed))

@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.config import LEAST_PAIRS, LEAST_RESTARTS
 from bench.judge.interval import Interval, Speed
+from bench.judge.looks import SPEED_CONFIDENCE
 from bench.judge.stats import Rounds, noise_floor, speed_ratio_interval, verdict
 from bench.judge.summary import Noise
 
@@ -19,15 +20,20 @@ MOST_REACH = 100
 
 
 def compare_with_reference(
-    seconds: Mapping[str, ByRestart], reference: str, second_process: str | None
+    seconds: Mapping[str, ByRestart],
+    reference: str,
+    second_process: str | None,
+    confidence: float = SPEED_CONFIDENCE,
 ) -> tuple[dict[str, Speed], Noise]:
     """Compare every engine with the reference, and measure the noise with the reference's second process, `second`.
+
+    Each interval has a `confidence`.
 
     Returns:
         The speed of each engine that shares a restart with the reference, and the noise.
     """
     baseline = seconds.get(reference, {})
-    ratios = {name: ratio for name, own in seconds.items() if (ratio := speed_of(baseline, own))}
+    ratios = {name: ratio for name, own in seconds.items() if (ratio := speed_of(baseline, own, confidence))}
     second = ratios.pop(second_process or "", None)
     noise = Noise(noise_floor(second), second)
     speeds = {
@@ -37,7 +43,7 @@ def compare_with_reference(
     return speeds, noise
 
 
-def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
+def speed_of(baseline: ByRestart, candidate: ByRestart, confidence: float = SPEED_CONFIDENCE) -> Interval | None:
     """Return how many times faster the candidate is, with an interval that a rerun of the benchmark agrees with.
 
     Two restarts that start the processes in opposite orders form a pair: what a process loses by starting before
@@ -56,7 +62,7 @@ def speed_of(baseline: ByRestart, candidate: ByRestart) -> Interval | None:
         return None
     before = [[s for number in unit for s in baseline[number]] for unit in units]
     after = [_level([baseline[number] for number in unit], [candidate[number] for number in unit]) for unit in units]
-    ratio = speed_ratio_interval(before, after)
+    ratio = speed_ratio_interval(before, after, confidence=confidence)
     return within_reach(ratio) if len(units) >= LEAST_RESTARTS else without_bounds(ratio.estimate)
 
 

@@ -9,8 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from bench.judge.company import others_of
 from bench.judge.interval import Interval, Speed
 from bench.judge.latency import calls_of, latencies_by_length, latency_of, length_ranges
+from bench.judge.looks import confidence_of
 from bench.judge.speed import ByRestart, compare_with_reference, speed_of, with_verdict
 from bench.judge.stats import per_million_cost, slope_interval
 from bench.judge.summary import Batching, ColdStarts, GridCell, Latency, Noise, Row, SecondProcess, Summary, Throughput
@@ -38,9 +40,14 @@ def summarise(record: BenchRecord) -> Summary:
     throughputs, bulk_noise = _throughputs(record, bulks)
     rows = [_row(record, info, latencies.get(info.name), throughputs.get(info.name)) for info in record.engines]
     rows.sort(key=lambda row: (not row.is_reference, row.latency.total_s.median if row.latency else math.inf))
+    others = others_of(record.companies)
     return Summary(
         config=record.config,
         is_complete=record.is_complete,
+        ended_by=record.ended_by,
+        confidence=confidence_of(record.config),
+        others=others,
+        evaluation_texts=record.evaluation_texts,
         environment=record.environment,
         machine=record.machine,
         export_sha256=record.export_sha256,
@@ -62,7 +69,7 @@ def summarise(record: BenchRecord) -> Summary:
         single_noise=single_noise,
         bulk_noise=bulk_noise,
         skipped=record.skipped,
-        recommendation=recommend(record, rows, totals, single_noise.floor),
+        recommendation=recommend(record, rows, totals, single_noise.floor, others),
     )
 
 
@@ -80,13 +87,14 @@ def _latencies(
     totals: Mapping[str, ByRestart],
     ranges: Sequence[tuple[int, int]],
 ) -> tuple[dict[str, Latency], Noise]:
-    speeds, noise = compare_with_reference(totals, record.reference, record.second_process)
+    confidence = confidence_of(record.config)
+    speeds, noise = compare_with_reference(totals, record.reference, record.second_process, confidence)
     latencies = {}
     for info in record.engines:
         name = info.name
         if name in speeds:
             baseline = singles[record.reference] if name != record.reference else ()
-            by_length = latencies_by_length(singles[name], baseline, ranges, noise.floor)
+            by_length = latencies_by_length(singles[name], baseline, ranges, noise.floor, confidence)
             latencies[name] = latency_of(record, info, singles[name], speeds[name], by_length)
     return latencies, noise
 
@@ -99,7 +107,8 @@ def _second_process(name: str | None, totals: Mapping[str, ByRestart]) -> Second
 
 def _throughputs(record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]]) -> tuple[dict[str, Throughput], Noise]:
     seconds = {name: {bulk.restart: bulk.seconds for bulk in own} for name, own in bulks.items()}
-    speeds, noise = compare_with_reference(seconds, record.reference, record.second_process)
+    confidence = confidence_of(record.config)
+    speeds, noise = compare_with_reference(seconds, record.reference, record.second_process, confidence)
     price = record.config.price_per_hour
     return {name: _throughput(bulks[name], speed, price) for name, speed in speeds.items()}, noise
 
@@ -167,7 +176,7 @@ def _grid(record: BenchRecord, floor: float) -> tuple[GridCell, ...]:
         cells.setdefault((cell.engine, cell.batch, cell.length), {})[cell.restart] = cell.samples_s
     compared = []
     for (engine, batch, length), seconds in cells.items():
-        ratio = speed_of(cells.get((record.reference, batch, length), {}), seconds)
+        ratio = speed_of(cells.get((record.reference, batch, length), {}), seconds, confidence_of(record.config))
         speed = with_verdict(ratio, floor) if ratio else None
         quartiles = spread([s for samples in seconds.values() for s in samples])
         compared.append(GridCell(engine, batch, length, quartiles, speed))

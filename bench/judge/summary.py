@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.config import BenchConfig
+from bench.judge.company import Others
 from bench.judge.interval import Interval, Speed
-from bench.results import Accuracy, EngineInfo, Environment, Machine, Memory, Skipped
+from bench.results import Accuracy, End, EngineInfo, Environment, Machine, Memory, Skipped
 from exporter.int8.budget import Judgement
 from exporter.proof.timing import Spread
 from trainer.tasks import Task
@@ -167,6 +168,8 @@ class Recommendation:
     sentence: str
     rejected: tuple[str, ...]
     """Why not the others, a line each, the fastest first."""
+    is_told_apart: bool = False
+    """Whether more restarts could change none of it: each is faster or slower than the reference, and than the best."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,13 @@ class Summary:
 
     config: BenchConfig
     is_complete: bool
+    ended_by: End
+    confidence: float
+    """Of each interval of a speed."""
+    others: Others | None
+    """Who else used the cores; None where nobody watched."""
+    evaluation_texts: int
+    """How many there were to score; 0 where that is not known."""
     environment: Environment
     machine: Machine | None
     export_sha256: str

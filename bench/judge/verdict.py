@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from bench.judge.company import MOST_COMPANY, Others, company_text
 from bench.judge.interval import change_text, ratio_text
+from bench.judge.looks import confidence_of
 from bench.judge.speed import ByRestart, speed_of
 from bench.judge.stats import verdict
 from bench.judge.summary import Latency, Recommendation, Row
@@ -39,12 +41,17 @@ class Option:
 
 
 def recommend(
-    record: BenchRecord, rows: Sequence[Row], seconds: Mapping[str, ByRestart], floor: float
+    record: BenchRecord,
+    rows: Sequence[Row],
+    seconds: Mapping[str, ByRestart],
+    floor: float,
+    others: Others | None = None,
 ) -> Recommendation:
     """Choose among the engines measured on the device asked for: within all limits, the fastest with single texts.
 
     Among those without a measurable speed difference from the fastest, the smallest is chosen, installed packages
-    included. `seconds` are of each engine's calls with one text; no difference of speed is claimed below `floor`.
+    included. `seconds` are of each engine's calls with one text; no difference of speed is claimed below `floor`, and
+    none at all where `others` used too much of the machine.
     """
     device = record.config.device
     options = [
@@ -57,11 +64,14 @@ def recommend(
     if not allowed:
         nothing = f"No engine that can be shipped was measured on `{device}`."
         sentence = "No engine stays within the limits." if options else nothing
-        return Recommendation(None, sentence, tuple(f"`{option.name}`: {option.objection}" for option in options))
+        return Recommendation(None, sentence, _objections(options))
+    if others and others.is_too_much:
+        return Recommendation(None, _refusal(others), _objections(options))
 
     @cache
     def is_slower(name: str, other: str) -> bool:
-        ratio = speed_of(seconds[name], seconds[other]) if name != other else None
+        confidence = confidence_of(record.config)
+        ratio = speed_of(seconds[name], seconds[other], confidence) if name != other else None
         return ratio is not None and verdict(ratio, floor) == "faster"
 
     fastest = allowed[0].name
@@ -71,7 +81,22 @@ def recommend(
         for option in options
         if option is not best
     )
-    return Recommendation(best.name, _sentence(best, record.reference), lines)
+    is_told_apart = all(option.row.is_reference or option.latency.speed.verdict != "cannot tell" for option in options)
+    is_told_apart &= all(option.name == fastest or is_slower(option.name, fastest) for option in allowed)
+    return Recommendation(best.name, _sentence(best, record.reference), lines, is_told_apart)
+
+
+def _objections(options: Sequence[Option]) -> tuple[str, ...]:
+    return tuple(f"`{option.name}`: {option.objection}" for option in options if option.objection)
+
+
+def _refusal(others: Others) -> str:
+    text = company_text(others)
+    most = f"{MOST_COMPANY * others.cores:g}"
+    return (
+        f"No verdict: {text[0].lower()}{text[1:]}; beside more than {most} of them, speeds say too little of this "
+        "machine. Measure on a quieter machine."
+    )
 
 
 def _objection(row: Row, latency: Latency, record: BenchRecord) -> str | None:

@@ -29,7 +29,11 @@ STEADY = 0.05
 """Warm-up ends when the medians of two successive windows differ by no more than this share."""
 WINDOW = 5
 MAX_WARMUP = 40
+MAX_WARMUP_S = 20.0
+"""After which no further window begins: beside others' work times are never steady, and the longest text is slow."""
 BATCHING_ROUNDS = 3
+HOPELESS = 1.5
+"""How many times as long as the best of its engine a batching took that is not tried again."""
 
 R = TypeVar("R")
 Clock = Callable[[], float]
@@ -136,15 +140,17 @@ def soak(engine: Engine, texts: Sequence[Text], task: Task) -> tuple[int, ...]:
     return tuple(size for size in resident if size is not None)
 
 
-def warm_up(workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Random) -> int:
+def warm_up(
+    workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Random, clock: Clock = time.perf_counter
+) -> int:
     """Ask all engines the same text in turns, as they will be measured, until the times of each are steady.
 
     Returns:
-        How many calls of each that took, at most 40.
+        How many calls of each that took, at most 40; none begin after 20 seconds, but for the first ten.
     """
     before: dict[str, float] = {}
-    calls = 0
-    while calls < MAX_WARMUP:
+    calls, began = 0, clock()
+    while calls < MAX_WARMUP and (calls < 2 * WINDOW or clock() - began < MAX_WARMUP_S):
         answers = rounds(workers, [(text, task)] * WINDOW, timed, rng)
         last = {name: median(call.total_s for call in window) for name, window in answers.items()}
         calls += WINDOW
@@ -154,12 +160,27 @@ def warm_up(workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Ra
     return calls
 
 
-def try_batchings(workers: Mapping[str, Asked], texts: Sequence[Text], rng: random.Random) -> tuple[BatchingTrial, ...]:
-    """Score `texts` with every engine in each of its batchings, three rounds in turns."""
+def try_batchings(
+    workers: Mapping[str, Asked],
+    texts: Sequence[Text],
+    rng: random.Random,
+    most_s: float = math.inf,
+    clock: Clock = time.perf_counter,
+) -> tuple[BatchingTrial, ...]:
+    """Score `texts` with every engine in each of its batchings, three rounds in turns, one where it is hopeless.
+
+    No further round begins after `most_s`.
+    """
+    began = clock()
     trials = {(name, how): b for name, worker in workers.items() for how, b in worker.call(batchings).items()}
     seconds: dict[tuple[str, str], list[float]] = {trial: [] for trial in trials}
-    for _ in range(BATCHING_ROUNDS):
-        for name, how in rng.sample(list(trials), len(trials)):
+    for number in range(BATCHING_ROUNDS):
+        if number and clock() - began > most_s:
+            break
+        best = {name: min((min(s) for (own, _), s in seconds.items() if own == name and s), default=math.inf)
+                for name in workers}  # fmt: skip
+        hopeful = [trial for trial, s in seconds.items() if not s or min(s) <= HOPELESS * best[trial[0]]]
+        for name, how in rng.sample(hopeful, len(hopeful)):
             time.sleep(PAUSE_S)
             seconds[name, how].append(workers[name].call(scored, texts, trials[name, how]).seconds)
     return tuple(BatchingTrial(name, how, len(texts), tuple(s)) for (name, how), s in seconds.items())

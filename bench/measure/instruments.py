@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.engines.table import ENGINES
 from bench.measure.cold import cold_start
+from bench.measure.company import Watch
 from bench.measure.machine import measure_machine
 from bench.results import Machine
 from exporter.engines.spec import EngineSpec
@@ -21,3 +23,5 @@ class Instruments:
     start: StartWorker = Worker
     cold_start: Callable[..., dict[str, float] | None] = cold_start
     measure_machine: Callable[..., Machine | None] = measure_machine
+    watch: Callable[[int], Watch] = Watch
+    clock: Callable[[], float] = time.monotonic

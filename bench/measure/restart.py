@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,12 +48,12 @@ R = TypeVar("R")
 PARTS = 6
 """Into which the texts of a restart are cut for bulk scoring, if there are enough."""
 MIN_PART = 32
+TRIALS_SHARE = 0.1
+"""Of a budget of time, after which batchings are tried no further."""
 TRIED = 48
 """Texts on which batchings are tried."""
 WARMING = 2
 """Texts scored before any that are timed."""
-COLD_STARTS = 5
-"""Restarts after which new processes are timed: each gives one sample."""
 MAX_GAP = 0.05
 """By which a timed answer's probability may differ from the accuracy pass's: dynamic int8 depends on its batch."""
 SECOND = " (again)"
@@ -125,16 +126,23 @@ class Restart:
             self._say("warming up")
             warmups = warm_up(self._workers, longest, self._workload.task, self._rng)
             trials = () if self._trials else self._try_batchings()
+            watch = self._instruments.watch(self._workload.environment.threads)
+            watch.look()
             self._say(f"scoring {len(self._share):,} texts in bulk")
             answers, bulks = self._score_in_bulk(best_batchings(self._trials or trials))
+            watch.look()
             self._say("one text at a time")
             singles = self._ask_one_by_one(warmups, answers)
+            watch.look()
             grids = self._time_grid(longest)
-            is_last = self._number == config.restarts - 1
-            soaks = self._soak() if is_last and config.soak_calls else ()
+            companies = (watch.company(self._number),)
+            soaks = self._soak() if self._number == 0 and config.soak_calls else ()
             memories = self._read_memory(loaded)
-        cold = self._start_cold(texts[self._rng.choice(self._share)]) if self._number < COLD_STARTS else Samples()
-        return cold.plus(Samples(answers, singles, trials, bulks, grids, memories=memories, soaks=soaks))
+        text = texts[self._rng.choice(self._share)]
+        cold = self._start_cold(text) if self._number < config.cold_starts else Samples()
+        return cold.plus(
+            Samples(answers, singles, trials, bulks, grids, memories=memories, soaks=soaks, companies=companies)
+        )
 
     def _say(self, what: str) -> None:
         self._progress.step(f"restart {self._number + 1} of {self._workload.config.restarts}: {what}")
@@ -169,7 +177,9 @@ class Restart:
         self._say("trying batchings")
         some = spread_out(self._share_tokens, min(TRIED, len(self._share)), self._rng)
         texts = [self._workload.examples.texts[self._share[i]] for i in some]
-        return try_batchings(self._firsts(), texts, self._rng)
+        minutes = self._workload.config.budget_minutes
+        most_s = math.inf if minutes is None else TRIALS_SHARE * 60 * minutes
+        return try_batchings(self._firsts(), texts, self._rng, most_s)
 
     def _score_in_bulk(self, chosen: Mapping[str, str]) -> tuple[tuple[Answers, ...], tuple[Bulk, ...]]:
         """Let every engine score the restart's texts, part by part: the accuracy pass, and timed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from bench.results import BatchingTrial, Bulk, ColdStart, Grid, Memory, Single, Skipped, Soak
+from bench.results import BatchingTrial, Bulk, ColdStart, Company, Grid, Memory, Single, Skipped, Soak
 from trainer.tasks import FloatArray
 
 
@@ -31,6 +31,7 @@ class Samples:
     cold_starts: tuple[ColdStart, ...] = ()
     memories: tuple[Memory, ...] = ()
     soaks: tuple[Soak, ...] = ()
+    companies: tuple[Company, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
     def plus(self, other: Samples) -> Samples:
@@ -39,9 +40,8 @@ class Samples:
 
     def without(self, engine: str) -> Samples:
         """Return the rows of the other engines."""
-        return replace(
-            self, **{f.name: tuple(r for r in getattr(self, f.name) if r.engine != engine) for f in fields(self)}
-        )
+        rows = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "companies"}
+        return replace(self, **{name: tuple(r for r in own if r.engine != engine) for name, own in rows.items()})
 
     def logits(self, engine: str) -> dict[int, FloatArray]:
         """Return an engine's logits by the place of the text."""

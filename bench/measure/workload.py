@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from bench.config import BenchConfig
+from bench.judge.looks import looks_of
 from bench.measure.draws import deal
 from bench.measure.environment import read_environment
 from bench.results import Environment
@@ -40,7 +41,7 @@ class Workload:
     min_tokens: int
     """Of a text that is not empty."""
     shares: tuple[list[int], ...]
-    """The texts that each restart scores: together all, each once, and alike in length."""
+    """The texts that each restart scores: together all, each once, and alike in length; all before the first look."""
     own_tokens: tuple[int, ...]
     """Of the user's own texts, if any."""
     started: float
@@ -78,7 +79,7 @@ class Workload:
             examples=examples,
             tokens=tokens,
             min_tokens=encoder.max_length - encoder.room + 1,
-            shares=tuple(deal(tokens, min(config.restarts, len(examples)), rng)),
+            shares=tuple(deal(tokens, min(*looks_of(config), config.restarts, len(examples)), rng)),
             own_tokens=tuple(len(e) for e in encoder.encode(own)) if own else (),
             started=time.monotonic(),
         )

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.config import LEAST_RESTARTS
-from bench.judge.interval import change_text, ratio_text
+from bench.judge.interval import change_text, percent_text, ratio_text
 from bench.judge.summary import PERCENTILES, Row, Summary
+from bench.report.circumstances import circumstances, scored_texts
 from bench.report.page.parts import PAIRS, counted
 from bench.results import Environment
 from exporter.proof.timing import Spread
@@ -148,13 +149,14 @@ def _method(summary: Summary) -> str:
         "The engines took turns in random order, after a warm-up until times were steady, at most 40 calls.",
         f"Latency: median [quartiles] of {summary.restarts} × {summary.calls} calls with one text each, of all "
         "lengths, from text to label.",
-        f"Bulk: all {len(summary.labels):,} evaluation texts, in the batching that suits each engine best.",
-        f"Speed: times faster than `{summary.reference}`, with a 99 % interval; there is none with fewer than "
-        f"{LEAST_RESTARTS} restarts.",
+        f"Bulk: {scored_texts(summary)}, in the batching that suits each engine best.",
+        f"Speed: times faster than `{summary.reference}`, with a {percent_text(summary.confidence)} % interval; there "
+        f"is none with fewer than {LEAST_RESTARTS} restarts.",
         f"A difference of speed counts as noise below {single.floor:.1%} one by one and {bulk.floor:.1%} in bulk, or "
         f"where its interval reaches that range{measured}.",
         f"Change of {summary.task.metric}: against the reference, on the same texts; the 95 % intervals hold jointly "
         "for all engines except other tools.",
+        *circumstances(summary),
     )
     return f"{' '.join(sentences)}\n\n{_machine(summary.environment)}"
 

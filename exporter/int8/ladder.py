@@ -28,7 +28,7 @@ from exporter.proof.worker import Worker
 from exporter.records import Candidate, FailedRecipe, Variation
 from trainer.data.load import Examples
 from trainer.errors import UserError
-from trainer.progress import say
+from trainer.progress import left_text, say
 from trainer.tasks import FloatArray, Task
 
 CALLS, WARMUP = 40, 4
@@ -106,15 +106,22 @@ def try_recipes(
     Raises:
         VerificationError: a candidate's weights are not those it was made from: the tools are broken, not a recipe.
     """
-    ladder = Ladder()
-    deadline = clock() + 60 * minutes
+    ladder, began, done = Ladder(), clock(), 0
+    deadline = began + 60 * minutes
     for number, recipe in enumerate(recipes):
         if not recipe.is_usable():
             ladder = _skip(ladder, recipe, f"`pip install {recipe.needs}` to have it")
-        elif number and clock() > deadline:
+            continue
+        now = clock() if number else began
+        if now > deadline:
             ladder = _skip(ladder, recipe, TIME_IS_UP)
         else:
+            to_do = sum(other.is_usable() for other in recipes[number:])
+            each_s = (now - began) / done if done else 0.0
+            left = left_text(min(each_s * to_do, deadline - now + each_s)) if done else ""
+            say(f"quantizing to int8: {recipe.name}, {done + 1} of {done + to_do}{left}")
             ladder = _try(recipe, unfused, artifact, replace(ingredients, deadline=deadline), baseline, ladder)
+            done += 1
     return ladder
 
 
@@ -131,7 +138,6 @@ def _try(
 ) -> Ladder:
     """Make, prove and measure one recipe; one that breaks is a row of its own and does not end the search."""
     folder = unfused.with_name(recipe.name)
-    say(f"quantizing to int8: {recipe.name}")
     try:
         make(recipe, unfused, folder, ingredients)
         check_labels(folder, artifact.label_names)

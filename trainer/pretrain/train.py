@@ -24,7 +24,7 @@ from trainer.pretrain.objective import PROJECTION, SUMMARY, MaskedLanguageTraine
 from trainer.pretrain.output import OutputDir
 from trainer.pretrain.start import Origin, choose_tokenizer, make_model
 from trainer.pretrain.terms import IdArray, Terms
-from trainer.progress import quiet_libraries, say, say_source
+from trainer.progress import left_text, quiet_libraries, say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
 from trainer.run import discard
 from trainer.training.loop import (
@@ -272,5 +272,5 @@ class _Report(transformers.TrainerCallback):
         if not state.is_world_process_zero:
             return
         done, to_do = state.global_step - self._first, state.max_steps - state.global_step
-        left = f", about {(time.monotonic() - self._started) / done * to_do / 60:.0f} min left" if done else ""
+        left = left_text((time.monotonic() - self._started) / done * to_do) if done else ""
         say(f"step {state.global_step:,} of {state.max_steps:,}: evaluation loss {loss:.3f}{left}")

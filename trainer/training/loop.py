@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +23,7 @@ import transformers
 from trainer.config import Device, Precision
 from trainer.data.load import NAMES_SHOWN, Examples, abridged
 from trainer.errors import UserError
-from trainer.progress import say
+from trainer.progress import left_text, say
 from trainer.tasks import Label, Task, as_set
 from trainer.text.encoding import Encoded, Encoder
 from trainer.training.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
@@ -131,14 +132,21 @@ class EpochReport(transformers.TrainerCallback):
         counts = Counter(label for of_text in labels for label in as_set(of_text))
         self._is_uneven = max(counts.values()) >= UNEVEN * min(counts.values())
         self._hint = hint
+        self._first, self._started = 0.0, time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Note from where on and since when this process trains."""
+        self._first, self._started = state.epoch or 0.0, time.monotonic()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **kwargs: Any) -> None:  # noqa: ARG002
         """Say those of the epoch that has just ended."""
         if not state.is_world_process_zero:
             return
+        done, to_do = state.epoch - self._first, state.num_train_epochs - state.epoch
+        left = left_text((time.monotonic() - self._started) / done * to_do) if done > 0 and to_do > 0 else ""
         scores = self._task.headline({name.removeprefix("eval_"): score for name, score in metrics.items()})
         epoch = f"epoch {round(state.epoch)}/{state.num_train_epochs}"
-        say(f"{epoch}: {scores}, evaluation loss {metrics['eval_loss']:.3f}")
+        say(f"{epoch}: {scores}, evaluation loss {metrics['eval_loss']:.3f}{left}")
         for line in self._by_label(metrics):
             say(line)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bench.judge.interval import ratio_text
+from bench.judge.interval import percent_text, ratio_text
 from bench.judge.summary import GridCell, Summary
 from bench.report.page.cells import Table, count, missing, name_cell, table_of, timed_cell
 from bench.report.page.charts import Chart, Json, Look, axis_of, layout_of, line_of, looks_of
@@ -26,7 +26,8 @@ def grid_section(summary: Summary) -> Section | None:
         for batch in batches
     ]
     caption = (
-        "The model alone: median ms per batch, and times faster than the reference with the 99 % interval. "
+        "The model alone: median ms per batch, and times faster than the reference with the "
+        f"{percent_text(summary.confidence)} % interval. "
         "Cannot tell: the interval reaches the noise given in the verdict."
     )
     how = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench.judge.interval import percent_text
 from bench.judge.summary import LengthLatency, Row, Summary
 from bench.report.page.cells import Table, missing, table_of, timed_cell, token_range
 from bench.report.page.charts import LOG_FROM, Chart, Json, axis_of, latency_axis, layout_of, line_of, looks_of
@@ -26,7 +27,8 @@ def length_section(summary: Summary) -> Section | None:
     shown = dict.fromkeys((fastest_own(summary).info.name, summary.reference))
     takeaway = " ".join(_from_to(name, by_length[name]) for name in shown)
     how = "One text at a time, from text to label: the median of the calls in each range of lengths."
-    caption = "Median latency in ms by length, and times faster than the reference with the 99&nbsp;% interval."
+    percent = percent_text(summary.confidence)
+    caption = f"Median latency in ms by length, and times faster than the reference with the {percent}&nbsp;% interval."
     table = table_of("by-length", caption, _table(by_length, summary.length_ranges))
     chart = Chart("length-chart", data, _layout(by_length))
     figure = Figure(takeaway, how, [chart], 380, "by-length", key_of(by_length, looks))

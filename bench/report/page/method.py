@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from bench.config import LEAST_PAIRS
+from bench.judge.interval import percent_text
 from bench.judge.summary import Summary
+from bench.report.circumstances import circumstances
 from bench.report.page.cells import name_cell, table_of, word
-from bench.report.page.parts import PAIRS, Section, counted, facts, lines
+from bench.report.page.parts import PAIRS, Section, counted, facts, lines, marked
 from trainer.flags import flag_of
 
 
@@ -32,13 +34,15 @@ def method_section(summary: Summary) -> Section:
         f"From {2 * LEAST_PAIRS} restarts on, two such restarts form a pair of restarts, and intervals are computed "
         "over pairs; below that, over single restarts. A speed is the mean of the pairs' medians, and its interval "
         "shows how much they differ. One text at a time and in bulk, it is never narrower than the noise of the "
-        "reference alone allows. Confidence is 99&nbsp;% for intervals of speed, and 95&nbsp;% for those of accuracy "
+        "reference alone allows. Confidence is "
+        f"{percent_text(summary.confidence)}&nbsp;% for intervals of speed, and 95&nbsp;% for those of accuracy "
         "and memory.",
         f"Accuracy is within budget if the lower end of its change is above -{summary.config.max_drop:g} points. An "
         "engine counts as faster or slower only beyond the noise given in the verdict.",
         "A percentile is shown where there are enough calls to estimate it. Of roofline: the share of the speed that "
         "this machine allows at most, given its fastest matrix product and its memory bandwidth.",
     ]
+    paragraphs += [marked(text) for text in circumstances(summary)]
     body = [
         *(f"<p>{text}</p>" for text in paragraphs),
         f"<h3>Environment</h3>\n{facts(_environment(summary))}",
@@ -60,6 +64,8 @@ def _environment(summary: Summary) -> list[tuple[str, str]]:
     if machine:
         pairs += [(f"fastest {m.precision} product", f"{m.flops / 1e9:,.0f} GFLOP/s") for m in machine.limits]
         pairs.append(("memory bandwidth", f"{machine.bytes_per_s / 1e9:,.1f} GB/s"))
+    if summary.others and summary.others.load is not None:
+        pairs.append(("highest load", f"{summary.others.load:.1f}, the benchmark's own processes included"))
     return [
         *pairs,
         ("duration", f"{summary.duration_s / 60:.0f} min, until {summary.finished_at}"),

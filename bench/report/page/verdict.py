@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.judge.company import company_text
 from bench.judge.interval import bounds_text, ratio_text
 from bench.judge.summary import Row, Summary
 from bench.report.page.cells import metric_of
@@ -49,4 +50,7 @@ def _noise(summary: Summary) -> str:
     measured = f"{code(summary.reference)} had no second process to measure the noise with."
     if second:
         measured = f"{code(summary.reference)} compared with a second process of itself: {', '.join(second)}."
-    return f"A speed difference counts as noise {floors}, or where its interval reaches that range. {measured}"
+    company = f"{company_text(summary.others)}." if summary.others else ""
+    return (
+        f"A speed difference counts as noise {floors}, or where its interval reaches that range. {measured} {company}"
+    )
