@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_answers_are_those_of_onnxruntime_in_every_way(exported: RunDir, name: s
     for way in (ONE_BY_ONE, usual_batching(2), Batching(texts=8)):
         assert np.abs(softmax(engine.logits(TEXTS, way)) - expected).max() <= tolerance
     assert len(set(map(id, engine._models(2)))) == 2
+
+
+@installed
+def test_several_threads_may_ask_at_once(exported: RunDir) -> None:
+    classifier = Classifier.load(exported.export / "onnx-fp32", engine="openvino", threads=2)
+    expected = classifier.predict(TEXTS)
+    assert classifier.engine._streams  # from now on lists share the streams, single texts the model
+    with ThreadPoolExecutor(4) as pool:
+        lists = [pool.submit(classifier.predict, TEXTS) for _ in range(4)]
+        alone = list(pool.map(lambda text: classifier.predict([text])[0].label, TEXTS[:40]))
+    assert all(done.result() == expected for done in lists)
+    assert alone == [answer.label for answer in expected[:40]]
 
 
 @installed

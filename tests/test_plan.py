@@ -166,6 +166,14 @@ def test_answers_agree_under_every_plan(exported: RunDir, name: str) -> None:
             np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
+def test_a_plan_lies_beside_its_folder_however_that_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.chdir(tmp_path / "bundle")
+    assert {plan_path(Path(name)) for name in (".", "../bundle", f"{tmp_path}/bundle")} == {
+        tmp_path / "bundle.plan.json"
+    }
+
+
 def plan_for(folder: Path, **values: Any) -> Plan:
     """Return a plan that fits here, but for what is given."""
     fitting = tune(folder, TEXTS, threads=2, seconds=0.0)

@@ -7,6 +7,7 @@ model is loaded.
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ WIDTH = 32
 
 
 class OpenVinoModel:
-    """An ONNX model that takes encoded texts, one call at a time.
+    """An ONNX model that takes encoded texts, one call after the other.
 
     Args:
         request: what runs the compiled model.
@@ -45,6 +46,7 @@ class OpenVinoModel:
         self._request, self._labels = request, labels
         self._inputs = {name for port in request.model_inputs for name in port.names}
         self.encoder = encoder
+        self._calling = threading.Lock()  # a request is busy while it runs, and a server may ask from several threads
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
@@ -52,10 +54,11 @@ class OpenVinoModel:
         rounded = max(longest, min(-(-longest // WIDTH) * WIDTH, self.encoder.max_length))
         feeds = self.encoder.pad(batch, length or rounded)
         try:
-            answer = self._request.infer({name: value for name, value in feeds.items() if name in self._inputs})
+            with self._calling:
+                answer = self._request.infer({name: value for name, value in feeds.items() if name in self._inputs})
+                logits = np.array(answer[0], dtype=np.float32)
         except Exception as error:  # classes of its own that it does not export
             raise UserError(f"openvino cannot run the model: {_last_line(error)}", "use `onnxruntime`") from None
-        logits = np.array(answer[0], dtype=np.float32)
         if logits.shape != (len(batch), self._labels):
             raise UserError(
                 f"the model returned logits of shape {logits.shape} for {len(batch)} texts and {self._labels} labels",

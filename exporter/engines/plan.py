@@ -77,7 +77,8 @@ class Plan:
 
 def plan_path(folder: Path) -> Path:
     """Return where the plan for a bundle lies."""
-    return folder.with_name(f"{folder.name}.plan.json")
+    folder = folder.resolve()  # `.` has no name
+    return folder.parent / f"{folder.name}.plan.json"
 
 
 def engine_versions() -> dict[str, str]:

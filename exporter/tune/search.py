@@ -89,7 +89,7 @@ def try_ways(
                 found[way] = timed(way, batch)
         if len(found) < len(left):  # time is up: a part of a round would compare nothing
             break
-        taken |= {way: (*taken[way], seconds) for way, seconds in found.items()}
+        taken |= {way: (*taken[way], took) for way, took in found.items()}
         fastest = _fastest({way: taken[way] for way in left})
         left = [way for way in left if not _is_slower(taken[way], taken[fastest])]
         if len(left) == 1:
