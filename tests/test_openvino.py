@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporter.bundle.probabilities import softmax
 from toys import make_texts
 
 import exporter.predict
@@ -24,6 +23,7 @@ from exporter.tune.tune import tune
 from trainer.errors import UserError
 from trainer.records import write_record
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 
 TEXTS = [text for text, _ in make_texts(150, seed=3)]
 ROWS = [spec for spec in ENGINES if spec.name.endswith("-openvino")]
@@ -45,10 +45,10 @@ def test_without_it_nothing_changes(exported: RunDir, monkeypatch: pytest.Monkey
 @installed
 @pytest.mark.parametrize(("name", "tolerance"), [("onnx-fp32", 1e-4), ("onnx-int8", 0.03)])
 def test_answers_are_those_of_onnxruntime_in_every_way(exported: RunDir, name: str, tolerance: float) -> None:
-    expected = softmax(Classifier.load(exported.export / name).logits(TEXTS))
+    expected = SingleLabel(4).probabilities(Classifier.load(exported.export / name).logits(TEXTS))
     engine = Classifier.load(exported.export / name, engine="openvino", threads=2).engine
     for way in (ONE_BY_ONE, usual_batching(2), Batching(texts=8)):
-        assert np.abs(softmax(engine.logits(TEXTS, way)) - expected).max() <= tolerance
+        assert np.abs(SingleLabel(4).probabilities(engine.logits(TEXTS, way)) - expected).max() <= tolerance
     assert len(set(map(id, engine._models(2)))) == 2
 
 
@@ -110,5 +110,5 @@ def test_every_row_answers(exported: RunDir, tmp_path: Path, spec: object) -> No
     if (reason := spec.why_unusable(exported, ("onnx-fp32", "onnx-int8"), None)) is not None:  # type: ignore[attr-defined]
         pytest.skip(reason)
     engine = spec.load(exported, 2, tmp_path)  # type: ignore[attr-defined]
-    expected = softmax(Classifier.load(exported.export / "onnx-fp32").logits(TEXTS))
-    assert np.abs(softmax(engine.logits(TEXTS, engine.bulk)) - expected).max() < 0.1
+    expected = SingleLabel(4).probabilities(Classifier.load(exported.export / "onnx-fp32").logits(TEXTS))
+    assert np.abs(SingleLabel(4).probabilities(engine.logits(TEXTS, engine.bulk)) - expected).max() < 0.1
