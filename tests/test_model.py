@@ -20,8 +20,9 @@ from exporter.convert.graph import fuse
 from exporter.convert.to_onnx import convert
 from trainer.data.sources import Base, HubUnreachableError, Source, locate_base
 from trainer.errors import UserError
+from trainer.model import architectures
 from trainer.model.architectures import ARCHITECTURES, Architecture, architecture_of
-from trainer.model.load import architectures, build_model, load_tokenizer
+from trainer.model.load import build_model, load_tokenizer
 
 LORA: dict[str, Any] = {
     "lora_r": 8,

@@ -13,7 +13,7 @@ import pytest
         ("exporter.runtime", "Classifier Prediction"),
         ("exporter.predict", "main"),
         ("exporter.checksums", "write_checksums"),
-        ("trainer.data.load.load", "Columns Examples Splits load_splits read_examples read_texts"),
+        ("trainer.data", "Columns Examples Splits load_splits read_examples read_texts"),
         ("trainer.config", "TrainConfig"),
         ("trainer.errors", "UserError"),
         ("trainer.run", "RunDir TrainRecord"),
