@@ -1,13 +1,14 @@
-"""The last layer for the row that is read: what a classifier computes for all other tokens, and never reads, is left out.
+"""The last layer for the one row that is read of it: what it computes for all other tokens is left out.
 
 A classifier that reads the first token alone (`hidden[:, 0]`) needs the other tokens of the last layer only as keys and
 values. The graph is walked backwards from its outputs. A tensor of which nothing but the first row along one axis is
-needed is computed for that row, where its operator works row by row; where it does not, the row is cut out of the whole.
-Each rule is exact by itself, whatever the architecture: where none fits, the way ends.
+needed is computed for that row, if its operator works row by row; if not, the row is cut out of the whole. Each rule is
+exact by itself, whatever the architecture: where none fits, the way ends.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ import onnx
 from onnx import GraphProto, NodeProto
 from onnx.helper import get_attribute_value, make_node
 from onnx.numpy_helper import from_array, to_array
+
+from exporter.convert.graph import constants_of
 
 OPSET = 13
 """The first in which Softmax works along one axis."""
@@ -50,12 +53,16 @@ def shorten(model: Path) -> bool:
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Dims] | None:
-    """Return the dimensions of all tensors, in symbols where they depend on the inputs; None if they are not found."""
+    """Return the dimensions of all tensors, in symbols where they depend on the inputs; None if they are not found.
+
+    Two sizes that one tensor is added to another with are taken for equal, as they are in a model that runs.
+    """
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
+    logging.getLogger("onnxruntime.tools.symbolic_shape_infer").setLevel(logging.CRITICAL)
     try:
         graph = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
-    except Exception:  # noqa: BLE001 (it raises just that where it does not know an operator)
+    except Exception:  # it raises just that where it does not know an operator
         return None
     found: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -69,7 +76,8 @@ class _Walk:
     """One way through a graph, from its outputs back to its inputs, that changes it in place."""
 
     def __init__(self, graph: GraphProto, shapes: Mapping[str, Dims]) -> None:
-        self._graph, self._shapes, self._constants = graph, shapes, _constants(graph)
+        self._graph, self._shapes = graph, shapes
+        self._constants = {name: to_array(tensor) for name, tensor in constants_of(graph).items()}
         self._whole = {output.name for output in graph.output}
         self._readers = defaultdict[str, dict[int, list[tuple[NodeProto, int]]]](lambda: defaultdict(list))
         """By tensor, and the axis along which its first row is enough: who reads it, as which input."""
@@ -131,7 +139,7 @@ class _Walk:
         return needs
 
     def _chosen(self, node: NodeProto) -> Needs:
-        """Return what a node that stays as it is needs: of a hidden state that it takes the first token of, that row."""
+        """Return what a node that stays as it is needs: of a hidden state whose first token it takes, just that."""
         whole = [None] * len(node.input)
         shape = self._shapes.get(node.input[0], ()) if node.input else ()
         given = [self._constants.get(tensor) for tensor in node.input[1:]]
@@ -150,7 +158,7 @@ class _Walk:
         self._whole |= {name for attribute in node.attribute for name in _read_inside(attribute)}
         for i, (name, axis) in enumerate(zip(node.input, needs, strict=True)):
             if axis is None:
-                self._whole.add(name)
+                self._whole |= {name} - {""}
             else:
                 self._readers[name][axis].append((node, i))
 
@@ -174,21 +182,9 @@ class _Walk:
             own = behind
         else:
             return None
-        # Of the other sizes, one may be unknown; 0 keeps that of the same place.
         same = [i != own and i < len(before) and before[i] == size for i, size in enumerate(after)]
-        sizes: list[int | str] = [
-            1
-            if i == axis
-            else size
-            if isinstance(size, int)
-            else 0
-            if same[i]
-            else size
-            if self._is_known(size)
-            else -1
-            for i, size in enumerate(after)
-        ]
-        if sizes.count(-1) > 1:
+        sizes = [1 if i == axis else self._wanted(size, same[i]) for i, size in enumerate(after)]
+        if sizes.count(-1) > 1 or _attribute(node, "allowzero", 0):
             return None
         if all(isinstance(size, int) for size in sizes):
             node.input[1] = self._constant(f"{node.output[0]}_first_shape", sizes)
@@ -198,6 +194,14 @@ class _Walk:
                 make_node("Concat", [self._size(s) for s in sizes], [node.input[1]], node.input[1], axis=0)
             )
         return [own, None]
+
+    def _wanted(self, size: int | str, is_same: bool) -> int | str:
+        """Return how a `Reshape` is asked for a size: 0 keeps that of the same place, and one may be left to it: -1."""
+        if isinstance(size, int):
+            return size
+        if is_same:
+            return 0
+        return size if self._is_known(size) else -1
 
     def _spell(self, node: NodeProto, dims: Dims) -> None:
         """Turn a `Shape` into the sizes that it gave."""
@@ -301,9 +305,9 @@ def _gather_elements(node: NodeProto, axis: int, _: Sequence[Dims], rank: int, _
     return [None if axis == _attribute(node, "axis", 0) % rank else axis, axis]
 
 
-_ELEMENTWISE = ("Add", "And", "Cast", "Div", "Equal", "Erf", "Exp", "Gelu", "Greater", "GreaterOrEqual", "Identity", "Less",
-                "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sqrt",
-                "Sub", "Tanh", "Where")  # fmt: skip
+_ELEMENTWISE = ("Add", "And", "Cast", "Div", "Equal", "Erf", "Exp", "Gelu", "Greater", "GreaterOrEqual", "Identity",
+                "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid",
+                "Sqrt", "Sub", "Tanh", "Where")  # fmt: skip
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, _broadcast),
     **dict.fromkeys(("LayerNormalization", "LogSoftmax", "Softmax"), _along),
@@ -336,15 +340,6 @@ def _hold(given: Given, *values: int) -> bool:
         array is not None and array.size == 1 and array.item() == value
         for array, value in zip(given, values, strict=True)
     )
-
-
-def _constants(graph: GraphProto) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the initializers, and what `Constant` nodes hold."""
-    found = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = to_array(node.attribute[0].t)
-    return found
 
 
 def _read_inside(attribute: onnx.AttributeProto) -> set[str]:
