@@ -37,10 +37,10 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (5, "56fc0c06d48032cf6157d95f6bf7f372e7bdbd1e23430c66ec5947612c66ea3e"),
+    ExportRecord: (5, "7ba3495a81f9bb020c8027bf33b9bc0293bd4ad227a0d7753019489f8601bc91"),
     Artifact: (3, "937d2df50925ce4d937996ddb092491fb314cfa804fac9af98d32c2eb1dbfb01"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
-    BenchRecord: (5, "e568328403b7bc1f5a1d35d3312d3f40a7ba35d6ebe2a6a95bf6550ab54d553d"),
+    BenchRecord: (5, "43142c45d73fb94bab55b80a3bec1718750dd568b3faf3d687611bd4dc6cd305"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 
