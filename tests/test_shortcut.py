@@ -20,8 +20,8 @@ from trainer.architectures import ARCHITECTURES
 SHORT = dict.fromkeys([*ARCHITECTURES, "deberta-v3"], 6) | dict.fromkeys(
     ["deberta", "deberta-v2", "deberta-v3", "modernbert"], 5
 )
-"""How many products are for one token a text: query, output, two of the feed-forward and two of the head. DeBERTa asks its
-queries for positions too, and DeBERTa and ModernBERT have one matrix for query, key and value. The others read all tokens,
+"""How many products are for one token a text: query, output, two of the feed-forward and two of the head. DeBERTa's
+queries are asked for positions too, and ModernBERT has one matrix for query, key and value. The others read all tokens,
 or the last one."""
 
 
