@@ -61,6 +61,20 @@ def test_every_architecture_answers_as_before(name: str, tmp_path: Path) -> None
     assert not shorten(short)  # there is nothing left to do
 
 
+def test_a_graph_with_an_operator_that_nobody_knows_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = parser.parse_model(
+        """<ir_version: 9, opset_import: ["" : 18, "elsewhere": 1]>
+        graph (float[batch, length, 4] x) => (float[] row) <float[4, 8] w, int64 zero = {0}>
+        { h = MatMul(x, w) s = elsewhere.Mix(h) row = Gather<axis=1>(s, zero) }"""
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert not shorten(tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
 FIRST = "row = Gather<axis=1>(h, zero)"
 GRAPHS = {
     # each a body between h = MatMul(x, w) and `row`, and whether the product is shortened

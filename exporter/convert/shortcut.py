@@ -60,10 +60,18 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Dims] | None:
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     logging.getLogger("onnxruntime.tools.symbolic_shape_infer").setLevel(logging.CRITICAL)
+    # Its `infer_shapes` does the same, but leaves a file in the working directory where it does not know an operator.
+    inference, is_complete = SymbolicShapeInference(2**31 - 1, True, False, 0), False
+    inference._preprocess(model)
     try:
-        graph = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
-    except Exception:  # it raises just that where it does not know an operator
+        while inference.run_:
+            is_complete = inference._infer_impl()
+    except Exception:  # and raises just that
         return None
+    if not is_complete:
+        return None
+    inference._update_output_from_vi()
+    graph = inference.out_mp_.graph
     found: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.HasField("shape"):
