@@ -30,6 +30,8 @@ Dims = tuple[int | str, ...]
 """A size, or the symbol of one: equal symbols are equal sizes."""
 Needs = Sequence[int | None]
 """For each input of a node: the axis along which its first row is enough, None for the whole."""
+Given = Sequence[npt.NDArray[np.generic] | None]
+"""The inputs of a node that are constant, None for the others."""
 
 
 def shorten(model: Path) -> bool:
@@ -84,8 +86,7 @@ class _Walk:
     """One way through a graph, from its outputs back to its inputs, that changes it in place."""
 
     def __init__(self, graph: GraphProto, shapes: Mapping[str, Dims]) -> None:
-        self._graph, self._shapes = graph, shapes
-        self._constants = {name: to_array(tensor) for name, tensor in constants_of(graph).items()}
+        self._graph, self._shapes, self._constants = graph, shapes, constants_of(graph)
         self._whole = {output.name for output in graph.output}
         self._readers = defaultdict[str, dict[int, list[tuple[NodeProto, int]]]](lambda: defaultdict(list))
         """By tensor, and the axis along which its first row is enough: who reads it, as which input."""
@@ -136,8 +137,7 @@ class _Walk:
             needs = self._reshape(node, axis, shapes[0], self._shapes[name])
         else:
             rule = RULES.get(node.op_type)
-            given = [self._constants.get(tensor) for tensor in node.input]
-            needs = rule(node, axis, shapes, len(self._shapes[name]), given) if rule else None
+            needs = rule(node, axis, shapes, len(self._shapes[name]), self._given(node)) if rule else None
         if needs is None:
             return None
         for measurer in self._measurers.pop(name, ()):  # the shape that it had
@@ -150,13 +150,18 @@ class _Walk:
         """Return what a node that stays as it is needs: of a hidden state whose first token it takes, just that."""
         whole = [None] * len(node.input)
         shape = self._shapes.get(node.input[0], ()) if node.input else ()
-        given = [self._constants.get(tensor) for tensor in node.input[1:]]
-        is_hidden = len(shape) == 3 and isinstance(shape[1], str)
-        is_first = {
-            "Gather": _attribute(node, "axis", 0) == 1 and _hold(given, 0),
-            "Slice": _hold(given, 0, 1, 1) or _hold(given, 0, 1, 1, 1),
-        }
-        return [1, *whole[1:]] if is_hidden and is_first.get(node.op_type) else whole
+        if node.op_type not in ("Gather", "Slice") or len(shape) != 3 or isinstance(shape[1], int):
+            return whole
+        _, *given = self._given(node)
+        if node.op_type == "Gather":
+            is_first = _attribute(node, "axis", 0) == 1 and _hold(given, 0)
+        else:
+            is_first = _hold(given, 0, 1, 1) or _hold(given, 0, 1, 1, 1)
+        return [1, *whole[1:]] if is_first else whole
+
+    def _given(self, node: NodeProto) -> Given:
+        constants = [self._constants.get(name) for name in node.input]
+        return [None if constant is None else to_array(constant) for constant in constants]
 
     def _ask(self, node: NodeProto, needs: Needs) -> None:
         """Note what a node needs of its inputs, and everything that its branches read."""
@@ -235,13 +240,11 @@ class _Walk:
 
     def _constant(self, name: str, values: Sequence[int | str]) -> str:
         if name not in self._constants:
-            self._constants[name] = np.array(values, np.int64)
-            self._graph.initializer.append(from_array(self._constants[name], name))
+            self._constants[name] = from_array(np.array(values, np.int64), name)
+            self._graph.initializer.append(self._constants[name])
         return name
 
 
-Given = Sequence[npt.NDArray[np.generic] | None]
-"""The inputs of a node that are constant, None for the others."""
 Rule = Callable[[NodeProto, int, Sequence[Dims], int, Given], Needs | None]
 """Takes a node, the axis of its output along which the first row is needed, the shapes of its inputs, the rank of its
 output and its constant inputs, and returns what it needs to make that row unchanged; None if it could not."""
