@@ -243,12 +243,14 @@ class Machine:
     bytes_per_s: float
     """Of reading memory."""
     flops_per_token: float
-    """Multiplications and additions of the model's constant products for one token, those of the head included, which
-    it does once a text."""
+    """Multiplications and additions of the model's constant products for one token."""
     flops_per_token_squared: float
     """And those of attention, for one token and every token that it looks at."""
     product_weights: int = 0
-    """Weights in those products."""
+    """Weights in all products."""
+    flops_per_text: float = 0.0
+    """Those of the products that are done once a text: of the head, and of a last layer that works for one token. The
+    records of older versions count them for every token."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig, Exporter
 from exporter.convert.graph import finish_conversion, fuse, to_half
 from exporter.convert.merge import copy_around_model, merge
+from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import check_exporter, convert
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import ModelEngine, usual_batching
@@ -127,12 +128,12 @@ def _export(
         workers=workers,
     )
     with _workspace(subject.run) as folder:
-        _convert(subject, folder, chain, workers, config.exporter)
-        fused, logits = _fuse(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
+        shortcut = _convert(subject, folder, chain, workers, config.exporter)
+        fused, logits = _fuse(subject, folder, chain, workers, fuse_graph=not config.no_fuse, shortened=shortcut)
         if config.quantize:
             outcome = _quantize(subject, folder, chain, workers, logits, config, recipes)
         elif config.target == "cuda":
-            outcome = _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse)
+            outcome = _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse, shortened=shortcut)
         else:
             outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
         score = subject.score(logits)
@@ -145,6 +146,7 @@ def _export(
             config=config,
             run_sha256=file_sha256(subject.run.record),
             instruction_sets=instruction_sets(),
+            shortcut=shortcut,
             fused=fused,
             fp16_fused=outcome.fp16_fused,
             texts=len(subject.evaluation),
@@ -175,8 +177,12 @@ def _choose_thresholds(subject: Subject, workers: Workers) -> Subject:
         return subject.with_thresholds(worker.logits(subject.calibration.texts, usual_batching(workers.threads)))
 
 
-def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter) -> None:
-    """Merge, convert to ONNX, and prove both."""
+def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter) -> bool:
+    """Merge, convert to ONNX, and prove both.
+
+    Returns:
+        Whether the last layer works for the first token alone. PyTorch's does not, so the proof sees both.
+    """
     chain.begin(TRAINED, partial(load_trained, subject.run))
     merged, unfused = folder / MERGED, folder / UNFUSED
     if subject.run.has_adapter():
@@ -188,12 +194,13 @@ def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exp
     say("converting to ONNX")
     convert(merged, unfused, exporter)
     finish_conversion(unfused / MODEL, subject.metadata())
+    shortcut = shorten(unfused / MODEL)
     with chain.proved(unfused, _opening(subject, unfused, "fp32", workers), after=MERGED):
-        pass
+        return shortcut
 
 
 def _fuse(
-    subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool
+    subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool, shortened: bool
 ) -> tuple[dict[str, int], FloatArray]:
     """Make the artifact in fp32 and prove it.
 
@@ -202,7 +209,7 @@ def _fuse(
     """
     unfused, fp32 = folder / UNFUSED, folder / ONNX_FP32
     copy_around_model(unfused, fp32)
-    fused = fuse(unfused / MODEL, fp32 / MODEL, folder / MERGED) if fuse_graph else {}
+    fused = fuse(unfused / MODEL, fp32 / MODEL, folder / MERGED, shortened=shortened) if fuse_graph else {}
     if fuse_graph and not fused:
         say("onnxruntime's optimizer does not know this architecture: its graph stays as it was converted")
     if not fused:
@@ -212,12 +219,15 @@ def _fuse(
         return fused, worker.logits(subject.evaluation.texts, usual_batching(workers.threads))
 
 
-def _halve(subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool) -> Outcome:
+def _halve(
+    subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool, shortened: bool
+) -> Outcome:
     """Make the artifact for GPUs, in half precision, and prove it."""
     unfused, fp16 = folder / UNFUSED, folder / ONNX_FP16
     say("converting to half precision")
     copy_around_model(unfused, fp16)
-    fused = to_half(unfused / MODEL, fp16 / MODEL, folder / MERGED, fuse_graph=fuse_graph)
+    models = (unfused / MODEL, fp16 / MODEL)
+    fused = to_half(*models, folder / MERGED, fuse_graph=fuse_graph, shortened=shortened)
     load = _opening(subject, fp16, "fp16", workers)
     with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
         write_golden(fp16, worker.logits, "fp16", pairs=subject.train.pairs)

@@ -152,6 +152,8 @@ class ExportRecord:
     """Of the `run.json` that the artifacts were made from."""
     instruction_sets: tuple[str, ...] = ()
     """Those of this CPU that decide what int8 is worth."""
+    shortcut: bool = False
+    """Whether the last layer of every ONNX file works for the first token alone, the only one that is read of it."""
     fused: dict[str, int] = field(default_factory=dict)
     """How many layers of the fp32 graph became one operator, by its name."""
     fp16_fused: dict[str, int] = field(default_factory=dict)

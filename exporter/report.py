@@ -40,6 +40,8 @@ def proof(record: ExportRecord) -> str:
         )
     if record.fused:
         lines.append(f"fused: {', '.join(f'{count} {name}' for name, count in record.fused.items())}")
+    if record.shortcut:
+        lines.append("last layer: computed for the first token alone, because nothing reads the others")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from exporter.int8.paired import ratio_of
 from exporter.proof.reference import adapter_encoder
 from exporter.proof.verify import choose_examples
 from exporter.thresholds import choose_thresholds
-from trainer.data.load import Examples, read_examples
+from trainer.data import Examples, read_examples
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import FloatArray, MultiLabel, Task, task_of
 from trainer.text.encoding import Encoder

@@ -21,7 +21,7 @@ from exporter.export import export
 from exporter.proof.reference import load_trained
 from exporter.records import load_export
 from exporter.runtime import Classifier
-from trainer.data.load import read_examples
+from trainer.data import read_examples
 from trainer.run import RunDir
 
 Command = Callable[..., tuple[int, str, str]]

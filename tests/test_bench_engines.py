@@ -12,7 +12,7 @@ import torch
 
 from bench.engines.table import ENGINES, choose_engines, reference_of
 from exporter.engines.engine import ONE_BY_ONE, Batching
-from trainer.data.load import read_examples
+from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
 from trainer.tasks import SingleLabel

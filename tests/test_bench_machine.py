@@ -14,7 +14,7 @@ import torch
 from bench.measure.cold import cold_start
 from bench.measure.cores import choose_cores
 from bench.measure.environment import packages_bytes
-from bench.measure.machine import measure_machine, product_shapes
+from bench.measure.machine import measure_machine, products_of
 from bench.measure.memory import driver_bytes, gpu_bytes
 from trainer.run import RunDir
 from trainer.tasks import SingleLabel
@@ -22,14 +22,17 @@ from trainer.tasks import SingleLabel
 
 def test_limits_are_those_of_the_graphs_own_products(exported: RunDir) -> None:
     model = exported.export / "onnx-fp32" / "model.onnx"
-    shapes = product_shapes(model)
-    # In each layer query, key and value in one matrix, the output and two of the feed-forward; two of the head.
-    assert sorted(shapes) == sorted([(32, 96), (32, 32), (32, 64), (64, 32)] * 2 + [(32, 32), (32, 4)])
+    products = products_of(model)
+    # In the first layer query, key and value in one matrix, the output and two of the feed-forward; in the last one key
+    # and value for every token, and the rest for one, as the two of the head.
+    assert sorted(products.per_token) == sorted([(32, 96), (32, 32), (32, 64), (64, 32), (32, 32), (32, 32)])
+    assert sorted(products.per_text) == sorted([(32, 32), (32, 32), (32, 64), (64, 32), (32, 32), (32, 4)])
     machine = measure_machine(None, model, torch.get_num_threads(), repeat_s=0.001)
     assert machine
-    assert machine.product_weights == sum(a * b for a, b in shapes)
-    assert machine.flops_per_token == sum(2 * a * b for a, b in shapes)
-    assert machine.flops_per_token_squared == 4 * 2 * 32
+    assert machine.product_weights == sum(a * b for a, b in (*products.per_token, *products.per_text))
+    assert machine.flops_per_token == sum(2 * a * b for a, b in products.per_token)
+    assert machine.flops_per_text == sum(2 * a * b for a, b in products.per_text)
+    assert machine.flops_per_token_squared == 4 * 1 * 32
     assert {limit.precision for limit in machine.limits} == {"fp32", "int8", "bf16"}
     assert all(limit.flops > 0 for limit in machine.limits)
     assert machine.bytes_per_s > 1e6

@@ -59,6 +59,8 @@ class TestSummary:
             return row.latency.attainable
 
         assert attainable(one) == pytest.approx((2e6 * 100 + 1e3 * 100**2) / 1e9 / 0.5)
+        short = replace(one, machine=replace(machine, flops_per_text=5e7))  # done once, however many tokens there are
+        assert attainable(short) == pytest.approx((2e6 * 100 + 5e7 + 1e3 * 100**2) / 1e9 / 0.5)
         slow = replace(machine, bytes_per_s=4e6 / 0.4)
         assert attainable(replace(one, machine=slow)) == pytest.approx(0.4 / 0.5)  # reading the weights takes longer
         assert attainable(replace(one, machine=replace(machine, limits=()))) is None

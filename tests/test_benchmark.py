@@ -21,7 +21,7 @@ from exporter.engines.spec import EngineSpec
 from exporter.export import export
 from exporter.records import load_export
 from trainer.config import TrainConfig
-from trainer.data.load import read_examples
+from trainer.data import read_examples
 from trainer.run import RunDir
 from trainer.training.train import train
 

@@ -19,7 +19,7 @@ from exporter.bundle.golden import TEXTS, Golden
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
 from exporter.records import load_export
 from exporter.runtime import Classifier
-from trainer.data.load import read_examples
+from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir

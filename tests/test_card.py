@@ -16,7 +16,7 @@ from toys import make_texts, write_csv
 from exporter.bundle.artifact import Artifact
 from exporter.card import Facts, render
 from exporter.records import Comparison
-from trainer.data.load import Columns, load_splits
+from trainer.data import Columns, load_splits
 from trainer.data.sources import Source
 from trainer.errors import UserError
 from trainer.run import TrainRecord

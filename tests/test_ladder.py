@@ -21,7 +21,7 @@ from exporter.proof.timing import Spread
 from exporter.proof.variations import in_batches, vary
 from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker, Workers
-from trainer.data.load import Examples
+from trainer.data import Examples
 from trainer.errors import UserError
 from trainer.tasks import SingleLabel
 from trainer.text.encoding import Encoded, Encoder

@@ -17,6 +17,7 @@ from toys import make_tokenizer
 from transformers import AutoConfig, AutoModel, PretrainedConfig, set_seed
 
 from exporter.convert.graph import fuse
+from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import convert
 from trainer.data.sources import Base, HubUnreachableError, Source, locate_base
 from trainer.errors import UserError
@@ -110,6 +111,9 @@ def test_onnxruntime_fuses_every_layer_that_the_table_says(tmp_path: Path, archi
     convert(tmp_path / "model", tmp_path / "onnx")
     fused = fuse(tmp_path / "onnx" / "model.onnx", tmp_path / "fused.onnx", tmp_path / "model")
     assert fused["Attention"] + fused.get("MultiHeadAttention", 0) == 2
+    assert shorten(tmp_path / "onnx" / "model.onnx")
+    fused = fuse(tmp_path / "onnx" / "model.onnx", tmp_path / "fused.onnx", tmp_path / "model", shortened=True)
+    assert fused["Attention"] + fused.get("MultiHeadAttention", 0) == 1
 
 
 def test_the_page_about_architectures_shows_the_table() -> None:

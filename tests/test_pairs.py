@@ -43,7 +43,7 @@ from exporter.runtime import Classifier, windows
 from trainer.adopt.adopt import adopt
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TrainConfig, Truncation
-from trainer.data.load import read_examples, read_texts
+from trainer.data import read_examples, read_texts
 from trainer.errors import UserError
 from trainer.model.capacity import check_token_types
 from trainer.model.load import inputs_of

@@ -24,7 +24,7 @@ from transformers import (
 
 import trainer.pretrain.__main__
 from trainer.config import TrainConfig
-from trainer.data.load import load_splits
+from trainer.data import load_splits
 from trainer.errors import UserError
 from trainer.files.tables import Reading
 from trainer.flags import flag_of

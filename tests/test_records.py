@@ -38,11 +38,11 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (5, "33c5e9a786af66bccaf56415497187a170eb1edca0e35c726cfa01ce6a81537f"),
+    ExportRecord: (5, "5cb986b257a9e85c1b23e910da8911917952c4d68d32f4445b2dc33903e0736b"),
     Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
-    BenchRecord: (5, "00f7375f0291dbf799f554a1728ce32f5dfad7efb9c285f70c722208925736fe"),
+    BenchRecord: (5, "339ffcbb5f74ff39a80f5e50c411d0dfa0795cf7022d83ab7cbd28395d2c77f1"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 

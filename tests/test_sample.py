@@ -14,7 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from trainer.data.load import load_splits
+from trainer.data import load_splits
 from trainer.data.sources import SAMPLE_MODEL
 from trainer.model.load import load_tokenizer
 from trainer.pretrain.config import PretrainRecord

@@ -20,7 +20,7 @@ from toys import INTERRUPTED, TOKENIZER_FILES, make_texts, start, write_csv
 
 import trainer.__main__
 from trainer.config import TrainConfig
-from trainer.data.load import read_examples
+from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir, Training, TrainRecord, reload_splits

@@ -21,7 +21,7 @@ from exporter.proof.verify import (
     plan,
 )
 from exporter.records import Comparison, Tolerance
-from trainer.data.load import Examples
+from trainer.data import Examples
 from trainer.errors import UserError
 from trainer.tasks import SingleLabel
 from trainer.text.encoding import Encoded, Encoder

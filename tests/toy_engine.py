@@ -11,7 +11,7 @@ import numpy as np
 
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, Engine, ModelEngine
 from exporter.engines.spec import EngineSpec
-from trainer.data.load import read_examples
+from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
 from trainer.tasks import FloatArray

@@ -106,7 +106,7 @@ def _attainable_share(machine: Machine | None, info: EngineInfo, singles: Sequen
     weights_s = machine.product_weights * WEIGHT_BYTES[info.precision] / machine.bytes_per_s
     shares = []
     for tokens, seconds in calls:
-        products_s = machine.flops_per_token * tokens / peaks[info.precision]
+        products_s = (machine.flops_per_token * tokens + machine.flops_per_text) / peaks[info.precision]
         attention_s = machine.flops_per_token_squared * tokens * tokens / peaks["fp32"]
         shares.append(max(products_s + attention_s, weights_s) / seconds)
     return median(shares)

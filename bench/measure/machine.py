@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def measure_machine(_: object, model: Path, threads: int, repeat_s: float = REPE
         threads: how many CPU threads it may use.
         repeat_s: for how long each product is repeated, in seconds.
     """
-    shapes = product_shapes(model)
+    products = products_of(model)
+    shapes = [*products.per_token, *products.per_text]
     makers = {"fp32": _fp32, "int8": _int8, "bf16": _bf16}
     limits = []
     for precision, make in makers.items():
@@ -42,24 +44,63 @@ def measure_machine(_: object, model: Path, threads: int, repeat_s: float = REPE
     depth = architecture_of(config.get("model_type", "")).shape(config)
     if depth is None:
         return None
-    weights = sum(height * width for height, width in shapes)
+    weights, weights_per_text = (sum(height * width for height, width in part) for part in (shapes, products.per_text))
     return Machine(
         limits=tuple(limits),
         bytes_per_s=_bytes_per_s(4 * weights, threads, repeat_s),
-        flops_per_token=float(2 * weights),
-        flops_per_token_squared=float(4 * depth[0] * depth[1]),
+        flops_per_token=float(2 * (weights - weights_per_text)),
+        flops_per_text=float(2 * weights_per_text),
+        flops_per_token_squared=float(4 * (depth[0] - products.is_last_short) * depth[1]),
         product_weights=weights,
     )
 
 
-def product_shapes(model: Path) -> list[tuple[int, int]]:
-    """Return the shape of the constant matrix of every product in a model, fused ones included, once for each use."""
+@dataclass(frozen=True)
+class Products:
+    """The shapes of the constant matrices that a model multiplies by, once for each use."""
+
+    per_token: tuple[tuple[int, int], ...]
+    per_text: tuple[tuple[int, int], ...]
+    """Those for one token of a text: for all that comes of a row that was taken out, such as the head."""
+    is_last_short: bool
+    """Whether the attention of the last layer has one query a text."""
+
+
+def products_of(model: Path) -> Products:
+    """Return the products in a model, fused ones included."""
     import onnx
+
+    from exporter.convert.graph import constants_of
 
     graph = onnx.load(model, load_external_data=False).graph
     matrices = {w.name: (w.dims[0], w.dims[1]) for w in graph.initializer if len(w.dims) == 2}
-    used = [name for node in graph.node if node.op_type in PRODUCTS for name in node.input]
-    return [matrices[name] for name in used if name in matrices]
+    constants, taken, is_last_short = constants_of(graph), set[str](), False
+    per_token: list[tuple[int, int]] = []
+    per_text: list[tuple[int, int]] = []
+    for node in graph.node:
+        # Of a product, the left side decides: one query looks at the keys of all tokens. A look-up has it from a table.
+        decisive = node.input[:1] if node.op_type in (*PRODUCTS, "Gather") else node.input
+        if _takes_a_row(node, constants) or taken.intersection(decisive):
+            taken.update(node.output)
+        if node.op_type in PRODUCTS:
+            part = per_text if node.input[0] in taken else per_token
+            part += [matrices[name] for name in node.input if name in matrices]
+            is_last_short |= part is per_text and not constants.keys() & set(node.input)
+    return Products(tuple(per_token), tuple(per_text), is_last_short)
+
+
+def _takes_a_row(node: Any, constants: Mapping[str, Any]) -> bool:
+    """Tell whether a node takes one token of every text: a place on the second axis, or the first of a later one."""
+    from onnx.numpy_helper import to_array
+
+    values = [to_array(constants[name]) if name in constants else None for name in node.input[1:]]
+    if node.op_type == "Gather":
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+        return axis == 1 and values[0] is not None and values[0].size == 1
+    if node.op_type != "Slice" or any(value is None or value.size != 1 for value in values[:3]):
+        return False
+    start, end, axis = (value.item() for value in values[:3] if value is not None)
+    return (start, end) == (0, 1) and axis > 0
 
 
 def _flops(

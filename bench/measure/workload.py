@@ -14,7 +14,7 @@ from bench.results import Environment
 from exporter.engines.cores import usable_cores
 from exporter.proof.reference import adapter_encoder
 from exporter.records import ExportRecord, load_export
-from trainer.data.load import Examples, read_examples, read_texts
+from trainer.data import Examples, read_examples, read_texts
 from trainer.errors import UserError
 from trainer.files.tables import Reading
 from trainer.records import file_sha256

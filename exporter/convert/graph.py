@@ -42,7 +42,7 @@ def fold_views(model: onnx.ModelProto) -> None:
     but the first; others stand behind a `Transpose` or a `Cast`.
     """
     graph, opsets = model.graph, {opset.domain: opset.version for opset in model.opset_import}
-    constants, outputs = _constants(graph), {value.name for value in graph.output}
+    constants, outputs = constants_of(graph), {value.name for value in graph.output}
     kept, same = [], dict[str, str]()
     for node in graph.node:
         inputs = [same.get(name, name) for name in node.input]
@@ -60,7 +60,7 @@ def fold_views(model: onnx.ModelProto) -> None:
     _rename(graph, same)
 
 
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+def constants_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Return the initializers, and what `Constant` nodes hold."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -93,7 +93,7 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
                 _rename(branch, names)
 
 
-def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False) -> dict[str, int]:
+def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False, shortened: bool = False) -> dict[str, int]:
     """Fuse attention and activation functions; for CPUs, or for GPUs in half precision.
 
     On CPUs, residual sums stay apart from their layer normalisations: fused, they made the graph slower in every case
@@ -105,6 +105,7 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False) -> 
         output: where to write the fused one.
         checkpoint: the checkpoint that it was converted from.
         half: whether to write it in half precision, with all that onnxruntime fuses for GPUs.
+        shortened: whether its last layer works for the first token alone, an attention that onnxruntime does not fuse.
 
     Returns:
         How many operators of each kind came out; empty, and nothing written, where onnxruntime cannot fuse this
@@ -135,7 +136,7 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False) -> 
     )
     counts = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
     attention = counts.get("Attention", 0) + counts.get("MultiHeadAttention", 0)
-    if attention != config.num_hidden_layers:
+    if attention not in (config.num_hidden_layers - shortened, config.num_hidden_layers):
         raise UserError(
             f"onnxruntime fused {attention} of the {config.num_hidden_layers} attention layers of this "
             f"`{config.model_type}`",
@@ -147,8 +148,8 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False) -> 
     return counts
 
 
-def to_half(model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool) -> dict[str, int]:
-    """Write a model in half precision, fused where onnxruntime can; logits stay fp32.
+def to_half(model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool, shortened: bool) -> dict[str, int]:
+    """Write a model in half precision, fused where onnxruntime can; logits stay fp32. See `fuse`.
 
     Returns:
         What was fused, as `fuse` counts it.
@@ -158,7 +159,7 @@ def to_half(model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool) ->
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    fused = fuse(model, output, checkpoint, half=True) if fuse_graph else {}
+    fused = fuse(model, output, checkpoint, half=True, shortened=shortened) if fuse_graph else {}
     if not fused:
         onnx.save(convert_float_to_float16(onnx.load(model), keep_io_types=True), output)
     return fused

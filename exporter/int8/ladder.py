@@ -26,7 +26,7 @@ from exporter.proof.variations import in_batches
 from exporter.proof.verify import SAME_ANSWERS, UNTOUCHED, VerificationError, check_labels
 from exporter.proof.worker import Worker
 from exporter.records import Candidate, FailedRecipe, Variation
-from trainer.data.load import Examples
+from trainer.data import Examples
 from trainer.errors import UserError
 from trainer.progress import left_text, say
 from trainer.tasks import FloatArray, Task

@@ -10,7 +10,7 @@ from exporter.engines.engine import Engine
 from exporter.proof.verify import SAME_NUMBERS, Answers, Run, ask, check, check_labels, choose_examples, compare, plan
 from exporter.proof.worker import Worker, Workers
 from exporter.records import Comparison, Tolerance
-from trainer.data.load import Examples
+from trainer.data import Examples
 from trainer.tasks import Task
 from trainer.text.encoding import Encoder
 

@@ -12,7 +12,7 @@ from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE
 from exporter.engines.onnxruntime import load_engine
 from exporter.proof.worker import Worker, Workers
 from exporter.records import Variation
-from trainer.data.load import Examples
+from trainer.data import Examples
 from trainer.progress import say
 from trainer.tasks import FloatArray, Task
 from trainer.text.encoding import Encoder

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from exporter.records import Comparison, Tolerance
 from trainer import tasks
-from trainer.data.load import Examples
+from trainer.data import Examples
 from trainer.errors import UserError
 from trainer.tasks import FloatArray, Task
 from trainer.text.encoding import Encoded, Encoder

@@ -30,7 +30,7 @@ from exporter.records import ExportRecord
 from exporter.runtime import Classifier
 from fuzzing.edits import Draw, edit_bytes, edit_json
 from trainer.adopt.checks import check_complete, locate_model
-from trainer.data.load import load_splits, read_texts
+from trainer.data import load_splits, read_texts
 from trainer.errors import UserError
 from trainer.limits import read_regular
 from trainer.model.adapters import attach_adapter

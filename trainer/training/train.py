@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from trainer.config import TrainConfig
-from trainer.data.load import Splits
+from trainer.data import Splits
 from trainer.data.sources import Base, locate_base
 from trainer.errors import UserError
 from trainer.locks import hold
