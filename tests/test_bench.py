@@ -34,6 +34,7 @@ from bench.run import bench as run_bench
 from exporter.checksums import IntegrityError
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine, usual_batching
 from exporter.engines.spec import EngineSpec
+from exporter.records import ExportRecord
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record
 from trainer.run import RunDir
@@ -98,6 +99,9 @@ def test_the_whole_benchmark(
     for scores in record.accuracies:
         assert scores.texts == 32
         assert scores.accuracy == pytest.approx(training.best.accuracy, abs=0.07)
+    judged = {a.engine: a.change.tried for a in record.accuracies if a.change}
+    recipes = len(read_record(run.export_record, ExportRecord).candidates)
+    assert judged == {n: max(3, recipes) if n == "onnx-int8-cpu" else 3 for n in names if n != REFERENCE}
     loss = next(a.loss for a in record.accuracies if a.engine == REFERENCE)
     assert loss == pytest.approx(training.best.loss, abs=1e-4)
     check_reports(run, record, out)

@@ -155,7 +155,7 @@ def _method(summary: Summary) -> str:
         f"A difference of speed counts as noise below {single.floor:.1%} one by one and {bulk.floor:.1%} in bulk, or "
         f"where its interval reaches that range{measured}.",
         f"Change of {summary.task.metric}: against the reference, on the same texts; the 95 % intervals hold jointly "
-        "for all engines except other tools.",
+        "for all engines except other tools, and for int8 together with those of all recipes that were tried.",
         *circumstances(summary),
     )
     return f"{' '.join(sentences)}\n\n{_machine(summary.environment)}"
