@@ -47,6 +47,7 @@ from exporter.proof.worker import StartWorker, Worker, Workers
 from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, settle_export
 from exporter.subject import Subject
 from exporter.tune.tune import plan_of
+from trainer.errors import UserError
 from trainer.progress import say
 from trainer.records import file_sha256, installed_versions, write_record, write_text
 from trainer.run import CALIBRATION_TEXTS, RunDir
@@ -322,7 +323,10 @@ def _plan(subject: Subject, folder: Path, workers: Workers, seconds: float) -> N
     say(f"trying ways to score many texts with {folder.name}")
     with workers.opened(folder.name, partial(load_engine, folder, threads=workers.threads)) as worker:
         sha256, texts = file_sha256(folder / CHECKSUMS), subject.evaluation.texts
-        write_record(plan_path(folder), worker.call(plan_of, sha256, texts, workers.threads, seconds))
+        try:
+            write_record(plan_path(folder), worker.call(plan_of, sha256, texts, workers.threads, seconds))
+        except (UserError, OSError) as error:  # nothing depends on it but speed
+            say(f"no plan was made: {error}")
 
 
 @contextlib.contextmanager

@@ -56,14 +56,17 @@ class Source:
     require_sha256: str | None
     engine: Literal[EngineName, "auto"]
 
+    def settled(self) -> Source:
+        """Return it with the engine that `auto` means here and now, which other processes then use as well."""
+        if self.engine != "auto":
+            return self
+        plan = fitting_plan(self.folder, self.threads or usable_cores()) if self.device == "cpu" else None
+        return replace(self, engine=plan.way.engine if plan else "onnxruntime")
+
     def load(self) -> tuple[Artifact, ModelEngine[Model]]:
         """Check the files and load them."""
         threads = self.threads or usable_cores()
-        engine = self.engine
-        if engine == "auto":
-            plan = fitting_plan(self.folder, threads) if self.device == "cpu" else None
-            engine = plan.way.engine if plan else "onnxruntime"
-        load = openvino.load_bundle if engine == "openvino" else load_bundle
+        load = openvino.load_bundle if self.engine == "openvino" else load_bundle
         return load(
             self.folder,
             device=self.device,
@@ -136,7 +139,7 @@ class Classifier:
                 differently.
             UserError: the folder is no ONNX artifact, or the device cannot be used.
         """
-        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256, engine)
+        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256, engine).settled()
         artifact, loaded = source.load()
         return cls(replace(source, require_sha256=manifest_sha256(source.folder)), artifact, loaded)
 

@@ -106,6 +106,10 @@ GRAPHS = {
         "m = ReduceMean<keepdims=1>(h, one_one) s = Sub(h, m) row = Gather<axis=1>(s, zero)",
         False,
     ),
+    "the mean of everything": (
+        "m = ReduceMean<keepdims=1>(h, nothing) s = Sub(h, m) row = Gather<axis=1>(s, zero)",
+        False,
+    ),
     "tokens added up": ("s = CumSum(h, one) row = Gather<axis=1>(s, zero)", False),
     "tokens side by side": ("s = Concat<axis=1>(h, h) row = Gather<axis=1>(s, zero)", False),
     "the first token cut off": ("s = Slice(h, one_one, one_end, one_one) row = Gather<axis=1>(s, zero)", False),
@@ -133,7 +137,7 @@ def test_a_product_is_shortened_where_each_operator_on_the_way_works_row_by_row(
         <float[4, 8] w = {{{", ".join(str((i * 7 % 32) / 16 - 1) for i in range(32))}}}, float[1] b = {{0.5}},
          int64 zero = {{0}}, int64 one = {{1}}, int64[1] one_zero = {{0}}, int64[1] one_one = {{1}},
          int64[1] one_two = {{2}}, int64[1] one_end = {{1000}}, int64[4] heads = {{0, 0, 2, -1}},
-         int64[3] back = {{0, 0, 8}}, int64[3] pairs = {{0, -1, 16}}>
+         int64[3] back = {{0, 0, 8}}, int64[0] nothing = {{}}, int64[3] pairs = {{0, -1, 16}}>
         {{ h = MatMul(x, w) {body} }}"""
     )
     path = tmp_path / "model.onnx"

@@ -63,17 +63,17 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Dims] | None:
 
     logging.getLogger("onnxruntime.tools.symbolic_shape_infer").setLevel(logging.CRITICAL)
     # Its `infer_shapes` does the same, but leaves a file in the working directory where it does not know an operator.
-    inference, is_complete = SymbolicShapeInference(2**31 - 1, True, False, 0), False
-    inference._preprocess(model)
     try:
+        inference, is_complete = SymbolicShapeInference(2**31 - 1, True, False, 0), False
+        inference._preprocess(model)
         while inference.run_:
             is_complete = inference._infer_impl()
-    except Exception:  # and raises just that
+        inference._update_output_from_vi()
+        graph = inference.out_mp_.graph
+    except Exception:  # it raises just that; and another version may call its steps otherwise
         return None
     if not is_complete:
         return None
-    inference._update_output_from_vi()
-    graph = inference.out_mp_.graph
     found: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.HasField("shape"):
@@ -271,12 +271,14 @@ def _along(node: NodeProto, axis: int, shapes: Sequence[Dims], rank: int, __: Gi
     looked = _attribute(node, "axis", -1) % rank
     if axis == looked or (from_here_on and axis > looked) or len(shapes[0]) != rank:
         return None
+    if any(len(shape) > rank - looked for shape in shapes[1:]):  # a scale that reaches over other axes
+        return None
     return [axis, *[None] * (len(shapes) - 1)]
 
 
 def _reduce(node: NodeProto, axis: int, shapes: Sequence[Dims], rank: int, given: Given) -> Needs | None:
     axes = _axes(node, given, rank)
-    if axes is None or axis in axes or not _attribute(node, "keepdims", 1):
+    if not axes or axis in axes or not _attribute(node, "keepdims", 1):
         return None
     return [axis, *[None] * (len(shapes) - 1)]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -90,6 +90,7 @@ class Engine(Protocol):
 
 
 M = TypeVar("M", bound=Model, covariant=True)
+R = TypeVar("R")
 
 
 class ModelEngine(Generic[M]):
@@ -129,13 +130,13 @@ class ModelEngine(Generic[M]):
         blocks = [texts[i : i + BLOCK_TEXTS] for i in range(0, len(texts), BLOCK_TEXTS)]
         done: list[Encoded] = []
         rows = []
-        tokenising = ThreadPoolExecutor(1)
-        try:
-            for block in tokenising.map(encode, blocks):
-                rows.append(self.run_all(block, batching))
-                done += block
-        finally:
-            tokenising.shutdown(cancel_futures=True)
+        coming = _Later(partial(encode, blocks[0]))
+        for following in [*blocks[1:], None]:
+            block = coming.result()
+            if following is not None:
+                coming = _Later(partial(encode, following))
+            rows.append(self.run_all(block, batching))
+            done += block
         return done, np.concatenate(rows)
 
     def run_all(self, encoded: Sequence[Encoded], batching: Batching) -> FloatArray:
@@ -178,15 +179,57 @@ def _run(models: Sequence[Model], batches: Sequence[Sequence[Encoded]]) -> list[
                 number = left.pop()
             except IndexError:  # another stream took the last one
                 return
-            found[number] = model.run(batches[number])
+            try:
+                found[number] = model.run(batches[number])
+            except BaseException:  # or Ctrl-C: the others stop after the call that they are in
+                left.clear()
+                raise
 
-    with ThreadPoolExecutor(len(models)) as pool:
-        try:
-            for done in as_completed([pool.submit(work, model) for model in models]):
-                done.result()
-        finally:
-            left.clear()  # where one stream failed, or on Ctrl-C, the others stop after the call that they are in
+    others = [_Later(partial(work, model)) for model in models[1:]]
+    try:
+        work(models[0])
+    finally:
+        for other in others:
+            other.wait()
+    for other in others:
+        other.result()
     return [found[number] for number in range(len(batches))]
+
+
+class _Later(Generic[R]):
+    """What a function returns, computed on a thread of its own meanwhile.
+
+    Pools of threads refuse work once the main thread has ended, while a server's other threads may still answer. Where
+    no thread can be started any more, it is computed when it is asked for.
+    """
+
+    def __init__(self, function: Callable[[], R]) -> None:
+        self._function, self._found, self._error = function, list[R](), list[BaseException]()
+        self._thread: threading.Thread | None = threading.Thread(target=self._work, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is on its way out
+            self._thread = None
+
+    def _work(self) -> None:
+        try:
+            self._found.append(self._function())
+        except BaseException as error:  # raised where the result is asked for
+            self._error.append(error)
+
+    def wait(self) -> None:
+        """Wait until it is computed."""
+        if self._thread:
+            self._thread.join()
+
+    def result(self) -> R:
+        """Return it, or raise what the function raised."""
+        if self._thread is None and not self._found and not self._error:
+            self._work()
+        self.wait()
+        if self._error:
+            raise self._error[0]
+        return self._found[0]
 
 
 def load_encoder(folder: Path, artifact: Artifact) -> Encoder:

@@ -1,8 +1,9 @@
 """A plan: the fastest way to score many texts, as it was measured on one machine for one bundle.
 
 It lies beside the bundle's folder, whose checksums are sealed, as `<folder>.plan.json`. One for another machine, other
-versions or another bundle is not used; the usual way takes its place. A plan chooses only among ways that the gate of
-the exporter has covered: never more texts in a call than it tried.
+versions or another bundle is not used; the usual way takes its place. A plan chooses only among ways that were checked:
+never more texts in a call than the gate of the exporter tried, and another engine only where it gave the same answers to
+the texts that the plan was made with.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from exporter.checksums import manifest_sha256
 from exporter.engines.cores import cpu_name
 from exporter.engines.engine import MOST_TEXTS, Batching
 from trainer.errors import UserError
+from trainer.progress import say
 from trainer.records import Upgrade, installed_versions, read_record
 
 ENGINE_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
@@ -87,17 +89,21 @@ def engine_versions() -> dict[str, str]:
 
 
 def fitting_plan(folder: Path, threads: int) -> Plan | None:
-    """Return the plan beside a bundle, None where there is none, or one for something else.
+    """Return the plan beside a bundle, None where there is none that can be used; what is wrong with one is said.
 
-    Raises:
-        UserError: it is damaged, or asks for what no plan does.
+    Nothing depends on a plan but speed, so that none keeps a bundle from being loaded.
     """
     path = plan_path(folder)
     if not os.path.lexists(path):
         return None
-    plan = read_record(path, Plan)
-    if problem := _problem(plan):
-        raise UserError(f"`{path}` is damaged: {problem}", f"remove it, or run `{Plan.MADE_BY}` again")
+    try:
+        plan = read_record(path, Plan)
+        problem = _problem(plan)
+    except UserError as error:
+        problem = error.message
+    if problem:
+        say(f"`{path}` is not used: {problem}; `{Plan.MADE_BY}` makes a new one")
+        return None
     return plan if plan.fits(manifest_sha256(folder), threads) else None
 
 

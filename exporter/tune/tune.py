@@ -13,16 +13,21 @@ from exporter.bundle.golden import PAIRS, TEXTS, check_golden
 from exporter.checksums import manifest_sha256
 from exporter.engines import onnxruntime, openvino
 from exporter.engines.cores import cpu_name, usable_cores
-from exporter.engines.engine import ModelEngine
+from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE, Batching, ModelEngine
 from exporter.engines.plan import EngineName, Plan, Way, engine_versions, plan_path
 from exporter.tune.search import choose, try_ways, usual_way, ways
 from trainer.errors import UserError
 from trainer.progress import say
 from trainer.records import write_record
+from trainer.tasks import Task
 from trainer.text.texts import Text
 
 MOST_DRAWN = 2000
 """Texts of a file that are looked at."""
+MOST_COMPARED = 200
+"""Of them, on which the answers of two engines are compared."""
+MOST_CHANGED = 0.005
+"""The share of the answers that another engine may give otherwise."""
 
 
 def tune(folder: Path, texts: Sequence[Text] = (), *, threads: int | None = None, seconds: float) -> Plan:
@@ -45,16 +50,28 @@ def tune(folder: Path, texts: Sequence[Text] = (), *, threads: int | None = None
     engines: dict[EngineName, ModelEngine[Any]] = {
         "onnxruntime": onnxruntime.open_engine(folder, artifact, threads=threads, sha256=sha256)
     }
-    if importlib.util.find_spec("openvino"):
+    if texts and importlib.util.find_spec("openvino"):
         try:
             engines["openvino"] = openvino.open_engine(folder, artifact, threads=threads, sha256=sha256)
             check_golden(folder, engines["openvino"].logits, artifact.meaning(), pairs=artifact.pairs)
+            _check_answers(engines, texts[:MOST_COMPARED], artifact.meaning())
         except UserError as error:
             engines.pop("openvino", None)
             say(f"openvino is left out: {error.message}")
+    elif importlib.util.find_spec("openvino"):
+        say("openvino is left out: add `--texts`, on which its answers can be compared")
     plan = make_plan(engines, sha256, texts or (PAIRS if artifact.pairs else TEXTS), threads, seconds)
     write_record(plan_path(folder), plan)
     return plan
+
+
+def _check_answers(engines: Mapping[EngineName, ModelEngine[Any]], texts: Sequence[Text], task: Task) -> None:
+    """Raise a UserError where OpenVINO gives other answers than the engine that the exporter's gate has tried."""
+    expected = task.answers(engines["onnxruntime"].logits(texts, ONE_BY_ONE))
+    for batching in (ONE_BY_ONE, Batching(texts=MOST_TEXTS)):
+        changed = int(task.differ(task.answers(engines["openvino"].logits(texts, batching)), expected).sum())
+        if changed > MOST_CHANGED * len(texts):
+            raise UserError(f"{changed} of {len(texts)} answers are others than onnxruntime's", "use `onnxruntime`")
 
 
 def plan_of(
