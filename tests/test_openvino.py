@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,6 @@ def test_without_it_nothing_changes(exported: RunDir, monkeypatch: pytest.Monkey
     assert "`openvino` is not installed" in (ROWS[0].why_unusable(exported, ("onnx-fp32",), None) or "")
     with pytest.raises(UserError, match="`openvino` is not installed"):
         Classifier.load(exported.export / "onnx-fp32", engine="openvino")
-    assert "openvino" not in sys.modules or real("openvino")
 
 
 @installed
@@ -50,6 +50,17 @@ def test_answers_are_those_of_onnxruntime_in_every_way(exported: RunDir, name: s
     for way in (ONE_BY_ONE, usual_batching(2), Batching(texts=8)):
         assert np.abs(SingleLabel(4).probabilities(engine.logits(TEXTS, way)) - expected).max() <= tolerance
     assert len(set(map(id, engine._models(2)))) == 2
+
+
+@installed
+def test_nobody_is_told_that_it_is_used(exported: RunDir) -> None:
+    code = (
+        "import sys; from exporter.runtime import Classifier; "
+        f"Classifier.load({str(exported.export / 'onnx-fp32')!r}, engine='openvino').predict(['soup']); "
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @installed
