@@ -1,9 +1,9 @@
 """A plan: the fastest way to score many texts, as it was measured on one machine for one bundle.
 
-It lies beside the bundle's folder, whose checksums are sealed, as `<folder>.plan.json`. One for another machine, other
-versions or another bundle is not used; the usual way takes its place. It chooses only among ways that were checked: never
-more texts in a call than the gate of the exporter tried, and another engine only where it gave the same answers to the
-texts that the plan was made with.
+It lies beside the bundle's folder, whose checksums are sealed, as `<folder>.plan.json`. One for another machine,
+other versions or another bundle is not used; the usual way takes its place. It chooses only among ways that were
+checked: never more texts in a call than the gate of the exporter tried, and another engine only where it gave the
+same answers to the texts that the plan was made with.
 """
 
 from __future__ import annotations
