@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 import torch
 
@@ -36,6 +38,20 @@ def test_limits_are_those_of_the_graphs_own_products(exported: RunDir) -> None:
     assert {limit.precision for limit in machine.limits} == {"fp32", "int8", "bf16"}
     assert all(limit.flops > 0 for limit in machine.limits)
     assert machine.bytes_per_s > 1e6
+
+
+def test_a_slice_that_names_no_axis_takes_texts_and_no_tokens(tmp_path: Path) -> None:
+    weights = ", ".join(["1"] * 8)
+    for axes, expected in (("", (1, 0)), (", one", (0, 1))):
+        model = onnx.parser.parse_model(
+            f"""<ir_version: 9, opset_import: ["" : 18]>
+            graph (float[texts, tokens, 4] x) => (float[] y)
+            <float[4, 2] w = {{{weights}}}, int64[1] zero = {{0}}, int64[1] one = {{1}}>
+            {{ s = Slice(x, zero, one{axes}) y = MatMul(s, w) }}"""
+        )
+        onnx.save(model, tmp_path / "model.onnx")
+        products = products_of(tmp_path / "model.onnx")
+        assert (len(products.per_token), len(products.per_text)) == expected
 
 
 class TestCores:

@@ -97,8 +97,8 @@ def _takes_a_row(node: Any, constants: Mapping[str, Any]) -> bool:
     if node.op_type == "Gather":
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
         return axis == 1 and values[0] is not None and values[0].size == 1
-    if node.op_type != "Slice" or any(value is None or value.size != 1 for value in values[:3]):
-        return False
+    if node.op_type != "Slice" or len(values) < 3 or any(value is None or value.size != 1 for value in values[:3]):
+        return False  # without axes, it takes texts
     start, end, axis = (value.item() for value in values[:3] if value is not None)
     return (start, end) == (0, 1) and axis > 0
 
