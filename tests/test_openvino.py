@@ -16,7 +16,7 @@ from toys import make_texts
 import exporter.predict
 from bench.engines.table import ENGINES, choose_engines
 from exporter.checksums import manifest_sha256
-from exporter.engines.cores import cpu_name
+from exporter.engines.cores import cpu_kind
 from exporter.engines.engine import ONE_BY_ONE, Batching, usual_batching
 from exporter.engines.plan import Plan, Way, engine_versions, plan_path
 from exporter.runtime import Classifier
@@ -92,7 +92,7 @@ def test_a_plan_chooses_the_engine(
 ) -> None:
     folder = copy_of(exported).export / "onnx-fp32"
     plan = Plan(
-        artifact_sha256=manifest_sha256(folder), cpu=cpu_name(), threads=2, versions=engine_versions(),
+        artifact_sha256=manifest_sha256(folder), cpu=cpu_kind(), threads=2, versions=engine_versions(),
         way=Way(Batching(4, None, 2), "openvino"),
     )  # fmt: skip
     write_record(plan_path(folder), plan)

@@ -26,7 +26,7 @@ import exporter.tune.__main__
 from exporter.bundle.golden import TOLERANCES
 from exporter.checksums import IntegrityError, manifest_sha256
 from exporter.config import ExportConfig
-from exporter.engines.cores import usable_cores
+from exporter.engines.cores import cpu_kind, usable_cores
 from exporter.engines.engine import (
     ALL_AT_ONCE,
     BLOCK_TEXTS,
@@ -341,3 +341,20 @@ def test_the_exporter_and_the_command_write_a_plan(trained: RunDir, copy_of: Cop
     assert (status, err.splitlines()[-1]) == (0, f"written to {path}")
     assert sum(line.startswith("* ") for line in out.splitlines()) == 2
     assert json.loads(path.read_text())["way"]["batching"] == asdict(Classifier.load(folder, threads=2).engine.bulk)
+
+
+def test_cpus_of_one_name_that_can_do_different_things_are_of_different_kinds(tmp_path: Path) -> None:
+    texts = (
+        "model name : X\nflags : sse avx",
+        "model name : X\nflags : sse amx_int8",
+        "CPU part : 0xd40",
+        "CPU part : 0xd0c",
+    )
+    kinds = []
+    for text in texts:
+        (tmp_path / "cpuinfo").write_text(f"{text}\ncpu MHz : 3\n")
+        kinds.append(cpu_kind(tmp_path / "cpuinfo"))
+        (tmp_path / "cpuinfo").write_text(f"{text}\ncpu MHz : 4\n{text}\n")  # clocks move, and cores are alike
+        assert cpu_kind(tmp_path / "cpuinfo") == kinds[-1]
+    assert len(set(kinds)) == 4
+    assert kinds[0].startswith("X, ")

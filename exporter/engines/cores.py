@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import platform
@@ -50,3 +51,16 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_kind(cpuinfo: Path = CPUINFO) -> str:
+    """Return what tells one kind of CPU from another: its name, which may be that of many, and what it can do.
+
+    Args:
+        cpuinfo: where Linux describes it; on ARM it has no name there, but numbers of its maker and its part.
+    """
+    told = ("flags", "Features", "CPU implementer", "CPU part")
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = sorted({line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith(told)})
+    return f"{cpu_name(cpuinfo)}, {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"

@@ -49,7 +49,7 @@ ALL_AT_ONCE = Batching()
 MOST_TEXTS = 32
 """In one call, where nobody asks for more: so many does the exporter try, to see what batching does to answers."""
 CAREFUL = Batching(texts=MOST_TEXTS, tokens=256)
-"""Slower than one by one nowhere: short texts share a call, and longer ones are alone in theirs."""
+"""What is taken where nothing was measured: short texts share a call, and longer ones are alone in theirs."""
 BLOCK_TEXTS = 256
 """Texts that are sorted by length together. While the model runs one block, the next one is tokenised."""
 FEW = 4

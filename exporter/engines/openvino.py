@@ -1,6 +1,6 @@
 """OpenVINO: Intel's runtime on the same bundles, on CPUs. `pip install 'lora2onnx[openvino]'` brings it.
 
-It compiles kernels for every new shape, so that lengths are rounded up to few. The package itself is imported when a
+It compiles kernels for every new shape, so that lengths are rounded up. The package itself is imported when a
 model is loaded.
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.checksums import manifest_sha256
-from exporter.engines.cores import cpu_name
+from exporter.engines.cores import cpu_kind
 from exporter.engines.engine import MOST_TEXTS, Batching
 from trainer.errors import UserError
 from trainer.progress import say
@@ -73,7 +73,7 @@ class Plan:
 
     def fits(self, artifact_sha256: str, threads: int) -> bool:
         """Return whether it was made for this bundle, machine, number of threads, and for what is installed."""
-        here = (artifact_sha256, cpu_name(), threads, engine_versions())
+        here = (artifact_sha256, cpu_kind(), threads, engine_versions())
         return (self.artifact_sha256, self.cpu, self.threads, self.versions) == here
 
 

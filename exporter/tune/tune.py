@@ -12,7 +12,7 @@ from exporter.bundle.artifact import open_artifact
 from exporter.bundle.golden import PAIRS, TEXTS, check_golden
 from exporter.checksums import manifest_sha256
 from exporter.engines import onnxruntime, openvino
-from exporter.engines.cores import cpu_name, usable_cores
+from exporter.engines.cores import cpu_kind, usable_cores
 from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE, Batching, ModelEngine
 from exporter.engines.plan import EngineName, Plan, Way, engine_versions, plan_path
 from exporter.tune.search import choose, try_ways, usual_way, ways
@@ -96,7 +96,7 @@ def make_plan(
     size, trials = try_ways(ways(threads, list(engines)), score, texts[:MOST_DRAWN], seconds=seconds)
     return Plan(
         artifact_sha256=artifact_sha256,
-        cpu=cpu_name(),
+        cpu=cpu_kind(),
         threads=threads,
         versions=engine_versions(),
         way=choose(trials, usual_way(threads)),
