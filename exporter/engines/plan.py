@@ -18,7 +18,6 @@ from exporter.checksums import manifest_sha256
 from exporter.engines.cores import cpu_kind
 from exporter.engines.engine import MOST_TEXTS, Batching
 from trainer.errors import UserError
-from trainer.progress import say
 from trainer.records import Upgrade, installed_versions, read_record
 
 ENGINE_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
@@ -102,6 +101,8 @@ def fitting_plan(folder: Path, threads: int) -> Plan | None:
     except UserError as error:
         problem = error.message
     if problem:
+        from trainer.progress import say  # much that a classifier does not need
+
         say(f"`{path}` is not used: {problem}; `{Plan.MADE_BY}` makes a new one")
         return None
     return plan if plan.fits(manifest_sha256(folder), threads) else None
