@@ -130,6 +130,15 @@ def test_an_odd_label_is_told_with_its_row() -> None:
         as_label_sets(["x"], [("1|2|3",), ("1|1.5",)], None, "it")
 
 
+@pytest.mark.parametrize("cells", [("0", "1"), (True, False), (1.0, 0.0)])
+def test_one_column_of_0_and_1_is_no_list_of_labels(cells: tuple[object, object]) -> None:
+    with pytest.raises(UserError, match="it has one column of 0 and 1"):
+        as_label_sets(["toxic"], [(cell,) for cell in cells * 3], None, "it")
+    _, written = as_label_sets(["x"], [("a b",), ("c",), ("",)], None, "it")
+    assert written.startswith("no text has two: if something separates them")
+    assert as_label_sets(["x"], [("0|1",), ("1",)], None, "it")[0] == [("0", "1"), ("1",)]  # classes called so
+
+
 def test_a_gap_in_a_column_of_labels_is_told_and_hides_no_label(tmp_path: Path) -> None:
     train, held_out = (
         columns_of_flags(tmp_path / name, make_rows(40, seed)) for seed, name in enumerate(("a.csv", "b.csv"))

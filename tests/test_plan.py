@@ -41,9 +41,10 @@ from exporter.engines.engine import (
 )
 from exporter.engines.plan import Plan, Way, plan_path
 from exporter.export import export
+from exporter.records import load_export
 from exporter.runtime import Classifier
 from exporter.tune.search import PLAIN, choose, ratio_to, try_ways, usual_way, ways
-from exporter.tune.tune import tune
+from exporter.tune.tune import _check_answers, tune
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir
@@ -358,3 +359,36 @@ def test_cpus_of_one_name_that_can_do_different_things_are_of_different_kinds(tm
         assert cpu_kind(tmp_path / "cpuinfo") == kinds[-1]
     assert len(set(kinds)) == 4
     assert kinds[0].startswith("X, ")
+
+
+def test_another_engine_is_left_out_if_it_answers_otherwise() -> None:
+    texts = [str(i) for i in range(200)]
+
+    class Fixed:
+        def __init__(self, wrong: int, *, alone: bool) -> None:
+            self.wrong, self.alone = wrong, alone
+
+        def logits(self, some: list[str], batching: Batching) -> np.ndarray:
+            is_odd = self.alone == (batching == ONE_BY_ONE)
+            return np.float32([[0, -1 if is_odd and int(text) < self.wrong else 1] for text in some])
+
+    def compare(other: Fixed) -> None:
+        _check_answers({"onnxruntime": Fixed(0, alone=True), "openvino": other}, texts, TASK)  # type: ignore[dict-item]
+
+    for alone in (True, False):
+        compare(Fixed(1, alone=alone))  # one of 200 is half a point
+        with pytest.raises(UserError, match="2 of 200 answers are others than onnxruntime's"):
+            compare(Fixed(2, alone=alone))
+
+
+def test_an_export_is_kept_if_no_plan_can_be_made(
+    trained: RunDir, copy_of: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> Plan:
+        raise UserError("out of memory", "")
+
+    monkeypatch.setattr("exporter.export.plan_of", fail)
+    run = copy_of(trained)
+    export(ExportConfig(run_dir=run.path, verify_samples=4), LocalWorker, plan_seconds=0.2)
+    assert "no plan was made: out of memory" in capsys.readouterr().err
+    assert Classifier.load(run.export / load_export(run).chosen).predict(TEXTS[:1])

@@ -75,10 +75,10 @@ def as_label_sets(
     sets = [tuple(dict.fromkeys(name for _ in row if (name := next(names)))) for row in items]
     if not others:
         return sets, "lists"
+    if max(map(len, sets)) < 2 and all(map(is_flag, others)):
+        raise UserError(f"{where} has one column of 0 and 1", "name two or more of them, or leave out `--task`")
     if max(map(len, sets)) < 2:
         return sets, "no text has two: if something separates them, name it with `--label-separator`"
-    if set().union(*sets) <= FLAGS.keys():
-        raise UserError(f"{where} has one column of 0 and 1", "name two or more of them, or leave out `--task`")
     return sets, f'separated by "{found}"' if found and not lists else "lists and single labels"
 
 

@@ -171,16 +171,9 @@ def load_splits(
     kept = evaluation.take(draw(strata(evaluation.labels), max_eval_samples, seed))
     drawn = train.take(draw(strata(train.labels), max_train_samples, seed))
     used, apart = (len(drawn), len(kept)), None
-    if columns.task == "multi-label" and calibration is None:
-        drawn, apart = _set_apart(drawn, seed)
-    elif columns.task == "multi-label" and eval_tables:  # what is called training texts may have been trained on
-        kept, apart = _set_apart(kept, seed)
-    elif columns.task == "multi-label":
-        apart = drawn
-    set_apart = used[0] - len(drawn), used[1] - len(kept)
-    for part, what in ((drawn, "training"), (kept, "evaluation")):
-        if not any(as_set(label) for label in part.labels):
-            raise UserError(f"no {what} text has a label", "give more texts with labels")
+    if columns.task == "multi-label":
+        is_trained = calibration is None
+        drawn, kept, apart = _with_calibration(drawn, kept, seed, is_trained=is_trained, is_held_out=not eval_tables)
     return Splits(
         train=drawn,
         calibration=apart,
@@ -190,10 +183,37 @@ def load_splits(
         source=source,
         eval_source=eval_source,
         duplicates_dropped=len(rows) - len(train) - (0 if eval_tables else len(evaluation)),
-        available=(len(train) - set_apart[0], len(evaluation) - set_apart[1]),
+        available=(len(train) - (used[0] - len(drawn)), len(evaluation) - (used[1] - len(kept))),
         labels_in_order=named.is_given or all(_is_integer(name) for name in names),
         notes=(*named.notes, *eval_named.notes, *_unused(named.order or (), names), *_missing(names, drawn, kept)),
     )
+
+
+def _with_calibration(
+    train: Examples, evaluation: Examples, seed: int, *, is_trained: bool, is_held_out: bool
+) -> tuple[Examples, Examples, Examples]:
+    """Return both parts without those to choose thresholds on, which nobody trains or evaluates on, and these.
+
+    Args:
+        train: what is trained on; or where nothing is, what is called training texts.
+        evaluation: what is evaluated on.
+        seed: decides which are taken.
+        is_trained: whether anything is trained.
+        is_held_out: whether the evaluation texts come from the same data as the others.
+
+    Raises:
+        UserError: no text of a part has a label.
+    """
+    if is_trained:
+        train, apart = _set_apart(train, seed)
+    elif is_held_out:
+        apart = train
+    else:  # what is called training texts may have been trained on elsewhere
+        evaluation, apart = _set_apart(evaluation, seed)
+    for part, what in ((train, "training"), (evaluation, "evaluation")):
+        if not any(as_set(label) for label in part.labels):
+            raise UserError(f"no {what} text has a label", "give more texts with labels")
+    return train, evaluation, apart
 
 
 def _set_apart(examples: Examples, seed: int) -> tuple[Examples, Examples]:
