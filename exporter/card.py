@@ -18,13 +18,16 @@ from trainer.text.characters import visible
 class Facts:
     """What the card tells beside what the artifact says of itself."""
 
-    score: float
+    score: float | None
+    """None where it was not measured."""
     texts: int
     """Evaluation texts that the score was measured on."""
     link: Comparison
     """How far it is from the adapter."""
-    int8: Candidate | None = None
-    """What quantizing it cost and brought, for an int8 artifact."""
+    rung: Candidate | None = None
+    """What int8 or half precision cost and brought."""
+    gpu: str | None = None
+    """The GPU that it was measured on; None where that was a CPU."""
 
 
 def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
@@ -42,7 +45,10 @@ def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]
     if train.dataset.revision:
         lines += ["datasets:", f"- {_yaml(train.dataset.name.split(':')[0])}"]
     metric = "accuracy" if artifact.meaning().metric == "accuracy" else "f1"
-    lines += ["metrics:", f"- {metric}", "model-index:", f"- name: {_yaml(artifact.name)}", "  results:"]
+    lines += ["metrics:", f"- {metric}"]
+    if facts.score is None:
+        return [*lines, "---"]
+    lines += ["model-index:", f"- name: {_yaml(artifact.name)}", "  results:"]
     lines += ["  - task:", "      type: text-classification", "    dataset:"]
     lines += [f"      name: {_yaml(_shown(train.dataset))}", f"      type: {_yaml(_shown(train.dataset))}"]
     lines += ["    metrics:", f"    - type: {metric}", f"      value: {facts.score:.4f}", "---"]
@@ -67,29 +73,33 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "",
         "## Measured",
         "",
-        f"{metric[0].upper()}{metric[1:]} on {facts.texts:,} evaluation {texts}: {facts.score:.2%}."
-        + " The best epoch was chosen on the same texts, which flatters it a little." * (train.training is not None),
+        _score(facts, metric, texts, flattered=train.training is not None),
         "",
         f"Against what was trained, on {link.texts} of these texts and {link.pieces} pieces of "
         f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
         f"{link.flips_harmful} answers became wrong, {link.flips_helpful} right.",
     ]
-    if rung := facts.int8:
+    if rung := facts.rung:
         c, speed = rung.change, rung.speed
+        in_bulk = f", {rung.bulk.median:.2f}x [{rung.bulk.low:.2f}, {rung.bulk.high:.2f}] many" if rung.bulk else ""
         lines += [
             "",
-            f"Quantized by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
+            f"Made by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
             f"{points(c.upper)}] against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that "
             f"holds with 95 % for all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, "
-            f"{speed.high:.2f}] its speed, one text a call (median and quartiles). "
+            f"{speed.high:.2f}] its speed, one text a call{in_bulk} (median and quartiles). "
             f"Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} answers change.",
         ]
-    lines += [
-        "",
-        f"Measured on a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}; another one can answer "
-        "and perform differently.",
-    ]
-    return lines
+    here = facts.gpu or f"a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}"
+    return [*lines, "", f"Measured on {here}; another one can answer and perform differently."]
+
+
+def _score(facts: Facts, metric: str, texts: str, *, flattered: bool) -> str:
+    if facts.score is None:
+        return "Neither its accuracy nor its speed was measured: it was exported on a machine without a GPU."
+    name = f"{metric[0].upper()}{metric[1:]}"
+    note = " The best epoch was chosen on the same texts, which flatters it a little." * flattered
+    return f"{name} on {facts.texts:,} evaluation {texts}: {facts.score:.2%}.{note}"
 
 
 def _answers(artifact: Artifact) -> str:

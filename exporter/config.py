@@ -42,7 +42,7 @@ class ExportConfig:
                 "leave out `--quantize`; `--target cuda` makes fp16",
             )
         if self.quantize is None:
-            for field in NEED_QUANTIZE:
+            for field in NEED_QUANTIZE[2:] if self.target == "cuda" else NEED_QUANTIZE:
                 if getattr(self, field) != getattr(type(self), field):
                     raise UserError(f"`{flag_of(field)}` needs `--quantize`", "add `--quantize`")
             if self.target == "portable":
@@ -50,4 +50,5 @@ class ExportConfig:
 
 
 NEED_QUANTIZE = ("max_drop", "accept_undecided", "require_int8", "budget_minutes")
+"""Of these, the first two are for half precision, too."""
 _RANGES = {"verify_samples": Range(1), "budget_minutes": Range(0, 1_000_000), "max_drop": Range(0, 100, "low")}

@@ -27,24 +27,29 @@ from exporter.bundle.golden import write_golden
 from exporter.card import Facts, render
 from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig, Exporter
-from exporter.convert.graph import finish_conversion, fuse, to_half
+from exporter.convert.graph import finish_conversion, fuse
 from exporter.convert.merge import copy_around_model, merge
 from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import check_exporter, convert
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import ModelEngine, usual_batching
-from exporter.engines.onnxruntime import Feeds, OnnxModel, load_engine, open_engine
+from exporter.engines.onnxruntime import GPU_BATCHING, Feeds, OnnxModel, load_engine, open_engine
 from exporter.engines.plan import plan_path
+from exporter.engines.spec import Device
+from exporter.half.attention import kernels_of, open_telling
+from exporter.half.device import usable_gpu
+from exporter.half.ladder import try_halves
+from exporter.half.recipes import HALF_RECIPES
 from exporter.int8.ladder import Baseline, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
 from exporter.int8.select import choose
 from exporter.int8.target import instruction_sets, sums_bytes_exactly
 from exporter.proof.chain import Chain
-from exporter.proof.reference import load_trained, open_merged
+from exporter.proof.reference import Dtype, load_trained, open_merged
 from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
 from exporter.proof.worker import StartWorker, Worker, Workers
-from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, settle_export
+from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, GpuSpeed, settle_export
 from exporter.subject import Subject
 from exporter.tune.tune import plan_of
 from trainer.errors import UserError
@@ -69,6 +74,12 @@ TRAINED = "adapter"
 UNFUSED = Path("scratch", "onnx-unfused")
 """A step on the way; what lies beside it is not shipped either."""
 MODEL = "model.onnx"
+HALF_TEXTS_ON_CPU = 32
+"""The maximum number of texts for the proof of half precision without a GPU: a CPU takes long for it."""
+NO_GPU = (
+    "since no GPU could be used here: `onnx-fp16` was proved on this CPU, and measured nowhere; run this command on a "
+    "machine with a GPU to have it judged and timed"
+)
 PLAN_SECONDS = 6.0
 """For a plan at the end of an export; `python -m exporter.tune` takes longer, and is surer."""
 
@@ -79,14 +90,21 @@ class Outcome:
 
     chosen: str
     reason: str
-    int8: Candidate | None = None
-    """The best int8 candidate, shipped or not."""
-    fp16_score: float | None = None
-    """Where there is an artifact in half precision."""
+    beside: str | None = None
+    """`onnx-int8` or `onnx-fp16`, where there is one."""
+    recipe: str = ""
+    """What made it, which is what its step in the proof is called."""
+    best: Candidate | None = None
+    """What it measured; None for half precision where there is no GPU."""
     fp16_fused: dict[str, int] = field(default_factory=dict)
+    gpu_speeds: tuple[GpuSpeed, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
+
+    def recipe_of(self, artifact: str) -> str | None:
+        """Return the recipe of an artifact, None where there is no such artifact."""
+        return self.recipe if self.beside == artifact else None
 
 
 def export(
@@ -118,6 +136,7 @@ def _export(
 ) -> ExportRecord:
     started = time.monotonic()
     workers = Workers(usable_cores(), start)
+    gpu = usable_gpu() if config.target == "cuda" else None
     if subject.train.task == "multi-label":
         subject = _choose_thresholds(subject, workers)
     chain = Chain(
@@ -125,24 +144,29 @@ def _export(
         subject.evaluation,
         subject.train.label_names,
         subject.task,
-        most=config.verify_samples,
+        most=config.verify_samples if gpu or config.target != "cuda" else min(config.verify_samples, HALF_TEXTS_ON_CPU),
         workers=workers,
     )
     with _workspace(subject.run) as folder:
-        shortcut = _convert(subject, folder, chain, workers, config.exporter)
-        fused, logits = _fuse(subject, folder, chain, workers, fuse_graph=not config.no_fuse, shortened=shortcut)
+        device: Device = "cuda" if gpu else "cpu"
+        shortcut = _convert(subject, folder, chain, workers, config.exporter, device)
+        fused, logits = _fuse(
+            subject, folder, chain, workers, device, fuse_graph=not config.no_fuse, shortened=shortcut
+        )
         if config.quantize:
             outcome = _quantize(subject, folder, chain, workers, logits, config, recipes)
+        elif gpu:
+            outcome = _try_halves(subject, folder, chain, workers, logits, config, shortened=shortcut)
         elif config.target == "cuda":
             outcome = _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse, shortened=shortcut)
         else:
             outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
         score = subject.score(logits)
-        artifacts = _seal(subject, folder, chain, outcome, score)
+        artifacts = _seal(subject, folder, chain, outcome, score, gpu)
         _check_sealed(folder, artifacts, workers)
-        varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers)
-        if plan_seconds and config.target != "cuda":
-            _plan(subject, folder / outcome.chosen, workers, plan_seconds)
+        varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
+        if plan_seconds:
+            _plan(subject, folder / outcome.chosen, workers, plan_seconds, device)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -161,7 +185,11 @@ def _export(
             candidates=outcome.candidates,
             failed=outcome.failed,
             skipped=outcome.skipped,
-            int8_recipe=outcome.int8.recipe if outcome.int8 else None,
+            int8_recipe=outcome.recipe_of(ONNX_INT8),
+            fp16_recipe=outcome.recipe_of(ONNX_FP16),
+            gpu=gpu,
+            gpu_speeds=outcome.gpu_speeds,
+            attention=_attention(subject, folder / outcome.chosen, workers) if gpu else (),
             variations=varied,
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -178,30 +206,32 @@ def _choose_thresholds(subject: Subject, workers: Workers) -> Subject:
         return subject.with_thresholds(worker.logits(subject.calibration.texts, usual_batching(workers.threads)))
 
 
-def _convert(subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter) -> bool:
+def _convert(
+    subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter, device: Device
+) -> bool:
     """Merge, convert to ONNX, and prove both.
 
     Returns:
         Whether the last layer works for the first token alone. PyTorch's does not, so the proof sees both.
     """
-    chain.begin(TRAINED, partial(load_trained, subject.run))
+    chain.begin(TRAINED, partial(load_trained, subject.run, device))
     merged, unfused = folder / MERGED, folder / UNFUSED
     if subject.run.has_adapter():
         say(f"merging the adapter into `{subject.train.base.name}`")
     merge(subject.run, subject.train, merged)
-    load = partial(open_merged, merged, subject.artifact(MERGED, "fp32", "model.safetensors"))
+    load = partial(open_merged, merged, subject.artifact(MERGED, "fp32", "model.safetensors"), device)
     with chain.proved(merged, load, after=TRAINED):
         pass
     say("converting to ONNX")
     convert(merged, unfused, exporter)
     finish_conversion(unfused / MODEL, subject.metadata())
     shortcut = shorten(unfused / MODEL)
-    with chain.proved(unfused, _opening(subject, unfused, "fp32", workers), after=MERGED):
+    with chain.proved(unfused, _opening(subject, unfused, "fp32", workers, device), after=MERGED):
         return shortcut
 
 
 def _fuse(
-    subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool, shortened: bool
+    subject: Subject, folder: Path, chain: Chain, workers: Workers, device: Device, *, fuse_graph: bool, shortened: bool
 ) -> tuple[dict[str, int], FloatArray]:
     """Make the artifact in fp32 and prove it.
 
@@ -215,26 +245,87 @@ def _fuse(
         say("onnxruntime's optimizer does not know this architecture: its graph stays as it was converted")
     if not fused:
         shutil.copyfile(unfused / MODEL, fp32 / MODEL)
-    with chain.proved(fp32, _opening(subject, fp32, "fp32", workers), after=unfused.name) as worker:
+    with chain.proved(fp32, _opening(subject, fp32, "fp32", workers, device), after=unfused.name) as worker:
         write_golden(fp32, worker.logits, "fp32", pairs=subject.train.pairs)
-        return fused, worker.logits(subject.evaluation.texts, usual_batching(workers.threads))
+        batching = usual_batching(workers.threads) if device == "cpu" else GPU_BATCHING
+        return fused, worker.logits(subject.evaluation.texts, batching)
 
 
 def _halve(
     subject: Subject, folder: Path, chain: Chain, workers: Workers, *, fuse_graph: bool, shortened: bool
 ) -> Outcome:
-    """Make the artifact for GPUs, in half precision, and prove it."""
-    unfused, fp16 = folder / UNFUSED, folder / ONNX_FP16
-    say("converting to half precision")
+    """Make the artifact in half precision where there is no GPU: proved on the CPU, on a few texts, and not measured.
+
+    CPUs have no arithmetic for it: what they take for it says nothing about a GPU.
+    """
+    recipe = next(recipe for recipe in HALF_RECIPES if recipe.fuses == fuse_graph)
+    say(f"converting to half precision: {recipe.name}")
+    unfused = folder / UNFUSED
+    fp16 = unfused.with_name(recipe.name)
     copy_around_model(unfused, fp16)
-    models = (unfused / MODEL, fp16 / MODEL)
-    fused = to_half(*models, folder / MERGED, fuse_graph=fuse_graph, shortened=shortened)
+    fused = recipe.make(unfused / MODEL, fp16 / MODEL, folder / MERGED, shortened=shortened)
     load = _opening(subject, fp16, "fp16", workers)
     with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
         write_golden(fp16, worker.logits, "fp16", pairs=subject.train.pairs)
-        score = subject.score(worker.logits(subject.evaluation.texts, usual_batching(workers.threads)))
-    reason = "half precision, for GPUs; it was proved on this CPU, where its speed says nothing about a GPU"
-    return Outcome(ONNX_FP16, reason, fp16_score=score, fp16_fused=fused)
+    fp16.rename(folder / ONNX_FP16)
+    return Outcome(ONNX_FP32, NO_GPU, beside=ONNX_FP16, recipe=recipe.name, fp16_fused=fused)
+
+
+def _try_halves(
+    subject: Subject,
+    folder: Path,
+    chain: Chain,
+    workers: Workers,
+    fp32_logits: FloatArray,
+    config: ExportConfig,
+    *,
+    shortened: bool,
+) -> Outcome:
+    """Try recipes for half precision on the GPU, choose, and keep the best artifact."""
+    unfused, fp32, merged = folder / UNFUSED, folder / ONNX_FP32, folder / MERGED
+    artifact = subject.artifact(MERGED, "fp32", "model.safetensors")
+    dtypes: tuple[Dtype, ...] = ("fp16", "bf16")
+    peers = {f"pytorch-{dtype}": partial(open_merged, merged, artifact, "cuda", dtype) for dtype in dtypes}
+    as_it_serves = partial(
+        open_engine, fp32, subject.artifact(ONNX_FP32, "fp32"), device="cuda", threads=workers.threads
+    )
+    with workers.opened(fp32.name, as_it_serves) as worker:
+        baseline = Baseline(worker, fp32_logits, subject.evaluation, subject.varied(), chain, subject.task)
+        halves = try_halves(
+            [recipe for recipe in HALF_RECIPES if not (recipe.fuses and config.no_fuse)],
+            unfused,
+            merged,
+            lambda path: _opening(subject, path, "fp16", workers, "cuda"),
+            baseline,
+            peers,
+            workers,
+            shortened=shortened,
+            pairs=subject.train.pairs,
+        )
+    candidates = halves.candidates(config.max_drop)
+    choice = choose(
+        candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided, precision="half-precision"
+    )
+    if choice.best:
+        (unfused.parent / choice.best.recipe).rename(folder / ONNX_FP16)
+    return Outcome(
+        chosen=ONNX_FP16 if choice.ships else ONNX_FP32,
+        reason=choice.reason,
+        beside=ONNX_FP16 if choice.best else None,
+        recipe=choice.best.recipe if choice.best else "",
+        best=choice.best,
+        fp16_fused=halves.fused_of(choice.best),
+        gpu_speeds=halves.speeds(),
+        candidates=tuple(candidates),
+        failed=halves.failed,
+    )
+
+
+def _attention(subject: Subject, folder: Path, workers: Workers) -> tuple[str, ...]:
+    """Return which kernels compute the attention of a sealed bundle on the GPU."""
+    load = partial(open_telling, partial(load_engine, folder, device="cuda", threads=workers.threads))
+    with workers.opened(folder.name, load) as worker:
+        return worker.call(kernels_of, subject.varied().texts, GPU_BATCHING)
 
 
 def _quantize(
@@ -259,12 +350,14 @@ def _quantize(
         ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
     candidates = ladder.judged(config.max_drop)
     choice = choose(candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided)
-    if choice.int8:
-        (unfused.parent / choice.int8.recipe).rename(folder / ONNX_INT8)
+    if choice.best:
+        (unfused.parent / choice.best.recipe).rename(folder / ONNX_INT8)
     return Outcome(
-        chosen=ONNX_INT8 if choice.ship_int8 else ONNX_FP32,
+        chosen=ONNX_INT8 if choice.ships else ONNX_FP32,
         reason=choice.reason,
-        int8=choice.int8,
+        beside=ONNX_INT8 if choice.best else None,
+        recipe=choice.best.recipe if choice.best else "",
+        best=choice.best,
         candidates=tuple(candidates),
         failed=ladder.failed,
         skipped=ladder.skipped,
@@ -278,26 +371,32 @@ def _feeds(subject: Subject, folder: Path, workers: Workers) -> list[Feeds]:
     return [model.feeds([encoded]) for encoded in model.encoder.encode(texts)]
 
 
-def _opening(subject: Subject, folder: Path, precision: Precision, workers: Workers) -> partial[ModelEngine[OnnxModel]]:
-    """Return what loads an ONNX model that is not sealed yet."""
-    return partial(open_engine, folder, subject.artifact(folder.name, precision), threads=workers.threads)
+def _opening(
+    subject: Subject, folder: Path, precision: Precision, workers: Workers, device: Device = "cpu"
+) -> partial[ModelEngine[OnnxModel]]:
+    """Return what loads an ONNX model that is not sealed yet, to compute in the precision of its numbers."""
+    artifact = subject.artifact(folder.name, precision)
+    return partial(open_engine, folder, artifact, device=device, threads=workers.threads, exact=True)
 
 
-def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, score: float) -> tuple[Artifact, ...]:
+def _seal(
+    subject: Subject, folder: Path, chain: Chain, outcome: Outcome, score: float, gpu: str | None
+) -> tuple[Artifact, ...]:
     """Complete the artifacts with their cards, manifests and checksums.
 
     Returns:
         All artifacts, the merged checkpoint first.
     """
-    texts, int8 = len(subject.evaluation), outcome.int8
+    texts, best = len(subject.evaluation), outcome.best
     merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
-    facts: list[tuple[str, Precision, Facts]] = [(ONNX_FP32, "fp32", Facts(score, texts, chain.link(ONNX_FP32)))]
-    if outcome.fp16_score is not None:
-        facts.append((ONNX_FP16, "fp16", Facts(outcome.fp16_score, texts, chain.link(ONNX_FP16))))
-    if int8:
-        of_int8 = Facts(score + int8.change.change, texts, chain.link(int8.recipe), int8)
-        facts.append((ONNX_INT8, "int8", of_int8))
+    facts: list[tuple[str, Precision, Facts]] = [
+        (ONNX_FP32, "fp32", Facts(score, texts, chain.link(ONNX_FP32), gpu=gpu))
+    ]
+    if outcome.beside:
+        own = score + best.change.change if best else None
+        precision: Precision = "int8" if outcome.beside == ONNX_INT8 else "fp16"
+        facts.append((outcome.beside, precision, Facts(own, texts, chain.link(outcome.recipe), best, gpu)))
     artifacts = [merged]
     for name, precision, known in facts:
         artifact = with_size(folder / name, subject.artifact(name, precision))
@@ -318,13 +417,15 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
             open_artifact(path)
 
 
-def _plan(subject: Subject, folder: Path, workers: Workers, seconds: float) -> None:
+def _plan(subject: Subject, folder: Path, workers: Workers, seconds: float, device: Device) -> None:
     """Find the fastest way to score many texts with a sealed bundle on this machine, and write it beside the bundle."""
     say(f"trying ways to score many texts with {folder.name}")
-    with workers.opened(folder.name, partial(load_engine, folder, threads=workers.threads)) as worker:
+    load = partial(load_engine, folder, device=device, threads=workers.threads)
+    with workers.opened(folder.name, load) as worker:
         sha256, texts = file_sha256(folder / CHECKSUMS), subject.evaluation.texts
         try:
-            write_record(plan_path(folder), worker.call(plan_of, sha256, texts, workers.threads, seconds))
+            plan = worker.call(plan_of, sha256, texts, workers.threads, seconds, device)
+            write_record(plan_path(folder, device), plan)
         except (UserError, OSError) as error:  # nothing depends on it but speed
             say(f"no plan was made: {error}")
 

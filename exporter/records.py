@@ -22,7 +22,7 @@ from trainer.tasks import Metric
 PARTIAL = "export.partial"
 """The folder in a run in which a new export is made."""
 
-Family = Literal["dynamic", "static", "weight-only"]
+Family = Literal["dynamic", "static", "weight-only", "half"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One rung of the ladder: an int8 recipe, and what it measured here."""
+    """One rung of the ladder: a recipe for int8, or for half precision on a GPU, and what it measured here."""
 
     recipe: str
     family: Family
@@ -97,6 +97,20 @@ class Candidate:
     """How many times as fast as `onnx-fp32`, one text a call."""
     batch: Variation
     """What batching does to its answers."""
+    bulk: Spread | None = None
+    """How many times as fast as `onnx-fp32`, many texts at a time; measured on GPUs."""
+
+
+@dataclass(frozen=True)
+class GpuSpeed:
+    """How fast something answered on the GPU of an export, in turns with all others."""
+
+    name: str
+    """Of the artifact, of the recipe, or of PyTorch's precision."""
+    alone_ms: Spread
+    """From one text to its answer, in milliseconds."""
+    texts_per_s: Spread
+    """Of a list of texts."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,7 @@ def _from_4(values: Values) -> Values:
 class ExportRecord:
     """What an export made and what it measured."""
 
-    SCHEMA: ClassVar[int] = 5
+    SCHEMA: ClassVar[int] = 6
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
@@ -178,6 +192,13 @@ class ExportRecord:
     """Recipes that were not tried: out of time, or what they need is not installed."""
     int8_recipe: str | None = None
     """The recipe of the artifact `onnx-int8`."""
+    fp16_recipe: str | None = None
+    """The recipe of the artifact `onnx-fp16`."""
+    gpu: str | None = None
+    """The GPU on which half precision was proved, judged and timed; None where it was proved on the CPU alone."""
+    gpu_speeds: tuple[GpuSpeed, ...] = ()
+    attention: tuple[str, ...] = ()
+    """The kernels that compute the attention of the chosen artifact on the GPU, as onnxruntime calls them."""
     variations: tuple[Variation, ...] = ()
     """Of the chosen artifact."""
     duration_s: float

@@ -24,7 +24,8 @@ def summary(record: ExportRecord) -> str:
 
 def proof(record: ExportRecord) -> str:
     """Render the chain: every link up to the artifacts, with its largest differences."""
-    tried = {c.recipe for c in record.candidates if c.recipe != record.int8_recipe} | {f.recipe for f in record.failed}
+    kept = (record.int8_recipe, record.fp16_recipe)
+    tried = {c.recipe for c in record.candidates if c.recipe not in kept} | {f.recipe for f in record.failed}
     links = [c for c in record.comparisons if c.candidate not in tried]
     first = links[0]
     lines = [
@@ -46,10 +47,11 @@ def proof(record: ExportRecord) -> str:
 
 
 def ladder(record: ExportRecord) -> str:
-    """Render the int8 recipes tried, a row each, with what they cost and bring beside `onnx-fp32`."""
+    """Render the recipes tried, a row each, with what they cost and bring beside `onnx-fp32`."""
+    kind = f"recipes for half precision on {record.gpu}" if record.gpu else "int8 recipes"
     texts = record.candidates[0].change.texts if record.candidates else 0
     lines = [
-        f"int8 recipes against onnx-fp32, {record.metric} on {texts:,} evaluation texts, speed one text a call:",
+        f"{kind} against onnx-fp32, {record.metric} on {texts:,} evaluation texts, speed one text a call:",
         f"{'':<24}{'MB':>7}{record.metric + ', points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}"
         "   verdict",
     ]
@@ -62,7 +64,23 @@ def ladder(record: ExportRecord) -> str:
         )
     lines += [f"{failure.recipe:<24}  failed: {failure.reason}" for failure in record.failed]
     lines += [f"not tried: {skipped}" for skipped in record.skipped]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_gpu_speeds(record)])
+
+
+def _gpu_speeds(record: ExportRecord) -> list[str]:
+    """Render how fast everything was on the GPU, the fastest with many texts first."""
+    if not record.gpu_speeds:
+        return []
+    lines = ["", f"speed on {record.gpu}, all in turns, with quartiles:"]
+    lines.append(f"{'':<24}{'one text, ms':>26}{'many texts, texts/s':>32}")
+    for s in sorted(record.gpu_speeds, key=lambda s: -s.texts_per_s.median):
+        one, many = s.alone_ms, s.texts_per_s
+        alone = f"{one.median:.2f} [{one.low:.2f}, {one.high:.2f}]"
+        bulk = f"{many.median:,.0f} [{many.low:,.0f}, {many.high:,.0f}]"
+        lines.append(f"{s.name:<24}{alone:>26}{bulk:>32}")
+    if record.attention:
+        lines.append(f"attention of {record.chosen} is computed by: {', '.join(record.attention)}")
+    return lines
 
 
 def _thresholds(artifact: Artifact) -> list[str]:

@@ -38,7 +38,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (5, "5cb986b257a9e85c1b23e910da8911917952c4d68d32f4445b2dc33903e0736b"),
+    ExportRecord: (6, "bf9a5629727a27abbc1592e16e11b81c78b77b077c323b1b49e11132d2042c64"),
     Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),

@@ -35,7 +35,7 @@ WORSE = candidate("worse", "over budget", 5.0, change=-0.05)
 
 def test_the_fastest_within_the_budget_is_shipped() -> None:
     choice = choose([WITHIN, FAST, UNDECIDED, OVER], max_drop=0.5, accept_undecided=True)
-    assert (choice.int8, choice.ship_int8) == (FAST, True)
+    assert (choice.best, choice.ships) == (FAST, True)
     assert choice.reason == (
         "the fastest within the budget of 0.5 points: "
         "fast, accuracy -0.10 points [-0.40, +0.20], 2.50x the speed of fp32"
@@ -44,10 +44,10 @@ def test_the_fastest_within_the_budget_is_shipped() -> None:
 
 def test_what_the_texts_cannot_tell_is_named_and_shipped_only_on_request() -> None:
     choice = choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=False)
-    assert (choice.int8, choice.ship_int8) == (UNDECIDED, False)
+    assert (choice.best, choice.ships) == (UNDECIDED, False)
     assert "2,000 texts are too few to show that int8 stays within the budget of 0.5 points: undecided" in choice.reason
     assert "About 3,186 texts would be enough" in choice.reason
-    assert choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=True).ship_int8
+    assert choose([UNDECIDED, OVER], max_drop=0.5, accept_undecided=True).ships
 
 
 def test_where_no_number_of_texts_would_do_none_is_named() -> None:
@@ -57,32 +57,32 @@ def test_where_no_number_of_texts_would_do_none_is_named() -> None:
 
 def test_over_the_budget_the_most_accurate_is_kept_and_fp32_shipped() -> None:
     choice = choose([OVER, WORSE], max_drop=0.5, accept_undecided=True)
-    assert (choice.int8, choice.ship_int8) == (OVER, False)
+    assert (choice.best, choice.ships) == (OVER, False)
     assert "exceeds the budget of 0.5 points; the most accurate: over, accuracy -2.00 points" in choice.reason
 
 
 def test_int8_that_is_slower_than_fp32_is_not_shipped() -> None:
     slow = candidate("slow", "within budget", 0.8)
     choice = choose([slow], max_drop=0.5, accept_undecided=False)
-    assert (choice.int8, choice.ship_int8) == (slow, False)
+    assert (choice.best, choice.ships) == (slow, False)
     assert choice.reason.startswith("no int8 recipe is faster than fp32 here")
 
 
 def test_a_slow_one_within_the_budget_does_not_hide_a_fast_undecided_one() -> None:
     slow = candidate("slow", "within budget", 0.8)
-    assert choose([slow, UNDECIDED], max_drop=0.5, accept_undecided=True).int8 == UNDECIDED
+    assert choose([slow, UNDECIDED], max_drop=0.5, accept_undecided=True).best == UNDECIDED
     refused = choose([slow, UNDECIDED], max_drop=0.5, accept_undecided=False)
-    assert (refused.ship_int8, "too few to show" in refused.reason) == (False, True)
+    assert (refused.ships, "too few to show" in refused.reason) == (False, True)
 
 
 def test_among_undecided_ones_a_measured_loss_beyond_the_budget_comes_last() -> None:
     lossy = candidate("lossy", "undecided", 9.0, change=-0.034)
-    assert choose([lossy, UNDECIDED], max_drop=0.5, accept_undecided=True).int8 == UNDECIDED
-    assert choose([lossy], max_drop=0.5, accept_undecided=True).int8 == lossy
+    assert choose([lossy, UNDECIDED], max_drop=0.5, accept_undecided=True).best == UNDECIDED
+    assert choose([lossy], max_drop=0.5, accept_undecided=True).best == lossy
 
 
 def test_without_a_candidate_fp32_is_shipped() -> None:
-    assert choose([], max_drop=0.5, accept_undecided=False).int8 is None
+    assert choose([], max_drop=0.5, accept_undecided=False).best is None
 
 
 @pytest.mark.parametrize(

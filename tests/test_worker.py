@@ -38,7 +38,7 @@ def test_the_clock_is_read_around_the_call_alone() -> None:
     def clock() -> float:
         return now[0]
 
-    assert timed_call(Slow(), ["a", "b"], clock) == 0.5
+    assert timed_call(Slow(), ["a", "b"], clock=clock) == 0.5
 
 
 def test_it_answers_as_the_engine_does_here(exported: RunDir) -> None:

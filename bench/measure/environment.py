@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 
 from bench.results import Environment
-from exporter.engines.cores import cpu_name, usable_cores
+from exporter.engines.cores import cpu_name, gpu_name, usable_cores
 from exporter.int8.target import instruction_sets
 from trainer.records import installed_versions
 
@@ -41,16 +40,6 @@ def read_environment(threads: int) -> Environment:
         gpu=gpu_name(),
         versions=installed_versions(PACKAGES),
     )
-
-
-def gpu_name() -> str | None:
-    """Return the name of the first CUDA device by the word of its driver, None where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        names = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return names.splitlines()[0].strip() if names.strip() else None
 
 
 @lru_cache

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
+from exporter.convert.last_attention import fuse_last_attention
 from trainer.errors import UserError
 from trainer.model.architectures import architecture_of
 
@@ -93,7 +96,15 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
                 _rename(branch, names)
 
 
-def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False, shortened: bool = False) -> dict[str, int]:
+def fuse(
+    model: Path,
+    output: Path,
+    checkpoint: Path,
+    *,
+    half: bool = False,
+    shortened: bool = False,
+    in_fp32: Sequence[str] = (),
+) -> dict[str, int]:
     """Fuse attention and activation functions; for CPUs, or for GPUs in half precision.
 
     On CPUs, residual sums stay apart from their layer normalisations: fused, they made the graph slower in every case
@@ -105,7 +116,8 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False, sho
         output: where to write the fused one.
         checkpoint: the checkpoint that it was converted from.
         half: whether to write it in half precision, with all that onnxruntime fuses for GPUs.
-        shortened: whether its last layer works for the first token alone, an attention that onnxruntime does not fuse.
+        shortened: whether its last layer works for the first token alone, an attention that is fused here.
+        in_fp32: operators that stay in fp32 where all others are written in half precision.
 
     Returns:
         How many operators of each kind came out; empty, and nothing written, where onnxruntime cannot fuse this
@@ -114,6 +126,7 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False, sho
     Raises:
         UserError: it can, but did not find every attention layer in this graph.
     """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
     from transformers import AutoConfig
@@ -134,21 +147,33 @@ def fuse(model: Path, output: Path, checkpoint: Path, *, half: bool = False, sho
         opt_level=0,
         optimization_options=options,
     )
-    counts = {name: count for name, count in fused.get_fused_operator_statistics().items() if count}
-    attention = counts.get("Attention", 0) + counts.get("MultiHeadAttention", 0)
-    if attention not in (config.num_hidden_layers - shortened, config.num_hidden_layers):
+    counts, layers = _fused(fused), config.num_hidden_layers
+    if shortened and _attention(counts) == layers - 1 and fuse_last_attention(fused.model, config.num_attention_heads):
+        fused.prune_graph()
+        counts = _fused(fused)
+    if _attention(counts) not in (layers - shortened, layers):
         raise UserError(
-            f"onnxruntime fused {attention} of the {config.num_hidden_layers} attention layers of this "
-            f"`{config.model_type}`",
+            f"onnxruntime fused {_attention(counts)} of the {layers} attention layers of this `{config.model_type}`",
             "add `--no-fuse`, and report this as a bug",
         )
     if half:
-        fused.convert_float_to_float16(keep_io_types=True)
+        fused.convert_float_to_float16(keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *in_fp32])
     fused.save_model_to_file(str(output))
     return counts
 
 
-def to_half(model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool, shortened: bool) -> dict[str, int]:
+def _fused(model: Any) -> dict[str, int]:
+    """Return how many operators of each kind a model has that onnxruntime's optimizer made."""
+    return {name: count for name, count in model.get_fused_operator_statistics().items() if count}
+
+
+def _attention(counts: Mapping[str, int]) -> int:
+    return counts.get("Attention", 0) + counts.get("MultiHeadAttention", 0)
+
+
+def to_half(
+    model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool, shortened: bool, in_fp32: Sequence[str] = ()
+) -> dict[str, int]:
     """Write a model in half precision, fused where onnxruntime can; logits stay fp32. See `fuse`.
 
     Returns:
@@ -157,9 +182,11 @@ def to_half(model: Path, output: Path, checkpoint: Path, *, fuse_graph: bool, sh
     Raises:
         UserError: see `fuse`.
     """
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    fused = fuse(model, output, checkpoint, half=True, shortened=shortened) if fuse_graph else {}
+    making = partial(fuse, half=True, shortened=shortened, in_fp32=in_fp32)
+    fused = making(model, output, checkpoint) if fuse_graph else {}
     if not fused:
-        onnx.save(convert_float_to_float16(onnx.load(model), keep_io_types=True), output)
+        blocked = [*DEFAULT_OP_BLOCK_LIST, *in_fp32]
+        onnx.save(convert_float_to_float16(onnx.load(model), keep_io_types=True, op_block_list=blocked), output)
     return fused

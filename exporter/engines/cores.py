@@ -1,4 +1,4 @@
-"""The CPU: what it is called, and how many of its cores this process may keep busy."""
+"""The processors: what they are called, and how many cores of the CPU this process may keep busy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import platform
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,3 +65,13 @@ def cpu_kind(cpuinfo: Path = CPUINFO) -> str:
     with suppress(OSError):
         lines = sorted({line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith(told)})
     return f"{cpu_name(cpuinfo)}, {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first CUDA device by the word of its driver, None where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        names = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return names.splitlines()[0].strip() if names.strip() else None

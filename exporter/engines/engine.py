@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
+from exporter.engines.shapes import Shape, as_it_is
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
 from trainer.text.texts import Text
@@ -101,18 +103,26 @@ class ModelEngine(Generic[M]):
         bulk: how it scores many texts.
         split: opens the model so that so many calls can run at a time, and returns what each stream calls; None where
             it cannot be split.
+        shape: the sizes to which the model rounds a batch up.
+        block: how many texts are sorted by length together.
     """
 
     batchings: Sequence[Batching] = (ONE_BY_ONE, Batching(tokens=2048), Batching(tokens=8192))
 
     def __init__(
-        self, model: M, bulk: Batching | None = None, split: Callable[[int], Sequence[Model]] | None = None
+        self,
+        model: M,
+        bulk: Batching | None = None,
+        split: Callable[[int], Sequence[Model]] | None = None,
+        *,
+        shape: Shape = as_it_is,
+        block: int = BLOCK_TEXTS,
     ) -> None:
         self.model = model
         self.bulk = bulk or CAREFUL
         if bulk:
             self.batchings = (bulk,)
-        self._split = split
+        self._split, self._shape, self._block = split, shape, block
         self._streams: dict[int, Sequence[Model]] = {}
         self._opening = threading.Lock()
         self._listed = 0
@@ -124,10 +134,10 @@ class ModelEngine(Generic[M]):
     def answer(self, texts: Sequence[Text], batching: Batching) -> tuple[list[Encoded], FloatArray]:
         """Return texts, one or more, as the model reads them, and their logits, [len(texts), classes]."""
         encode = self.model.encoder.encode
-        if batching == ALL_AT_ONCE or len(texts) <= BLOCK_TEXTS:
+        if batching == ALL_AT_ONCE or len(texts) <= self._block:
             encoded = encode(texts)
             return encoded, self.run_all(encoded, batching)
-        blocks = [texts[i : i + BLOCK_TEXTS] for i in range(0, len(texts), BLOCK_TEXTS)]
+        blocks = [texts[i : i + self._block] for i in range(0, len(texts), self._block)]
         done: list[Encoded] = []
         rows = []
         coming = _Later(partial(encode, blocks[0]))
@@ -141,7 +151,7 @@ class ModelEngine(Generic[M]):
 
     def run_all(self, encoded: Sequence[Encoded], batching: Batching) -> FloatArray:
         """Return the logits of encoded texts, one or more, [len(encoded), classes]."""
-        batches = batches_of([len(e) for e in encoded], batching)
+        batches = batches_of([len(e) for e in encoded], batching, self._shape)
         found = _run(self._models(batching.streams), [[encoded[i] for i in batch] for batch in batches])
         rows = np.concatenate(found)
         logits = np.empty_like(rows)
@@ -241,12 +251,13 @@ def load_encoder(folder: Path, artifact: Artifact) -> Encoder:
     return Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id, pairs=artifact.pairs)
 
 
-def batches_of(lengths: Sequence[int], batching: Batching) -> list[list[int]]:
+def batches_of(lengths: Sequence[int], batching: Batching, shape: Shape = as_it_is) -> list[list[int]]:
     """Group texts of similar length, so that little of a batch is padding.
 
     Args:
         lengths: tokens of each text.
         batching: the limits of a batch; without any, all texts are one batch in their order.
+        shape: the sizes to which a batch is rounded up, which count for the limit of tokens.
 
     Returns:
         The indices of each batch's texts; every text is in one batch.
@@ -257,7 +268,8 @@ def batches_of(lengths: Sequence[int], batching: Batching) -> list[list[int]]:
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         # In ascending order the newest text is the longest: it decides the padded size of its batch.
         size = len(batches[-1]) + 1 if batches else 1
-        fits = size <= (batching.texts or size) and size * lengths[i] <= (batching.tokens or size * lengths[i])
+        tokens = prod(shape(size, lengths[i]))
+        fits = size <= (batching.texts or size) and tokens <= (batching.tokens or tokens)
         if batches and fits:
             batches[-1].append(i)
         else:

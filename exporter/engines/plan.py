@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.checksums import manifest_sha256
-from exporter.engines.cores import cpu_kind
+from exporter.engines.cores import cpu_kind, gpu_name
 from exporter.engines.engine import MOST_TEXTS, Batching
+from exporter.engines.spec import Device
 from trainer.errors import UserError
 from trainer.records import Upgrade, installed_versions, read_record
 
 ENGINE_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
-MOST_TOKENS = 8192
+MOST_TOKENS: Mapping[Device, int] = {"cpu": 8192, "cuda": 131_072}
 """In one call: a plan may come from anybody, and activations take memory."""
+MOST_TEXTS_ON: Mapping[Device, int] = {"cpu": MOST_TEXTS, "cuda": 4096}
+"""In one call. On a GPU, the gate of the exporter has scored all its texts in calls of many."""
 MOST_STREAMS = 1024
 
 EngineName = Literal["onnxruntime", "openvino"]
@@ -61,6 +64,7 @@ class Plan:
     artifact_sha256: str
     """Of the bundle's `SHA256SUMS`."""
     cpu: str
+    """What it was made on: the kind of CPU, and the GPU before it where one is used."""
     threads: int
     versions: dict[str, str]
     """Of what runs models."""
@@ -70,16 +74,21 @@ class Plan:
     """In each round."""
     finished_at: str = ""
 
-    def fits(self, artifact_sha256: str, threads: int) -> bool:
+    def fits(self, artifact_sha256: str, threads: int, device: Device = "cpu") -> bool:
         """Return whether it was made for this bundle, machine, number of threads, and for what is installed."""
-        here = (artifact_sha256, cpu_kind(), threads, engine_versions())
+        here = (artifact_sha256, machine_kind(device), threads, engine_versions())
         return (self.artifact_sha256, self.cpu, self.threads, self.versions) == here
 
 
-def plan_path(folder: Path) -> Path:
-    """Return where the plan for a bundle lies."""
+def plan_path(folder: Path, device: Device = "cpu") -> Path:
+    """Return where the plan for a bundle on a device lies."""
     folder = folder.resolve()  # `.` has no name
-    return folder.parent / f"{folder.name}.plan.json"
+    return folder.parent / f"{folder.name}{'' if device == 'cpu' else f'.{device}'}.plan.json"
+
+
+def machine_kind(device: Device) -> str:
+    """Return what tells one kind of machine from another, for what runs on a device."""
+    return cpu_kind() if device == "cpu" else f"{gpu_name()}, {cpu_kind()}"
 
 
 def engine_versions() -> dict[str, str]:
@@ -87,17 +96,17 @@ def engine_versions() -> dict[str, str]:
     return installed_versions(ENGINE_PACKAGES)
 
 
-def fitting_plan(folder: Path, threads: int) -> Plan | None:
+def fitting_plan(folder: Path, threads: int, device: Device = "cpu") -> Plan | None:
     """Return the plan beside a bundle, None where there is none that can be used; what is wrong with one is said.
 
     Nothing depends on a plan but speed, so that none keeps a bundle from being loaded.
     """
-    path = plan_path(folder)
+    path = plan_path(folder, device)
     if not os.path.lexists(path):
         return None
     try:
         plan = read_record(path, Plan)
-        problem = _problem(plan)
+        problem = _problem(plan, device)
     except UserError as error:
         problem = error.message
     if problem:
@@ -105,16 +114,16 @@ def fitting_plan(folder: Path, threads: int) -> Plan | None:
 
         say(f"`{path}` is not used: {problem}; `{Plan.MADE_BY}` makes a new one")
         return None
-    return plan if plan.fits(manifest_sha256(folder), threads) else None
+    return plan if plan.fits(manifest_sha256(folder), threads, device) else None
 
 
-def _problem(plan: Plan) -> str | None:
+def _problem(plan: Plan, device: Device) -> str | None:
     """Return what a plan says that nothing here writes: it may come from anybody."""
     batching = plan.way.batching
     if not 1 <= batching.streams <= min(plan.threads, MOST_STREAMS):
         return "`streams` is not from 1 to the number of threads"
-    if batching.texts is None or not 1 <= batching.texts <= MOST_TEXTS:
-        return f"`texts` is not from 1 to {MOST_TEXTS}"
-    if batching.tokens is not None and not 1 <= batching.tokens <= MOST_TOKENS:
-        return f"`tokens` is not from 1 to {MOST_TOKENS:,}"
+    if batching.texts is None or not 1 <= batching.texts <= MOST_TEXTS_ON[device]:
+        return f"`texts` is not from 1 to {MOST_TEXTS_ON[device]:,}"
+    if batching.tokens is not None and not 1 <= batching.tokens <= MOST_TOKENS[device]:
+        return f"`tokens` is not from 1 to {MOST_TOKENS[device]:,}"
     return None

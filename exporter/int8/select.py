@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,46 +16,56 @@ FASTER = 1.0
 class Choice:
     """What to ship, and why."""
 
-    int8: Candidate | None
+    best: Candidate | None
     """The best candidate, chosen or not; None where there is none."""
-    ship_int8: bool
+    ships: bool
+    """Whether it is chosen."""
     reason: str
 
 
-def choose(candidates: Sequence[Candidate], *, max_drop: float, accept_undecided: bool) -> Choice:
+def choose(
+    candidates: Sequence[Candidate], *, max_drop: float, accept_undecided: bool, precision: str = "int8"
+) -> Choice:
     """Choose among candidates.
 
     Args:
-        candidates: what was measured.
+        candidates: what was measured, all of one precision.
         max_drop: the budget, in percentage points.
         accept_undecided: whether to ship what these texts can not decide, if nothing is known to be within budget.
+        precision: what sentences call them.
     """
     budget = f"the budget of {max_drop:g} points"
     if not candidates:
-        return Choice(None, ship_int8=False, reason="there is no int8 candidate")
-    faster = [c for c in candidates if c.speed.median >= FASTER]
+        return Choice(None, ships=False, reason=f"there is no {precision} candidate")
+    faster = [c for c in candidates if min(c.speed.median, _in_bulk(c)) >= FASTER]
     if within := [c for c in faster if c.judgement == "within budget"]:
         best = _fastest(within)
-        return Choice(best, ship_int8=True, reason=f"the fastest within {budget}: {describe(best)}")
+        return Choice(best, ships=True, reason=f"the fastest within {budget}: {describe(best)}")
     if undecided := [c for c in faster if c.judgement == "undecided"]:
         # Nothing is known of them but what was measured: one that measured a loss beyond the budget comes last.
         best = _fastest([c for c in undecided if c.change.change > -max_drop / 100] or undecided)
         if accept_undecided:
-            return Choice(best, ship_int8=True, reason=f"the fastest, accepted undecided: {describe(best)}")
-        reason = f"{best.change.texts:,} texts are too few to show that int8 stays within {budget}: {describe(best)}. "
-        return Choice(best, ship_int8=False, reason=reason + _texts_needed(best))
+            return Choice(best, ships=True, reason=f"the fastest, accepted undecided: {describe(best)}")
+        reason = f"{best.change.texts:,} texts are too few to show that {precision} stays within {budget}"
+        return Choice(best, ships=False, reason=f"{reason}: {describe(best)}. {_texts_needed(best)}")
     best = max(candidates, key=lambda c: (c.judgement != "over budget", c.change.change))
     if faster:
         reason = (
-            f"every int8 recipe that is faster than fp32 here exceeds {budget}; the most accurate: {describe(best)}"
+            f"every {precision} recipe that is faster than fp32 here exceeds {budget}; the most accurate: "
+            + describe(best)
         )
     else:
-        reason = f"no int8 recipe is faster than fp32 here; the most accurate: {describe(best)}"
-    return Choice(best, ship_int8=False, reason=reason)
+        reason = f"no {precision} recipe is faster than fp32 here; the most accurate: {describe(best)}"
+    return Choice(best, ships=False, reason=reason)
 
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate:
-    return max(candidates, key=lambda c: c.speed.median)
+    """Return the fastest with many texts at a time where that was measured, else with one."""
+    return max(candidates, key=lambda c: _in_bulk(c) if c.bulk else c.speed.median)
+
+
+def _in_bulk(candidate: Candidate) -> float:
+    return candidate.bulk.median if candidate.bulk else math.inf
 
 
 def describe(candidate: Candidate) -> str:
@@ -63,6 +74,7 @@ def describe(candidate: Candidate) -> str:
     return (
         f"{candidate.recipe}, {change.metric} {points(change.change)} points "
         f"[{points(change.lower)}, {points(change.upper)}], {speed.median:.2f}x the speed of fp32"
+        + (f" with one text and {candidate.bulk.median:.2f}x with many" if candidate.bulk else "")
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE
 from exporter.engines.onnxruntime import load_engine
+from exporter.engines.spec import Device
 from exporter.proof.worker import Worker, Workers
 from exporter.records import Variation
 from trainer.data import Examples
@@ -35,15 +36,17 @@ def vary(name: str, usual: FloatArray, varied: FloatArray, task: Task) -> Variat
 
 
 def variations(
-    folder: Path, encoder: Encoder, examples: Examples, task: Task, workers: Workers
+    folder: Path, encoder: Encoder, examples: Examples, task: Task, workers: Workers, device: Device
 ) -> tuple[Variation, ...]:
     """Ask a sealed bundle, loaded as a server loads it, the same texts in other ways than one by one."""
     threads, longest = workers.threads, encoder.max_length
-    say(f"checking {folder.name} in batches, padded, and with another number of threads")
-    with workers.opened(folder.name, partial(load_engine, folder, threads=threads)) as worker:
+    say(f"checking {folder.name} in batches, padded" + ", and with another number of threads" * (device == "cpu"))
+    with workers.opened(folder.name, partial(load_engine, folder, device=device, threads=threads)) as worker:
         usual = worker.logits(examples.texts, ONE_BY_ONE)
         padded = np.concatenate([worker.run([e], longest) for e in encoder.encode(examples.texts)])
         first = (in_batches(worker, examples, usual, task), vary(f"padded to {longest} tokens", usual, padded, task))
+    if device != "cpu":
+        return first
     other = 1 if threads > 1 else 2
     load = partial(load_engine, folder, threads=other)
     with replace(workers, threads=other).opened(folder.name, load) as worker:

@@ -126,10 +126,15 @@ class Workers:
         return contextlib.closing(self.start(name, load, self.threads))
 
 
-def timed_call(engine: Engine, texts: Sequence[Text], clock: Callable[[], float] = time.perf_counter) -> float:
+def timed_call(
+    engine: Engine,
+    texts: Sequence[Text],
+    batching: Batching = ALL_AT_ONCE,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Return the seconds from texts to logits on the host; `Engine.logits` is synchronous by contract."""
     start = clock()
-    engine.logits(texts)
+    engine.logits(texts, batching)
     return clock() - start
 
 

@@ -38,9 +38,9 @@ def main() -> None:
         read = stream_texts(args.texts, args.text_column, reading, say, pairs=known.pairs, trained=known.text_columns)
         texts = list(islice(read, MOST_DRAWN))
     say(f"trying ways to score many texts, for about {args.seconds:g} seconds")
-    plan = tune(args.artifact, texts, threads=args.threads, seconds=args.seconds)
+    plan = tune(args.artifact, texts, device=args.device, threads=args.threads, seconds=args.seconds)
     show(table(plan))
-    sys.stderr.write(f"written to {visible(str(plan_path(args.artifact)))}\n")
+    sys.stderr.write(f"written to {visible(str(plan_path(args.artifact, args.device)))}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,9 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--texts", type=Path, metavar="FILE", help="a file with texts like those to be scored")
     add_text_column_flag(parser.add_argument)
     add_reading_flags(parser.add_argument)
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run the model")
     parser.add_argument("--threads", type=int, help="CPU threads to use (by default one for each usable core)")
     parser.add_argument("--seconds", type=float, help="after which nothing else is tried")
-    parser.set_defaults(encoding=Reading.encoding, seconds=30.0)
+    parser.set_defaults(encoding=Reading.encoding, device="cpu", seconds=30.0)
     return parser
 
 

@@ -9,7 +9,9 @@ from dataclasses import replace
 from statistics import median
 
 from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE, Batching, usual_batching
+from exporter.engines.onnxruntime import GPU_BATCHING
 from exporter.engines.plan import EngineName, Trial, Way
+from exporter.engines.spec import Device
 from exporter.proof.timing import draw_batches, speed_ratio
 from trainer.text.texts import Text
 
@@ -21,6 +23,8 @@ PLAIN = Way(ONE_BY_ONE)
 """What nothing may be slower than."""
 TOKENS = (256, 512, 1024, 2048)
 """In a call at most, beside one by one."""
+GPU_TOKENS = (4096, 8192, 16_384, 32_768, 65_536)
+"""The same on a GPU."""
 ROUNDS = 15
 SURE_ROUNDS = 3
 """From which on a way is taken for a median alone."""
@@ -30,15 +34,20 @@ SHARE = 6
 """The first round of all ways takes about one part in so many of the time."""
 TEXTS_A_STREAM = 8
 MOST_TEXTS_A_ROUND = 256
+GPU_TEXTS_A_ROUND = 1024
+"""On a GPU, which takes hundreds in a call, and to which every new size of a call is slow once."""
 
 
-def usual_way(threads: int) -> Way:
+def usual_way(threads: int, device: Device = "cpu") -> Way:
     """Return the way that is taken where nothing was measured."""
-    return Way(usual_batching(threads))
+    return Way(usual_batching(threads) if device == "cpu" else GPU_BATCHING)
 
 
-def ways(threads: int, engines: Sequence[EngineName] = ("onnxruntime",)) -> list[Way]:
+def ways(threads: int, engines: Sequence[EngineName] = ("onnxruntime",), device: Device = "cpu") -> list[Way]:
     """Return the ways worth trying on so many threads with some engines, the usual one first."""
+    if device != "cpu":
+        tried = [replace(GPU_BATCHING, tokens=tokens) for tokens in GPU_TOKENS]
+        return list(dict.fromkeys([usual_way(threads, device), *map(Way, [ONE_BY_ONE, *tried])]))
     calls = [ONE_BY_ONE, *(Batching(texts=MOST_TEXTS, tokens=tokens) for tokens in TOKENS)]
     streams = sorted({1, min(2, threads), threads})
     all_ = [Way(replace(c, streams=s), engine) for engine in engines for s in streams for c in calls]
@@ -51,6 +60,7 @@ def try_ways(
     texts: Sequence[Text],
     *,
     seconds: float,
+    device: Device = "cpu",
     clock: Clock = time.perf_counter,
     seed: int = 0,
 ) -> tuple[int, tuple[Trial, ...]]:
@@ -61,6 +71,7 @@ def try_ways(
         score: scores texts in one of them.
         texts: real texts to draw from.
         seconds: after which no other round begins.
+        device: where.
         clock: tells the time, in seconds.
         seed: decides the texts and the order of the ways in each round.
 
@@ -75,13 +86,13 @@ def try_ways(
         score(batch, way)
         return clock() - start
 
-    smallest = TEXTS_A_STREAM * max(way.batching.streams for way in tried)
+    smallest = TEXTS_A_STREAM * max(way.batching.streams for way in tried) if device == "cpu" else GPU_TEXTS_A_ROUND
     (first,) = draw_batches(texts, smallest, 1, seed)
     for way in tried:  # opens what it needs; not counted
-        timed(way, first[: max(1, smallest // TEXTS_A_STREAM)])
+        timed(way, first[: max(1, smallest // TEXTS_A_STREAM)] if device == "cpu" else first)
     a_text = timed(tried[0], first) / smallest
     affordable = int(seconds / SHARE / len(tried) / max(a_text, 1e-9))
-    size = min(max(smallest, affordable), MOST_TEXTS_A_ROUND)
+    size = max(smallest, min(affordable, MOST_TEXTS_A_ROUND))
     for batch in draw_batches(texts, size, ROUNDS, seed):
         found: dict[Way, float] = {}
         for way in rng.sample(left, len(left)):

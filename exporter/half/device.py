@@ -1,0 +1,21 @@
+"""Whether there is a GPU to prove and measure half precision on."""
+
+from __future__ import annotations
+
+from exporter.engines.cores import gpu_name
+from exporter.engines.onnxruntime import PROVIDERS
+from trainer.progress import say
+
+
+def usable_gpu() -> str | None:
+    """Return the name of the GPU that both PyTorch and onnxruntime can use, None where there is none; why is said."""
+    import onnxruntime
+    import torch
+
+    if not torch.cuda.is_available():
+        say("this PyTorch finds no CUDA device")
+        return None
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        say("this onnxruntime cannot use CUDA: replace the package `onnxruntime` by `onnxruntime-gpu`")
+        return None
+    return gpu_name() or str(torch.cuda.get_device_name())

@@ -1,0 +1,190 @@
+"""Half precision on the GPU that is here: every recipe is made, proved, judged by the accuracy budget, and timed.
+
+All are timed in turns beside `onnx-fp32` and the merged checkpoint in PyTorch's half precisions, one text a call and
+many texts at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from exporter.bundle.artifact import ONNX_FP32
+from exporter.bundle.golden import write_golden
+from exporter.convert.merge import copy_around_model
+from exporter.engines.engine import ONE_BY_ONE, Engine
+from exporter.engines.onnxruntime import GPU_BATCHING
+from exporter.half.recipes import HalfRecipe
+from exporter.int8.budget import judge, texts_to_decide
+from exporter.int8.ladder import Baseline
+from exporter.int8.paired import Paired, pair
+from exporter.proof.timing import speed_ratio, spread, time_interleaved
+from exporter.proof.variations import in_batches
+from exporter.proof.verify import SAME_HALVES, UNTOUCHED, VerificationError
+from exporter.proof.worker import Worker, Workers, timed_call
+from exporter.records import Candidate, FailedRecipe, GpuSpeed, Variation
+from trainer.errors import UserError
+from trainer.progress import say
+from trainer.text.texts import Text
+
+ALONE_CALLS, ALONE_WARMUP = 100, 30
+"""One text a call. The first call of each width is slow."""
+BULK_CALLS, BULK_WARMUP, BULK_TEXTS = 7, 2, 1024
+Load = Callable[[], Engine]
+Times = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One recipe that passed the proof, before it is judged."""
+
+    recipe: str
+    size_bytes: int
+    fused: dict[str, int]
+    paired: Paired
+    mean_divergence: float
+    batch: Variation
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What was tried on the GPU, in the order tried."""
+
+    made: tuple[Made, ...]
+    failed: tuple[FailedRecipe, ...]
+    alone: Times
+    """Seconds of each call of one text, by what was called."""
+    bulk: Times
+    """Seconds of each call of many texts."""
+    bulk_texts: int
+
+    def candidates(self, max_drop: float) -> list[Candidate]:
+        """Judge what was made by a budget of `max_drop` percentage points."""
+        return [self._judged(made, max_drop / 100) for made in self.made]
+
+    def speeds(self) -> tuple[GpuSpeed, ...]:
+        """Return how fast everything was, PyTorch too."""
+        return tuple(
+            GpuSpeed(
+                name,
+                alone_ms=spread([1000 * s for s in self.alone[name]]),
+                texts_per_s=spread([self.bulk_texts / s for s in self.bulk[name]]),
+            )
+            for name in self.alone
+        )
+
+    def fused_of(self, candidate: Candidate | None) -> dict[str, int]:
+        """Return what was fused for a candidate."""
+        return next((made.fused for made in self.made if candidate and made.recipe == candidate.recipe), {})
+
+    def _judged(self, made: Made, budget: float) -> Candidate:
+        change = made.paired.change(len(self.made))
+        judgement = judge(change, budget)
+        return Candidate(
+            recipe=made.recipe,
+            family="half",
+            size_bytes=made.size_bytes,
+            change=change,
+            judgement=judgement,
+            texts_to_decide=texts_to_decide(change, budget) if judgement == "undecided" else None,
+            mean_divergence=made.mean_divergence,
+            speed=speed_ratio(self.alone[ONNX_FP32], self.alone[made.recipe]),
+            batch=made.batch,
+            bulk=speed_ratio(self.bulk[ONNX_FP32], self.bulk[made.recipe]),
+        )
+
+
+def try_halves(
+    recipes: Sequence[HalfRecipe],
+    unfused: Path,
+    checkpoint: Path,
+    opening: Callable[[Path], Load],
+    baseline: Baseline,
+    peers: Mapping[str, Load],
+    workers: Workers,
+    *,
+    shortened: bool,
+    pairs: bool,
+) -> Halves:
+    """Try recipes in their order; each that works leaves a folder of its name beside `unfused`.
+
+    Args:
+        recipes: what to try.
+        unfused: the folder of the model to convert, and the name of its step in the proof.
+        checkpoint: what that was converted from.
+        opening: returns what loads a recipe's folder on the GPU.
+        baseline: what to compare with, on the GPU.
+        peers: what else is timed, by name.
+        workers: starts a process for each.
+        shortened: whether the last layer works for the first token alone.
+        pairs: whether it reads pairs of texts.
+    """
+    texts, made, failed = baseline.evaluation.texts, [], []
+    with ExitStack() as stack:
+        workers_of = {ONNX_FP32: baseline.fp32}
+        for recipe in recipes:
+            say(f"converting to half precision: {recipe.name}")
+            folder = unfused.with_name(recipe.name)
+            copy_around_model(unfused, folder)
+            try:
+                fused = recipe.make(unfused / "model.onnx", folder / "model.onnx", checkpoint, shortened=shortened)
+                proved = baseline.chain.proved(folder, opening(folder), after=unfused.name, tolerance=SAME_HALVES)
+                worker = stack.enter_context(proved)
+                made.append(_measure(recipe, folder, worker, baseline, fused))
+                write_golden(folder, worker.logits, "fp16", pairs=pairs)
+                workers_of[recipe.name] = worker
+            except UserError as error:
+                if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
+                    raise
+                failed.append(FailedRecipe(recipe.name, error.message))
+        for name, load in peers.items():
+            workers_of[name] = stack.enter_context(workers.opened(name, load))
+        say(f"timing {len(workers_of)} ways to answer on the GPU")
+        alone, bulk = _time(workers_of, texts)
+    return Halves(tuple(made), tuple(failed), alone, bulk, min(len(texts), BULK_TEXTS))
+
+
+def _measure(recipe: HalfRecipe, folder: Path, worker: Worker, baseline: Baseline, fused: dict[str, int]) -> Made:
+    """Compare a loaded model's answers, as bulk scoring gives them, with those of fp32."""
+    texts, task = baseline.evaluation.texts, baseline.task
+    logits = worker.logits(texts, GPU_BATCHING)
+    if not np.isfinite(logits).all():
+        raise VerificationError(f"`{recipe.name}` returned NaN or infinity", UNTOUCHED)
+    before, after = task.answers(baseline.fp32_logits), task.answers(logits)
+    return Made(
+        recipe=recipe.name,
+        size_bytes=(folder / "model.onnx").stat().st_size,
+        fused=fused,
+        paired=pair(task, before, after, task.truth(baseline.evaluation.labels)),
+        mean_divergence=task.divergence(baseline.fp32_logits, logits),
+        batch=in_batches(worker, baseline.varied, worker.logits(baseline.varied.texts, ONE_BY_ONE), task),
+    )
+
+
+def _time(workers: Mapping[str, Worker], texts: Sequence[Text]) -> tuple[Times, Times]:
+    alone = time_interleaved(
+        {name: worker.time for name, worker in workers.items()},
+        texts,
+        batch_size=1,
+        calls=ALONE_CALLS,
+        warmup=ALONE_WARMUP,
+        seed=0,
+    )
+    bulk = time_interleaved(
+        {name: partial(_time_list, worker) for name, worker in workers.items()},
+        texts,
+        batch_size=min(len(texts), BULK_TEXTS),
+        calls=BULK_CALLS,
+        warmup=BULK_WARMUP,
+        seed=0,
+    )
+    return alone, bulk
+
+
+def _time_list(worker: Worker, texts: Sequence[Text]) -> float:
+    return worker.call(timed_call, texts, GPU_BATCHING)

@@ -1,0 +1,151 @@
+"""Half precision where there is a GPU, with the CPU in its place: what is tried, judged, chosen and recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import pytest
+from local_worker import LocalWorker
+
+from exporter.bundle.artifact import CARD
+from exporter.config import ExportConfig
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, batches_of
+from exporter.engines.onnxruntime import GPU_BATCHING, PROVIDERS
+from exporter.engines.plan import fitting_plan, plan_path
+from exporter.engines.shapes import FewShapes
+from exporter.export import export
+from exporter.half.attention import ASKS, kernels_of, open_telling
+from exporter.half.device import usable_gpu
+from exporter.half.recipes import HALF_RECIPES
+from exporter.records import ExportRecord, load_export
+from exporter.report import summary
+from exporter.runtime import Classifier
+from trainer.errors import UserError
+from trainer.run import RunDir
+
+
+def on_the_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*("cpu" if argument == "cuda" else argument for argument in arguments))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROVIDERS, "cuda", "CPUExecutionProvider")
+        patch.setattr("exporter.export.usable_gpu", lambda: "a card")
+        patch.setattr("exporter.engines.plan.gpu_name", lambda: "a card")
+        for name in ("open_merged", "load_trained"):
+            function = getattr(__import__("exporter.export").export, name)
+            patch.setattr(f"exporter.export.{name}", on_the_cpu(function))
+        yield
+
+
+@pytest.fixture(scope="module")
+def halved(trained: RunDir, tmp_path_factory: pytest.TempPathFactory, stand_in: None) -> ExportRecord:  # noqa: ARG001
+    import shutil
+
+    path = tmp_path_factory.mktemp("half") / "run"
+    shutil.copytree(trained.path, path)
+    config = ExportConfig(run_dir=path, target="cuda", verify_samples=8, max_drop=100)
+    return export(config, LocalWorker, plan_seconds=0.1)
+
+
+def test_every_recipe_is_judged_and_timed_beside_fp32_and_pytorch(halved: ExportRecord) -> None:
+    names = [recipe.name for recipe in HALF_RECIPES]
+    assert [c.recipe for c in halved.candidates] == names
+    assert all(c.family == "half" and c.bulk and c.change.tried == len(names) for c in halved.candidates)
+    assert [s.name for s in halved.gpu_speeds] == ["onnx-fp32", *names, "pytorch-fp16", "pytorch-bf16"]
+    assert all(s.alone_ms.median > 0 and s.texts_per_s.median > 0 for s in halved.gpu_speeds)
+    fp32, fused = halved.gpu_speeds[0], halved.gpu_speeds[1]
+    (candidate,) = [c for c in halved.candidates if c.recipe == fused.name]
+    assert candidate.bulk
+    assert candidate.bulk.median == pytest.approx(fused.texts_per_s.median / fp32.texts_per_s.median, rel=1)
+
+
+def test_the_best_is_kept_and_the_choice_follows_from_the_figures(halved: ExportRecord) -> None:
+    run = RunDir(halved.config.run_dir)
+    assert halved.gpu == "a card"
+    (best,) = [c for c in halved.candidates if c.recipe == halved.fp16_recipe]
+    faster = [c for c in halved.candidates if c.bulk and min(c.speed.median, c.bulk.median) >= 1]
+    assert (halved.chosen == "onnx-fp16") == bool(faster)
+    if faster:
+        assert best == max(faster, key=lambda c: c.bulk.median if c.bulk else 0)
+    assert load_export(run) == halved
+    report = summary(halved)
+    assert "recipes for half precision on a card" in report
+    assert "pytorch-bf16" in report
+    assert "a card" in (run.export / "onnx-fp16" / CARD).read_text()
+
+
+def test_a_plan_for_the_gpu_lies_beside_that_for_the_cpu(halved: ExportRecord) -> None:
+    folder = RunDir(halved.config.run_dir).export / halved.chosen
+    assert plan_path(folder, "cuda") != plan_path(folder)
+    plan = fitting_plan(folder, os.cpu_count() or 1, "cuda")
+    assert plan is not None
+    assert plan.cpu.startswith("a card, ")
+    assert fitting_plan(folder, os.cpu_count() or 1) is None
+    assert plan.way.batching.streams == 1
+
+
+def test_a_classifier_on_the_gpu_answers_as_on_the_cpu(halved: ExportRecord) -> None:
+    folder = RunDir(halved.config.run_dir).export / "onnx-fp16"
+    texts = [f"{'a film that I ' * (i % 9)}liked {i}" for i in range(70)]
+    gpu, cpu = (Classifier.load(folder, device=device) for device in ("cuda", "cpu"))
+    assert [p.label for p in gpu.predict(texts)] == [p.label for p in cpu.predict(texts)]
+    for batching in (ALL_AT_ONCE, ONE_BY_ONE, Batching(tokens=128)):
+        np.testing.assert_allclose(gpu.engine.logits(texts, batching), cpu.logits(texts), atol=0.02)
+
+
+def test_a_gpu_sees_few_sizes() -> None:
+    shape = FewShapes(longest=200)
+    assert [shape(1, 5), shape(3, 64), shape(33, 65), shape(1, 193)] == [(1, 64), (4, 64), (64, 128), (1, 200)]
+    assert shape(5, 300) == (8, 300)
+    assert [shape(rows, 1)[0] for rows in (1, 2, 3, 9, 31, 32, 33, 100)] == [1, 2, 4, 16, 32, 32, 64, 128]
+    shapes = {shape(rows, width) for rows in range(1, 513) for width in range(1, 201)}
+    assert len(shapes) == (5 + 512 // 32) * 4
+    lengths = [1 + 7 * i % 200 for i in range(1000)]
+    batches = batches_of(lengths, GPU_BATCHING, shape)
+    assert sorted(i for batch in batches for i in batch) == list(range(1000))
+    rounded = [shape(len(batch), max(lengths[i] for i in batch)) for batch in batches]
+    assert all(rows * width <= (GPU_BATCHING.tokens or 0) for rows, width in rounded)
+    assert sum(rows for rows, _ in rounded) <= 1000 + 32 * 4  # at the end of each width, no more
+
+
+def test_the_kernels_are_those_that_onnxruntime_prints(capfd: pytest.CaptureFixture[str]) -> None:
+    class Printing:
+        def logits(self, texts: list[str], _: Batching) -> None:
+            assert texts == ["a"]
+            os.write(1, b"Operator=Attention SdpaKernel=CUDNN_FLASH_ATTENTION\nSdpaKernel=MATH\nother\n")
+
+    def load() -> Any:
+        assert os.environ[ASKS] == "1"
+        return Printing()
+
+    engine = open_telling(load)
+    assert ASKS not in os.environ
+    assert kernels_of(engine, ["a"], ONE_BY_ONE) == ("cudnn-flash-attention", "math")
+    print("seen again")  # noqa: T201
+    assert capfd.readouterr().out == "seen again\n"
+
+
+def test_a_gpu_that_one_of_the_two_cannot_use_is_none(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert usable_gpu() is None
+    assert "finds no CUDA device" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setitem(PROVIDERS, "cuda", "CUDAExecutionProvider")
+    assert usable_gpu() is None
+    assert "replace the package `onnxruntime` by `onnxruntime-gpu`" in capsys.readouterr().err
+
+
+def test_a_provider_that_falls_back_is_an_error(halved: ExportRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROVIDERS, "cuda", "CUDAExecutionProvider")
+    with pytest.raises(UserError, match="has no `CUDAExecutionProvider`"):
+        Classifier.load(RunDir(halved.config.run_dir).export / "onnx-fp16", device="cuda")
