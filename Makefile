@@ -3,9 +3,14 @@ VENV ?= .venv
 RUN ?= runs/demo
 EXTRAS ?= train
 SECONDS ?= 600
+DEVICE ?= cuda
+MODEL ?= distilbert-base-uncased
+DATASET ?= stanfordnlp/imdb
+ENGINES ?= onnx-fp32-cuda onnx-fp16-cuda pytorch-fp16-cuda pytorch-bf16-cuda pytorch-fp16-cuda-graph \
+	transformers-pipeline-fp16-cuda
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint format bench fuzz audit help
+.PHONY: demo test lint format bench gpu fuzz audit help
 
 demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-in sample
 	$(PY) -m trainer --model sample --dataset sample --run-dir $(RUN) --overwrite
@@ -26,6 +31,14 @@ format: $(VENV)/tools  ## format the code and sort imports
 
 bench: $(VENV)/tools  ## time every engine on the sample with pytest-benchmark
 	$(PY) -m pytest -m bench
+
+gpu: $(VENV)/$(DEVICE)  ## test and measure on a GPU; what is promised, and what was measured, is left in RUN/goals.md
+	$(PY) -m pytest -m gpu
+	$(PY) -m trainer --model $(MODEL) --dataset $(DATASET) --device $(DEVICE) --run-dir $(RUN) --overwrite
+	$(PY) -m bench.training --minutes 0.5 --run-dir $(RUN)
+	$(PY) -m exporter --target cuda --run-dir $(RUN)
+	$(PY) -m bench --device $(DEVICE) --engines $(ENGINES) --budget-minutes 2 --calls 40 --cold-starts 1 --run-dir $(RUN)
+	$(PY) -m bench.goals --run-dir $(RUN)
 
 fuzz: $(VENV)/tools  ## look for files that end in a traceback, for SECONDS=600
 	$(PY) -m pip install --quiet 'atheris>=3.0'
@@ -48,4 +61,13 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/tools: $(VENV)/installed
 	$(PY) -m pip install --quiet --editable '.[$(EXTRAS),test]'
+	touch $@
+
+$(VENV)/cpu: $(VENV)/tools
+	touch $@
+
+# Both packages bring the module `onnxruntime`: the one for CUDA takes the place of the other.
+$(VENV)/cuda: $(VENV)/tools
+	$(PY) -m pip uninstall --quiet --yes onnxruntime
+	$(PY) -m pip install --quiet 'onnxruntime-gpu[cuda,cudnn]'
 	touch $@

@@ -333,7 +333,7 @@ def test_json_nested_too_deep_is_refused(tmp_path: Path) -> None:
         ((text for text in ("a", "b", 1)), "item 2 is of type int$"),
         (np.array([["a"], ["b"]]), "item 0 is of type ndarray$"),
     ],
-    ids=str,
+    ids=range(15),
 )
 def test_what_is_no_list_of_texts_is_a_type_error_that_says_what_to_pass(
     exported: RunDir, texts: Any, advice: str

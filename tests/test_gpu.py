@@ -24,7 +24,7 @@ from trainer.errors import UserError
 from trainer.run import RunDir
 from trainer.training.train import train
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 CALLS = 2000
 GROWTH = 64 * 2**20

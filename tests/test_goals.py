@@ -1,0 +1,81 @@
+"""What is promised, beside what records say: met, missed or not measured, and never a guess."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from bench_records import make_record
+
+from bench.goals import Goal, goals, table
+from bench.judge.interval import Interval
+
+EXPORT: Any = SimpleNamespace(gpu=None, duration_s=80.0)
+TRAINING: Any = SimpleNamespace(ratios=(4.4, 4.0, 5.0))
+
+
+@pytest.fixture
+def by_name(monkeypatch: pytest.MonkeyPatch) -> dict[str, Goal]:
+    monkeypatch.setattr("bench.goals.PEER", "transformers-pipeline")
+    return {goal.what: goal for goal in goals(make_record(), TRAINING, EXPORT, None)}
+
+
+def test_ratios_are_those_of_the_record(by_name: dict[str, Goal]) -> None:
+    one = by_name["one text, `onnx-int8-cpu`"]
+    assert one.found
+    assert one.found.low < one.found.estimate < one.found.high < 0.5
+    assert one.is_met
+    many = by_name["many texts, `onnx-int8-cpu`"]
+    assert many.found
+    share = many.found.estimate  # of both there is one of that name: the last is the share of the machine's rate
+    text = 85e6 * 240 / 1.6e12 / ((1.1 + 0.066 * 240 + 0.130 * 57.6) / 1.35e3)
+    assert share == pytest.approx(text, rel=0.05)
+    assert by_name["training"].found == Interval(4.0, 4.4, 5.0)
+
+
+def test_what_was_not_measured_is_not_met(by_name: dict[str, Goal]) -> None:
+    assert by_name["many texts, `openvino`"].found is None
+    assert not by_name["many texts, `openvino`"].is_met
+    text = table(make_record(), [*by_name.values()])
+    assert "| many texts, `openvino` | transformers-pipeline | ≥ 1.6× | - | not measured |" in text
+    assert "| training | plain `Trainer` + peft, fp32 | ≥ 4× | 4.40× [4.00, 5.00] | met |" in text
+
+
+def test_with_amx_more_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.goals.PEER", "transformers-pipeline")
+    record = make_record()
+    amx = replace(record, environment=replace(record.environment, instruction_sets=("AMX",)))
+    before, after = (goals(r, None, EXPORT, None)[0] for r in (record, amx))
+    assert (before.bound, after.bound) == (1.3, 1.6)
+    assert before.found == after.found
+
+
+def test_a_gpu_has_goals_of_its_own() -> None:
+    record = make_record()
+    renamed = {
+        "onnx-int8-cpu": "onnx-fp16-cuda",
+        "onnx-fp32-cpu": "onnx-fp32-cuda",
+        "pytorch-fp32-cpu": "pytorch-fp16-cuda",
+    }
+    on_gpu = replace(
+        record,
+        config=replace(record.config, device="cuda"),
+        chosen="onnx-fp16",
+        environment=replace(record.environment, gpu="a card"),
+        singles=tuple(replace(s, engine=renamed.get(s.engine, s.engine)) for s in record.singles),
+        bulks=tuple(replace(b, engine=renamed.get(b.engine, b.engine)) for b in record.bulks),
+        engines=tuple(replace(e, name=renamed.get(e.name, e.name), device="cuda") for e in record.engines),
+    )
+    found = goals(on_gpu, None, SimpleNamespace(gpu="a card", duration_s=95.0), 44.0)  # type: ignore[arg-type]
+    text = table(on_gpu, found)
+    assert "a card, 2 threads" in text
+    assert "| `python -m trainer`, whole | - | ≤ 45 s | 44.00 s | met |" in text
+    assert "| `python -m exporter --target cuda`, whole | - | ≤ 90 s | 95.00 s | missed |" in text
+    (one,) = [goal for goal in found if goal.what == "one text, `onnx-fp16-cuda`"]
+    assert one.found
+    assert one.found.estimate < 0.6
+    (torch,) = [goal for goal in found if goal.against == "pytorch-fp16-cuda"]
+    assert torch.is_met
+    assert not next(goal for goal in found if goal.against == "transformers-pipeline-fp16-cuda").is_met
