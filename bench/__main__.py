@@ -44,7 +44,7 @@ def main(bench: Callable[[BenchConfig], Summary] | None = None) -> None:
     if config.against:
         differences = compare(earlier, summary)
         show(f"\ncompared with {config.against}:\n{comparison(differences)}")
-        refuse_worse(differences, config.against)
+        refuse_worse(differences, config.against, earlier.crowd or summary.crowd)
 
 
 def make_parser() -> argparse.ArgumentParser:

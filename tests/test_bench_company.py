@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import subprocess
 import sys
@@ -9,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_records import REFERENCE, make_record
+from bench_records import REFERENCE, make_record, make_summary
 
+from bench.judge.against import WorseError, compare, refuse_worse
 from bench.judge.company import MOST_COMPANY, Others, company_text, others_of
+from bench.judge.stats import verdict as verdict_of
 from bench.judge.summarise import summarise
 from bench.measure.company import Watch, own_ticks, read_account, read_clock
 from bench.report.page.page import render_page
-from bench.report.tables import markdown, notes
+from bench.report.tables import comma_separated, markdown, notes
 from bench.results import BenchRecord, Company
+from trainer.errors import UserError
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 STAT = """cpu  999999 0 0 0 0 0 0 0 0 0
@@ -152,6 +157,32 @@ class TestWhatIsSaid:
         assert not summary.recommendation.is_told_apart
         assert "| onnx-int8-cpu" in markdown(summary)
         assert summary.row(REFERENCE)
+
+    def test_no_word_on_a_speed_is_said_either(self) -> None:
+        summary = summarise(replace(make_record(), companies=(company(0, 4.0),)))
+        speeds = [part.speed for row in summary.rows for part in (row.latency, row.throughput) if part]
+        speeds += [own.speed for row in summary.rows if row.latency for own in row.latency.by_length if own.speed]
+        speeds += [cell.speed for cell in summary.grid if cell.speed]
+        assert {speed.verdict for speed in speeds} == {"cannot tell"}
+        assert any(verdict_of(speed, 0.02) == "faster" for speed in speeds)
+        rows = [*csv.DictReader(io.StringIO(comma_separated(summary)))]
+        assert {row[column] for row in rows for column in ("verdict", "bulk_verdict")} == {"cannot tell"}
+
+    def test_a_comparison_beside_company_judges_no_speed_and_does_not_pass(self) -> None:
+        record = make_record()
+        slow = tuple(
+            replace(s, total_s=tuple(1.3 * t for t in s.total_s)) if s.engine == "onnx-int8-cpu" else s
+            for s in record.singles
+        )
+        now = summarise(replace(record, singles=slow, companies=(company(0, 4.0),)))
+        differences = compare(make_summary(), now)
+        assert not any(d.is_worse for d in differences)
+        with pytest.raises(UserError, match=r"speeds were not compared .* others used 0\.4 of 2 cores") as error:
+            refuse_worse(differences, Path("old.json"), now.crowd)
+        assert error.value.exit_code == 2
+        wrong = [replace(differences[0], is_less_accurate=True)]
+        with pytest.raises(WorseError):
+            refuse_worse(wrong, Path("old.json"), now.crowd)
 
     def test_the_share_is_that_of_all_the_time(self) -> None:
         short = replace(company(0, 2.0), wall_s=1.0)
