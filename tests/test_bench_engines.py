@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from toys import TOPICS
 
+from bench.engines.peers import own_best
 from bench.engines.table import ENGINES, choose_engines, reference_of
 from exporter.engines.engine import ONE_BY_ONE, Batching
 from trainer.data import read_examples
@@ -19,7 +22,7 @@ from trainer.tasks import SingleLabel
 
 BY_NAME = {spec.name: spec for spec in ENGINES}
 ARTIFACTS = ("pytorch-fp32", "onnx-fp32", "onnx-int8")
-PEERS = [spec.name for spec in ENGINES if spec.is_peer and not spec.why_unusable(RunDir(Path()), ARTIFACTS, None)]
+PEERS = [spec.name for spec in ENGINES if spec.is_peer and spec.device == "cpu" and not spec.absent()]
 
 
 def test_unknown_names_are_refused_and_peers_are_measured_on_request() -> None:
@@ -83,8 +86,53 @@ def test_peers_answer_about_as_our_adapter_does(exported: RunDir, name: str, tmp
     np.testing.assert_allclose(peer.logits(examples.texts[:1], ONE_BY_ONE), alone[:1], atol=1e-4)
     assert SingleLabel(4).probabilities(alone).sum(-1) == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(SingleLabel(4).probabilities(together), SingleLabel(4).probabilities(alone), atol=0.05)
+    for batching in peer.batchings:
+        answers = SingleLabel(4).probabilities(peer.logits(examples.texts[:5], batching))
+        np.testing.assert_allclose(answers, SingleLabel(4).probabilities(alone), atol=0.05)
     right = np.mean(peer.logits(examples.texts, Batching(texts=8)).argmax(-1) == examples.labels)
     assert right > 0.6  # chance is 0.25
+
+
+def test_peers_on_streams_are_asked_in_all_ways_that_they_recommend() -> None:
+    names = ["one by one", "one by one, 2 at a time", "batches of 32 texts", "batches of 32 texts, 2 at a time"]
+    names += ["batches of 1,024 tokens", "batches of 1,024 tokens, 2 at a time"]
+    assert [batching.name for batching in own_best(2)] == names
+    assert len(own_best(1)) == 3
+
+
+def test_optimum_has_the_threads_that_the_others_have(exported: RunDir, tmp_path: Path) -> None:
+    spec = BY_NAME["optimum-pipeline-fp32"]
+    if spec.absent():
+        pytest.skip("optimum is not installed")
+    peer: Any = spec.load(exported, 1, tmp_path)
+    assert peer._pipe.model.session.get_session_options().intra_op_num_threads == 1
+
+
+class Pipe:
+    """Stands in for what `transformers.pipeline` returns, and remembers how it was made and asked."""
+
+    def __init__(self, **made_with: Any) -> None:
+        self.made_with, self.sizes = made_with, []
+
+    def __call__(self, texts: Any, batch_size: int = 1) -> Any:
+        self.sizes.append(batch_size)
+        answer = [{"label": name, "score": 0.25} for name in TOPICS]
+        return [answer] * (1 if isinstance(texts, str) else len(texts))
+
+
+def test_pipelines_on_cuda_are_asked_for_the_device_and_its_precision(
+    exported: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No card is needed to see what is asked for."""
+    import transformers
+
+    pipes: list[Pipe] = []
+    monkeypatch.setattr(transformers, "pipeline", lambda _, **how: pipes.append(Pipe(**how)) or pipes[-1])
+    peer = BY_NAME["transformers-pipeline-fp16-cuda"].load(exported, 1, tmp_path)
+    assert pipes[0].made_with["device"] == torch.device("cuda:0")
+    assert {weight.dtype for weight in pipes[0].made_with["model"].parameters()} == {torch.float16}
+    assert peer.logits(["a", "b"], Batching(texts=32)).shape == (2, 4)
+    assert pipes[0].sizes == [32]
 
 
 class TestWordCounts:
