@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toy_engine import Majority
 from toys import TOPICS
 
+from bench.engines.cuda_graph import GraphModel, Replay, widths_of
 from bench.engines.peers import own_best
+from bench.engines.pytorch import _batched
 from bench.engines.table import ENGINES, choose_engines, reference_of
-from exporter.engines.engine import ONE_BY_ONE, Batching
+from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
+from exporter.proof.reference import TorchModel, load_merged
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
-from trainer.tasks import SingleLabel
+from trainer.tasks import FloatArray, SingleLabel
+from trainer.text.encoding import IntArray
 
 BY_NAME = {spec.name: spec for spec in ENGINES}
 ARTIFACTS = ("pytorch-fp32", "onnx-fp32", "onnx-int8")
@@ -133,6 +138,61 @@ def test_pipelines_on_cuda_are_asked_for_the_device_and_its_precision(
     assert {weight.dtype for weight in pipes[0].made_with["model"].parameters()} == {torch.float16}
     assert peer.logits(["a", "b"], Batching(texts=32)).shape == (2, 4)
     assert pipes[0].sizes == [32]
+
+
+class TestGraphs:
+    """On the CPU, with a stand-in for what is captured: the inputs are copied into one place, and run from there."""
+
+    def test_widths_are_few_and_reach_the_longest_text(self) -> None:
+        assert widths_of(512) == [*range(32, 513, 32)]
+        assert widths_of(100) == [32, 64, 96, 100]
+        assert widths_of(20) == [20]
+        assert widths_of(8192) == [*range(256, 8193, 256)]
+
+    def test_one_text_is_padded_to_the_next_width_and_answers_as_usual(self, exported: RunDir) -> None:
+        eager, asked = load_merged(exported.export / "pytorch-fp32").model, []
+
+        def capture(model: TorchModel, width: int) -> Replay:
+            rows = torch.zeros((len(model.inputs), 1, width), dtype=torch.int64)
+
+            def replay(arrays: IntArray) -> FloatArray:
+                asked.append(width)
+                rows.copy_(torch.from_numpy(arrays))
+                return model.forward(rows).detach().numpy()
+
+            return replay
+
+        graphs = GraphModel(eager, capture)
+        texts = eager.encoder.encode(["the soup", "a " * 50, "it"])
+        for text in texts:
+            np.testing.assert_allclose(graphs.run([text]), eager.run([text]), atol=1e-4)
+        assert asked == [24] * 3  # the longest that this classifier reads is shorter than a step
+        np.testing.assert_allclose(graphs.run([texts[0]], 10), eager.run([texts[0]], 10), atol=1e-4)
+        assert len(asked) == 4
+        np.testing.assert_allclose(graphs.run(texts), eager.run(texts), atol=1e-6)
+        np.testing.assert_allclose(graphs.run([texts[0]], 40), eager.run([texts[0]], 40), atol=1e-6)
+        assert len(asked) == 4
+
+    def test_transformers_that_look_at_the_mask_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import bench.engines.cuda_graph as module
+
+        monkeypatch.setattr(module, "version", lambda _: "4.57.6")
+        assert "before transformers 5" in (module.without_capturing(RunDir(Path())) or "")
+        monkeypatch.setattr(module, "version", lambda _: "5.24.0")
+        assert module.without_capturing(RunDir(Path())) is None
+
+
+def test_on_cuda_widths_are_rounded_up_but_never_past_the_longest(exported: RunDir) -> None:
+    eager = load_merged(exported.export / "pytorch-fp32").model
+    assert [eager._width(n) for n in (1, 9, 23)] == [1, 9, 23]
+    eager._device = torch.device("cuda")
+    assert [eager._width(n) for n in (1, 8, 9, 23, 24, 30)] == [8, 8, 16, 24, 24, 30]
+
+
+def test_rows_of_pytorch_on_cuda_try_large_batches() -> None:
+    engine = ModelEngine(Majority)  # type: ignore[type-var]
+    assert [b.tokens for b in _batched(engine, "cuda").batchings] == [8192, 32768, 131072]
+    assert _batched(ModelEngine(Majority), "cpu").batchings == ModelEngine.batchings  # type: ignore[type-var]
 
 
 class TestWordCounts:

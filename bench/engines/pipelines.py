@@ -21,7 +21,7 @@ from exporter.bundle.artifact import MERGED, ONNX_FP32, open_artifact
 from exporter.engines.engine import ALL_AT_ONCE, Batching
 from exporter.engines.onnxruntime import PROVIDERS, session_options
 from exporter.engines.spec import Device, EngineSpec
-from exporter.proof.reference import Dtype
+from exporter.proof.reference import DTYPES, Dtype
 from trainer.data.load import TEXT_COLUMNS
 from trainer.errors import UserError
 from trainer.model.untrusted import check_checkpoint, check_folder
@@ -31,9 +31,6 @@ from trainer.text.texts import Text
 
 if TYPE_CHECKING:
     from trainer.run import RunDir
-
-DTYPES: dict[Dtype, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""As transformers calls them."""
 
 
 class Pipeline:
