@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 
+from bench.measure.gpu import cuda_versions, find_card
 from bench.results import Environment
 from exporter.engines.cores import cpu_name, usable_cores
 from exporter.int8.target import instruction_sets
@@ -32,25 +32,17 @@ PACKAGES = (
 
 def read_environment(threads: int) -> Environment:
     """Describe this machine; `threads` is what every engine is allowed to use."""
+    card = find_card()
     return Environment(
         system=f"{platform.system()} {platform.machine()}",
         cpu=cpu_name(),
         instruction_sets=instruction_sets(),
         usable_cores=usable_cores(),
         threads=threads,
-        gpu=gpu_name(),
-        versions=installed_versions(PACKAGES),
+        gpu=card[0] if card else None,
+        versions=installed_versions(PACKAGES) | (cuda_versions() if card else {}),
+        card=card[1] if card else None,
     )
-
-
-def gpu_name() -> str | None:
-    """Return the name of the first CUDA device by the word of its driver, None where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        names = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return names.splitlines()[0].strip() if names.strip() else None
 
 
 @lru_cache
