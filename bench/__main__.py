@@ -44,7 +44,7 @@ def main(bench: Callable[[BenchConfig], Summary] | None = None) -> None:
     if config.against:
         differences = compare(earlier, summary)
         show(f"\ncompared with {config.against}:\n{comparison(differences)}")
-        refuse_worse(differences, config.against)
+        refuse_worse(differences, config.against, earlier.crowd or summary.crowd)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,49 +54,61 @@ def make_parser() -> argparse.ArgumentParser:
         description="Compare accuracy and latency of a trained classifier across PyTorch and ONNX Runtime.",
         formatter_class=HelpFormatter,
     )
-    what = parser.add_argument_group("what to measure")
-    what.add_argument("--run-dir", type=Path, metavar="DIR", help="the exported run to measure")
-    what.add_argument(
-        "--engines", "--backends", nargs="+", metavar="NAME", help="the engines to measure, by name (default: all)"
-    )
-    what.add_argument("--peers", action="store_true", help="also measure other tools on the same classifier")
-    what.add_argument("--max-eval-samples", type=int, metavar="N", help="maximum number of texts to score; 0 for all")
-    what.add_argument("--texts", type=Path, metavar="FILE", help="texts of your own, to estimate their p95 latency")
-    add_text_column_flag(what.add_argument)
-    add_reading_flags(what.add_argument)
-    how = parser.add_argument_group("how to measure")
-    how.add_argument(
+    _add_what(parser.add_argument_group("what to measure").add_argument)
+    _add_how(parser.add_argument_group("how to measure").add_argument)
+    _add_limits(parser.add_argument_group("what to ship").add_argument)
+    _add_time(parser.add_argument_group("over time").add_argument)
+    return take_defaults(parser, BenchConfig)
+
+
+def _add_what(add: Callable[..., object]) -> None:
+    """Add the flags that say what is measured."""
+    add("--run-dir", type=Path, metavar="DIR", help="the exported run to measure")
+    add("--engines", "--backends", nargs="+", metavar="NAME", help="the engines to measure, by name (default: all)")
+    add("--peers", action="store_true", help="also measure other tools on the same classifier")
+    add("--max-eval-samples", type=int, metavar="N", help="maximum number of texts to score; 0 for all")
+    add("--texts", type=Path, metavar="FILE", help="texts of your own, to estimate their p95 latency")
+    add_text_column_flag(add)
+    add_reading_flags(add)
+
+
+def _add_how(add: Callable[..., object]) -> None:
+    """Add the flags that say how it is measured."""
+    add(
         "--restarts",
         type=int,
         metavar="N",
         help="how often all processes are restarted: 3 or more for intervals, even from 6 on",
     )
-    how.add_argument(
+    add(
         "--budget-minutes",
         type=float,
         metavar="X",
         help="minutes that all may take: no restart begins that would end later, and none once all is told apart",
     )
-    how.add_argument("--calls", type=int, metavar="N", help="timed calls with one text, per restart")
-    how.add_argument("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
-    how.add_argument("--grid-lengths", nargs="+", type=int, metavar="N", help="text lengths of the grid, in tokens")
-    how.add_argument("--grid-calls", type=int, metavar="N", help="calls per grid cell and restart; 0 for no grid")
-    how.add_argument("--soak-calls", type=int, metavar="N", help="calls over which the first restart watches memory")
-    how.add_argument("--cold-starts", type=int, metavar="N", help="new processes timed per engine, one each restart")
-    how.add_argument("--threads", type=int, metavar="N", help="CPU threads per engine (default: all usable cores)")
-    how.add_argument("--seed", type=int, metavar="N", help="random seed for the choice and order of the texts")
-    limits = parser.add_argument_group("what to ship")
-    limits.add_argument("--device", choices=get_args(Device), help="the device to deploy on")
-    limits.add_argument("--max-drop", type=float, metavar="X", help="highest acceptable accuracy loss, in points")
-    limits.add_argument("--max-p95-ms", type=float, metavar="X", help="highest acceptable p95 latency of one text")
-    limits.add_argument("--max-size-mb", type=float, metavar="X", help="highest acceptable size on disk")
-    limits.add_argument(
-        "--price-per-hour", type=float, metavar="X", help="machine price, for the cost per million texts"
-    )
-    time = parser.add_argument_group("over time")
-    time.add_argument("--against", type=Path, metavar="FILE", help="an earlier bench.json; exit status 4 if worse now")
-    time.add_argument("--any-machine", action="store_true", help="compare even with another machine's benchmark")
-    return take_defaults(parser, BenchConfig)
+    add("--calls", type=int, metavar="N", help="timed calls with one text, per restart")
+    add("--grid-batches", nargs="+", type=int, metavar="N", help="batch sizes of the grid, model only")
+    add("--grid-lengths", nargs="+", type=int, metavar="N", help="text lengths of the grid, in tokens")
+    add("--grid-calls", type=int, metavar="N", help="calls per grid cell and restart; 0 for no grid")
+    add("--soak-calls", type=int, metavar="N", help="calls over which the first restart watches memory")
+    add("--cold-starts", type=int, metavar="N", help="new processes timed per engine, one each restart")
+    add("--threads", type=int, metavar="N", help="CPU threads per engine (default: all usable cores)")
+    add("--seed", type=int, metavar="N", help="random seed for the choice and order of the texts")
+
+
+def _add_limits(add: Callable[..., object]) -> None:
+    """Add the flags that say what may be shipped."""
+    add("--device", choices=get_args(Device), help="the device to deploy on")
+    add("--max-drop", type=float, metavar="X", help="highest acceptable accuracy loss, in points")
+    add("--max-p95-ms", type=float, metavar="X", help="highest acceptable p95 latency of one text")
+    add("--max-size-mb", type=float, metavar="X", help="highest acceptable size on disk")
+    add("--price-per-hour", type=float, metavar="X", help="machine price, for the cost per million texts")
+
+
+def _add_time(add: Callable[..., object]) -> None:
+    """Add the flags of a comparison over time."""
+    add("--against", type=Path, metavar="FILE", help="an earlier bench.json; exit status 4 if worse now")
+    add("--any-machine", action="store_true", help="compare even with another machine's benchmark")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Accuracy:
 class Single:
     """One engine's calls with one text each in one restart, from text to label.
 
-    Sample i of every engine is the same text, asked in the same round.
+    Its call i was made in the round of number i times `every`, in which every engine that was asked got the same text.
     """
 
     engine: str
@@ -125,6 +125,8 @@ class Single:
     """Token ids to logits on the host; the rest of the total is label and probability."""
     largest_gap: float
     """Between a probability answered here and in the accuracy pass."""
+    every: int = 1
+    """It was asked in every so manieth round; others than 1 only where there was a budget of time."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class BatchingTrial:
 class Bulk:
     """One engine's scoring of the evaluation texts in one restart, part by part.
 
-    Part i of every engine holds the same texts, scored in the same round.
+    Part i of every engine holds the same texts, scored in the same round; where there was a budget of time, it may hold
+    only the first of them, which are as long as all on average.
     """
 
     engine: str
@@ -192,7 +195,8 @@ class Memory:
     peak_bytes: int | None
     """Most ever resident; None where that is not known."""
     gpu_bytes: int | None
-    """Most ever held on the GPU, by PyTorch's count or by the driver's at the end; None where neither tells."""
+    """Most ever held on the GPU by PyTorch's count; of others what they held at the end, by the driver's count or by
+    what was free again when their process had ended. None where nobody tells."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,12 @@ class Company:
     """How many processes ran or waited to run at the end, over the last minute, the benchmark's own among them."""
     clocks_hz: tuple[float, ...] = ()
     """Of the cores on average, each time that it was read; empty where it is not known."""
+    beside_s: float | None = None
+    """CPU seconds of whatever ran on the other hyperthreads of these cores; None where that is not known."""
+    throttled_s: float | None = None
+    """CPU seconds for which a quota kept the benchmark from running; None where that is not known."""
+    gpu_clocks_hz: tuple[float, ...] = ()
+    """Of the card, each time that it was read, at the beginning and the end among them; empty without a card."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +264,15 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Card:
+    """The CUDA device that was measured on, beside its name."""
+
+    driver: str | None
+    """Its version; None where that is not known."""
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Environment:
     """The machine and the software that the numbers belong to."""
 
@@ -265,6 +284,8 @@ class Environment:
     """What every engine was allowed to use."""
     gpu: str | None
     versions: dict[str, str]
+    card: Card | None = None
+    """None without a CUDA device, and in older records."""
 
 
 def _from_1(values: Values) -> Values:
@@ -315,7 +336,7 @@ def _sets(labels: list[int]) -> list[list[int]]:
 class BenchRecord:
     """What a benchmark did and measured."""
 
-    SCHEMA: ClassVar[int] = 5
+    SCHEMA: ClassVar[int] = 6
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m bench"
 

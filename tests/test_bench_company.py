@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import subprocess
 import sys
@@ -9,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_records import REFERENCE, make_record
+from bench_records import REFERENCE, make_record, make_summary
 
+from bench.judge.against import WorseError, compare, refuse_worse
 from bench.judge.company import MOST_COMPANY, Others, company_text, others_of
+from bench.judge.stats import verdict as verdict_of
 from bench.judge.summarise import summarise
-from bench.measure.company import Watch, own_ticks, read_account, read_clock
+from bench.measure.company import Watch, own_ticks, read_account, read_clock, throttled_seconds
 from bench.report.page.page import render_page
-from bench.report.tables import markdown, notes
+from bench.report.tables import comma_separated, markdown, notes
 from bench.results import BenchRecord, Company
+from trainer.errors import UserError
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 STAT = """cpu  999999 0 0 0 0 0 0 0 0 0
@@ -61,12 +66,45 @@ class TestTheKernelsAccounts:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
         now = [100.0]
         proc = make_proc(tmp_path / "proc", 0, 0, {10: (1, 0, 0)})
-        watch = Watch(2, proc, tmp_path, lambda: now[0])
+        watch = Watch(2, proc, tmp_path, lambda: now[0], tmp_path, list)
         make_proc(proc, 5 * HERTZ, HERTZ // 2, {10: (1, 6 * HERTZ, 0)})
         now[0] += 20
         seen = watch.company(7)
         assert (seen.restart, seen.cores, seen.wall_s) == (7, 2, 20)
         assert (seen.own_s, seen.others_s, seen.stolen_s) == pytest.approx((6, 4, 1))
+        assert (seen.beside_s, seen.throttled_s, seen.gpu_clocks_hz) == (0, 0, ())
+
+    def test_what_is_done_on_the_other_hyperthreads_and_what_a_quota_stops_are_seen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+        for core, siblings in {0: "0,2", 1: "1"}.items():
+            (tmp_path / f"cpu{core}" / "topology").mkdir(parents=True)
+            (tmp_path / f"cpu{core}" / "topology" / "thread_siblings_list").write_text(siblings)
+        proc, now = make_proc(tmp_path / "proc", 0, 0, {os.getpid(): (1, 0, 0)}), [0.0]
+        (tmp_path / "cpu.stat").write_text("usage_usec 5\nthrottled_usec 1000000\n")
+        watch = Watch(2, proc, tmp_path, lambda: now[0], tmp_path, lambda: [now[0]])
+        stat = (proc / "stat").read_text()
+        (proc / "stat").write_text(stat.replace("cpu2 888888", f"cpu2 {888888 + 3 * HERTZ}"))
+        (tmp_path / "cpu.stat").write_text("usage_usec 5\nthrottled_usec 1500000\n")
+        now[0] = 10.0
+        seen = watch.company(0)
+        assert (seen.others_s, seen.beside_s, seen.throttled_s) == pytest.approx((0, 3, 0.5))
+        assert seen.gpu_clocks_hz == (10.0,)
+        others = others_of([seen])
+        assert others
+        assert (others.used, others.beside, others.throttled) == pytest.approx((0.35, 0.3, 0.05))
+        assert others.is_too_much
+        assert "0.3 of that on other hyperthreads of the same cores" in company_text(others)
+        assert "0.05 of that while a quota stopped the benchmark" in company_text(others)
+
+    def test_quotas_are_read_in_both_versions_of_the_kernels_groups(self, tmp_path: Path) -> None:
+        assert throttled_seconds(tmp_path) == 0
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu" / "cpu.stat").write_text("nr_periods 3\nthrottled_time 2500000000\n")
+        assert throttled_seconds(tmp_path) == 2.5
+        (tmp_path / "cpu.stat").write_text("usage_usec 7\n")  # of the root, which has no quota
+        assert throttled_seconds(tmp_path) == 0
 
     @pytest.mark.parametrize("stat", [None, "cpu0 1\n", "cpu5 1 2 3 4 5 6 7 8 9 10\n", "nonsense"])
     def test_where_there_is_no_account_it_is_not_known(self, tmp_path: Path, stat: str | None) -> None:
@@ -83,7 +121,7 @@ class TestTheKernelsAccounts:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
         now = [0.0]
         proc = make_proc(tmp_path / "proc", 0, 0, {10: (1, 0, 0)})
-        watch = Watch(2, proc, tmp_path, lambda: now[0])
+        watch = Watch(2, proc, tmp_path, lambda: now[0], tmp_path, list)
         make_proc(proc, 0, 0, {10: (1, 6 * HERTZ, 0)})
         now[0] += 20
         assert watch.company(0).others_s is None
@@ -152,6 +190,32 @@ class TestWhatIsSaid:
         assert not summary.recommendation.is_told_apart
         assert "| onnx-int8-cpu" in markdown(summary)
         assert summary.row(REFERENCE)
+
+    def test_no_word_on_a_speed_is_said_either(self) -> None:
+        summary = summarise(replace(make_record(), companies=(company(0, 4.0),)))
+        speeds = [part.speed for row in summary.rows for part in (row.latency, row.throughput) if part]
+        speeds += [own.speed for row in summary.rows if row.latency for own in row.latency.by_length if own.speed]
+        speeds += [cell.speed for cell in summary.grid if cell.speed]
+        assert {speed.verdict for speed in speeds} == {"cannot tell"}
+        assert any(verdict_of(speed, 0.02) == "faster" for speed in speeds)
+        rows = [*csv.DictReader(io.StringIO(comma_separated(summary)))]
+        assert {row[column] for row in rows for column in ("verdict", "bulk_verdict")} == {"cannot tell"}
+
+    def test_a_comparison_beside_company_judges_no_speed_and_does_not_pass(self) -> None:
+        record = make_record()
+        slow = tuple(
+            replace(s, total_s=tuple(1.3 * t for t in s.total_s)) if s.engine == "onnx-int8-cpu" else s
+            for s in record.singles
+        )
+        now = summarise(replace(record, singles=slow, companies=(company(0, 4.0),)))
+        differences = compare(make_summary(), now)
+        assert not any(d.is_worse for d in differences)
+        with pytest.raises(UserError, match=r"speeds were not compared .* others used 0\.4 of 2 cores") as error:
+            refuse_worse(differences, Path("old.json"), now.crowd)
+        assert error.value.exit_code == 2
+        wrong = [replace(differences[0], is_less_accurate=True)]
+        with pytest.raises(WorseError):
+            refuse_worse(wrong, Path("old.json"), now.crowd)
 
     def test_the_share_is_that_of_all_the_time(self) -> None:
         short = replace(company(0, 2.0), wall_s=1.0)

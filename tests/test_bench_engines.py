@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from toy_engine import Majority
+from toys import TOPICS
 
+from bench.engines.cuda_graph import GraphModel, Replay, widths_of
+from bench.engines.peers import own_best
+from bench.engines.pytorch import _batched
 from bench.engines.table import ENGINES, choose_engines, reference_of
-from exporter.engines.engine import ONE_BY_ONE, Batching
+from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
+from exporter.proof.reference import TorchModel, load_merged
 from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.run import RunDir
-from trainer.tasks import SingleLabel
+from trainer.tasks import FloatArray, SingleLabel
+from trainer.text.encoding import IntArray
 
 BY_NAME = {spec.name: spec for spec in ENGINES}
 ARTIFACTS = ("pytorch-fp32", "onnx-fp32", "onnx-int8")
-PEERS = [spec.name for spec in ENGINES if spec.is_peer and not spec.why_unusable(RunDir(Path()), ARTIFACTS, None)]
+PEERS = [spec.name for spec in ENGINES if spec.is_peer and spec.device == "cpu" and not spec.absent()]
 
 
 def test_unknown_names_are_refused_and_peers_are_measured_on_request() -> None:
@@ -83,8 +91,108 @@ def test_peers_answer_about_as_our_adapter_does(exported: RunDir, name: str, tmp
     np.testing.assert_allclose(peer.logits(examples.texts[:1], ONE_BY_ONE), alone[:1], atol=1e-4)
     assert SingleLabel(4).probabilities(alone).sum(-1) == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(SingleLabel(4).probabilities(together), SingleLabel(4).probabilities(alone), atol=0.05)
+    for batching in peer.batchings:
+        answers = SingleLabel(4).probabilities(peer.logits(examples.texts[:5], batching))
+        np.testing.assert_allclose(answers, SingleLabel(4).probabilities(alone), atol=0.05)
     right = np.mean(peer.logits(examples.texts, Batching(texts=8)).argmax(-1) == examples.labels)
     assert right > 0.6  # chance is 0.25
+
+
+def test_peers_on_streams_are_asked_in_all_ways_that_they_recommend() -> None:
+    names = ["one by one", "one by one, 2 at a time", "batches of 32 texts", "batches of 32 texts, 2 at a time"]
+    names += ["batches of 1,024 tokens", "batches of 1,024 tokens, 2 at a time"]
+    assert [batching.name for batching in own_best(2)] == names
+    assert len(own_best(1)) == 3
+
+
+def test_optimum_has_the_threads_that_the_others_have(exported: RunDir, tmp_path: Path) -> None:
+    spec = BY_NAME["optimum-pipeline-fp32"]
+    if spec.absent():
+        pytest.skip("optimum is not installed")
+    peer: Any = spec.load(exported, 1, tmp_path)
+    assert peer._pipe.model.session.get_session_options().intra_op_num_threads == 1
+
+
+class Pipe:
+    """Stands in for what `transformers.pipeline` returns, and remembers how it was made and asked."""
+
+    def __init__(self, **made_with: Any) -> None:
+        self.made_with, self.sizes = made_with, []
+
+    def __call__(self, texts: Any, batch_size: int = 1) -> Any:
+        self.sizes.append(batch_size)
+        answer = [{"label": name, "score": 0.25} for name in TOPICS]
+        return [answer] * (1 if isinstance(texts, str) else len(texts))
+
+
+def test_pipelines_on_cuda_are_asked_for_the_device_and_its_precision(
+    exported: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No card is needed to see what is asked for."""
+    import transformers
+
+    pipes: list[Pipe] = []
+    monkeypatch.setattr(transformers, "pipeline", lambda _, **how: pipes.append(Pipe(**how)) or pipes[-1])
+    peer = BY_NAME["transformers-pipeline-fp16-cuda"].load(exported, 1, tmp_path)
+    assert pipes[0].made_with["device"] == torch.device("cuda:0")
+    assert {weight.dtype for weight in pipes[0].made_with["model"].parameters()} == {torch.float16}
+    assert peer.logits(["a", "b"], Batching(texts=32)).shape == (2, 4)
+    assert pipes[0].sizes == [32]
+
+
+class TestGraphs:
+    """On the CPU, with a stand-in for what is captured: the inputs are copied into one place, and run from there."""
+
+    def test_widths_are_few_and_reach_the_longest_text(self) -> None:
+        assert widths_of(512) == [*range(32, 513, 32)]
+        assert widths_of(100) == [32, 64, 96, 100]
+        assert widths_of(20) == [20]
+        assert widths_of(8192) == [*range(256, 8193, 256)]
+
+    def test_one_text_is_padded_to_the_next_width_and_answers_as_usual(self, exported: RunDir) -> None:
+        eager, asked = load_merged(exported.export / "pytorch-fp32").model, []
+
+        def capture(model: TorchModel, width: int) -> Replay:
+            rows = torch.zeros((len(model.inputs), 1, width), dtype=torch.int64)
+
+            def replay(arrays: IntArray) -> FloatArray:
+                asked.append(width)
+                rows.copy_(torch.from_numpy(arrays))
+                return model.forward(rows).detach().numpy()
+
+            return replay
+
+        graphs = GraphModel(eager, capture)
+        texts = eager.encoder.encode(["the soup", "a " * 50, "it"])
+        for text in texts:
+            np.testing.assert_allclose(graphs.run([text]), eager.run([text]), atol=1e-4)
+        assert asked == [24] * 3  # the longest that this classifier reads is shorter than a step
+        np.testing.assert_allclose(graphs.run([texts[0]], 10), eager.run([texts[0]], 10), atol=1e-4)
+        assert len(asked) == 4
+        np.testing.assert_allclose(graphs.run(texts), eager.run(texts), atol=1e-6)
+        np.testing.assert_allclose(graphs.run([texts[0]], 40), eager.run([texts[0]], 40), atol=1e-6)
+        assert len(asked) == 4
+
+    def test_transformers_that_look_at_the_mask_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import bench.engines.cuda_graph as module
+
+        monkeypatch.setattr(module, "version", lambda _: "4.57.6")
+        assert "before transformers 5" in (module.without_capturing(RunDir(Path())) or "")
+        monkeypatch.setattr(module, "version", lambda _: "5.24.0")
+        assert module.without_capturing(RunDir(Path())) is None
+
+
+def test_on_cuda_widths_are_rounded_up_but_never_past_the_longest(exported: RunDir) -> None:
+    eager = load_merged(exported.export / "pytorch-fp32").model
+    assert [eager._width(n) for n in (1, 9, 23)] == [1, 9, 23]
+    eager._device = torch.device("cuda")
+    assert [eager._width(n) for n in (1, 8, 9, 23, 24, 30)] == [8, 8, 16, 24, 24, 30]
+
+
+def test_rows_of_pytorch_on_cuda_try_large_batches() -> None:
+    engine = ModelEngine(Majority)  # type: ignore[type-var]
+    assert [b.tokens for b in _batched(engine, "cuda").batchings] == [8192, 32768, 131072]
+    assert _batched(ModelEngine(Majority), "cpu").batchings == ModelEngine.batchings  # type: ignore[type-var]
 
 
 class TestWordCounts:

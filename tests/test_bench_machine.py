@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -14,10 +15,12 @@ import pytest
 import torch
 
 from bench.measure.cold import cold_start
-from bench.measure.cores import choose_cores
-from bench.measure.environment import packages_bytes
+from bench.measure.cores import choose_cores, siblings_beside
+from bench.measure.environment import packages_bytes, read_environment
+from bench.measure.gpu import bytes_of, cuda_versions, find_card, read_gpu_clocks, used_bytes
 from bench.measure.machine import measure_machine, products_of
-from bench.measure.memory import driver_bytes, gpu_bytes
+from bench.measure.memory import gpu_bytes
+from bench.results import Card
 from trainer.run import RunDir
 from trainer.tasks import SingleLabel
 
@@ -63,6 +66,8 @@ class TestCores:
         assert choose_cores({0, 1, 2, 3}, 3, tmp_path) == {0, 1, 2}
         assert choose_cores({1, 2, 3, 9}, 2, tmp_path) == {2, 9}  # of core 9 nothing is known
         assert choose_cores({5}, 4, tmp_path) == {5}
+        assert siblings_beside({0, 2}, tmp_path) == {1, 3}
+        assert siblings_beside({0, 1, 9}, tmp_path) == set()
 
     @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say where a process may run")
     def test_a_process_stays_on_as_many_cores_as_it_has_threads(self) -> None:
@@ -101,6 +106,51 @@ def test_memory_on_a_gpu_is_the_drivers_where_pytorch_has_none(tmp_path: Path, m
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu_bytes() == 312 * 2**20
-    assert driver_bytes(9) is None
+    assert bytes_of(9) is None
     monkeypatch.setenv("PATH", "")
     assert gpu_bytes() is None
+
+
+DRIVER = """#!/bin/sh
+case "$*" in
+    *--id=1*) echo 'NVIDIA T4, 570.1, [N/A]' ;;
+    *driver_version*) echo 'NVIDIA H200, 580.95.05, 143771'; echo 'NVIDIA T4, 570.1, 15360' ;;
+    *clocks.sm*) echo '1980'; echo '300' ;;
+    *memory.used*) echo '1024'; echo '7' ;;
+esac
+"""
+
+
+class TestTheCard:
+    @pytest.fixture(autouse=True)
+    def driver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """A tool that answers as the driver's does where there are two cards."""
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(DRIVER)
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        find_card.cache_clear()
+        yield
+        find_card.cache_clear()
+
+    def test_it_is_described_by_its_driver(self) -> None:
+        assert find_card() == ("NVIDIA H200", Card("580.95.05", 143_771 * 2**20))
+        assert read_gpu_clocks() == [1.98e9]
+        assert used_bytes() == 2**30
+        environment = read_environment(1)
+        assert (environment.gpu, environment.card) == find_card()
+        assert cuda_versions().items() <= environment.versions.items()
+
+    def test_it_is_the_one_that_cuda_sees_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+        assert find_card() == ("NVIDIA T4", Card("570.1", None))
+
+    def test_without_one_nothing_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+        if find_card():
+            pytest.skip("PyTorch sees a card without that tool")
+        assert (read_gpu_clocks(), used_bytes()) == ([], None)
+        environment = read_environment(1)
+        assert (environment.gpu, environment.card) == (None, None)
+        assert not any("cuda" in name.lower() for name in environment.versions)

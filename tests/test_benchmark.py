@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.engines.table import choose_engines
-from bench.measure.environment import gpu_name
+from bench.measure.gpu import find_card
 from exporter.config import ExportConfig
 from exporter.engines.cores import usable_cores
 from exporter.engines.spec import EngineSpec
@@ -43,7 +43,8 @@ def test_latency(
     benchmark: Any, sample_run: RunDir, spec: EngineSpec, batch_size: int, length: int, tmp_path: Path
 ) -> None:
     artifacts = [artifact.name for artifact in load_export(sample_run).artifacts]
-    if reason := spec.why_unusable(sample_run, artifacts, gpu_name()):
+    card = find_card()
+    if reason := spec.why_unusable(sample_run, artifacts, card[0] if card else None):
         pytest.skip(reason)
     model = spec.load(sample_run, usable_cores(), tmp_path).model
     assert model

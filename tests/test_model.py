@@ -19,11 +19,12 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, set_seed
 from exporter.convert.graph import fuse
 from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import convert
+from exporter.proof.reference import takes_whole_masks
 from trainer.data.sources import Base, HubUnreachableError, Source, locate_base
 from trainer.errors import UserError
 from trainer.model import architectures
 from trainer.model.architectures import ARCHITECTURES, Architecture, architecture_of
-from trainer.model.load import build_model, load_tokenizer
+from trainer.model.load import build_model, inputs_of, load_tokenizer
 
 LORA: dict[str, Any] = {
     "lora_r": 8,
@@ -248,3 +249,23 @@ def test_a_base_is_known_by_its_weights(checkpoint: Path, tmp_path: Path) -> Non
     after = make_base(tmp_path, AutoConfig.from_pretrained(checkpoint))
     make_tokenizer(tmp_path)
     assert replace(before, folder=tmp_path).sha256() == after.sha256() != before.sha256()
+
+
+@pytest.mark.parametrize(
+    ("config", "takes"),
+    [
+        (TOYS["distilbert"][0], True),
+        (TOYS["bert"][0], True),
+        (TOYS["modernbert"][0], False),  # half of its layers look at near tokens only
+        (transformers.LlamaConfig(**SIZE, num_key_value_heads=2), False),  # it looks back only
+    ],
+    ids=lambda value: getattr(value, "model_type", value),
+)
+def test_only_models_that_look_at_all_tokens_are_given_masks_in_the_shape_of_the_attention(
+    config: PretrainedConfig, takes: bool
+) -> None:
+    torch.manual_seed(0)
+    config = type(config).from_dict(config.to_dict() | {"max_position_embeddings": 512})
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    takes = takes and int(transformers.__version__.partition(".")[0]) >= 5
+    assert takes_whole_masks(model, inputs_of(model), 400) is takes

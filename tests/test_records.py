@@ -42,7 +42,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
-    BenchRecord: (5, "339ffcbb5f74ff39a80f5e50c411d0dfa0795cf7022d83ab7cbd28395d2c77f1"),
+    BenchRecord: (6, "444ced24e122c37548e3a4c769ff717abb662787df218359a00d76c1f77d96e0"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 
@@ -102,6 +102,9 @@ def test_what_old_records_say_is_still_said() -> None:
     assert {c.change.texts for c in export.candidates} == {export.texts}
     assert old(BenchRecord, "1-ce7de68").engines == ()
     assert old(BenchRecord, "2-7ba8e9c").config.soak_calls == 0
+    last = old(BenchRecord, "5-57eb630")
+    assert ({single.every for single in last.singles}, last.environment.card) == ({1}, None)
+    assert {c.beside_s for c in last.companies} == {None}
     bench = old(BenchRecord, "3-1218b36")
     assert {single.restart for single in bench.singles} == {0, 1}
     assert {e.name for e in bench.engines if e.can_ship} == {"pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"}

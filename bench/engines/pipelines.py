@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.engines.peers import PIPELINE_BATCHINGS
 from exporter.bundle.artifact import MERGED, ONNX_FP32, open_artifact
-from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
-from exporter.engines.onnxruntime import session_options
-from exporter.engines.spec import EngineSpec
+from exporter.engines.engine import ALL_AT_ONCE, Batching
+from exporter.engines.onnxruntime import PROVIDERS, session_options
+from exporter.engines.spec import Device, EngineSpec
+from exporter.proof.reference import DTYPES, Dtype
 from trainer.data.load import TEXT_COLUMNS
+from trainer.errors import UserError
 from trainer.model.untrusted import check_checkpoint, check_folder
 from trainer.progress import quiet_libraries
 from trainer.tasks import FloatArray
@@ -29,8 +32,6 @@ from trainer.text.texts import Text
 if TYPE_CHECKING:
     from trainer.run import RunDir
 
-PEER_BATCHINGS: Sequence[Batching] = (ONE_BY_ONE, Batching(texts=32))
-
 
 class Pipeline:
     """`transformers.pipeline` with whatever model it is given.
@@ -38,12 +39,13 @@ class Pipeline:
     Args:
         model: of transformers or of optimum.
         folder: the artifact that names the labels and brings the tokenizer.
+        device: where the model is.
     """
 
     model = None
-    batchings = PEER_BATCHINGS
+    batchings = PIPELINE_BATCHINGS
 
-    def __init__(self, model: Any, folder: Path) -> None:
+    def __init__(self, model: Any, folder: Path, device: Device = "cpu") -> None:
         import torch
         from transformers import AutoTokenizer, pipeline
 
@@ -54,7 +56,7 @@ class Pipeline:
             "text-classification",
             model=model,
             tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
-            device=torch.device("cpu"),
+            device=torch.device(device, 0),
             top_k=None,
             truncation=True,
             max_length=artifact.max_length,
@@ -81,7 +83,9 @@ def _as_input(text: Text) -> str | dict[str, str]:
     return text if isinstance(text, str) else dict(zip(TEXT_COLUMNS, text, strict=True))
 
 
-def _load_transformers(run: RunDir, threads: int, _: Path) -> Pipeline:
+def _load_transformers(
+    run: RunDir, threads: int, _: Path, *, device: Device = "cpu", dtype: Dtype = "fp32"
+) -> Pipeline:
     """Load the merged checkpoint as transformers' documentation does."""
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -90,13 +94,15 @@ def _load_transformers(run: RunDir, threads: int, _: Path) -> Pipeline:
     torch.set_num_threads(threads)
     folder = run.export / MERGED
     check_checkpoint(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return Pipeline(model, folder)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=DTYPES[dtype], local_files_only=True, trust_remote_code=False
+    )
+    return Pipeline(model, folder, device)
 
 
-def _load_optimum_fp32(run: RunDir, threads: int, _: Path) -> Pipeline:
+def _load_optimum_fp32(run: RunDir, threads: int, _: Path, *, device: Device = "cpu") -> Pipeline:
     folder = run.export / ONNX_FP32
-    return Pipeline(_ort_model(folder, threads), folder)
+    return Pipeline(_ort_model(folder, threads, device), folder, device)
 
 
 def _load_optimum_int8(run: RunDir, threads: int, prepared: Path) -> Pipeline:
@@ -122,15 +128,33 @@ def _quantize_with_optimum(run: RunDir, folder: Path) -> None:
     (folder / "model.onnx").unlink()
 
 
-def _ort_model(folder: Path, threads: int, **options: Any) -> Any:
-    """Load a model with optimum, its threads kept as ours: they would spin on the cores of whoever is asked next."""
+def _ort_model(folder: Path, threads: int, device: Device = "cpu", **options: Any) -> Any:
+    """Load a model with optimum, its threads kept as ours: they would spin on the cores of whoever is asked next.
+
+    Raises:
+        UserError: onnxruntime cannot use the device.
+    """
     from optimum.onnxruntime import ORTModelForSequenceClassification
 
-    return ORTModelForSequenceClassification.from_pretrained(
-        folder, session_options=session_options(threads), local_files_only=True, **options
+    provider = PROVIDERS[device]
+    model = ORTModelForSequenceClassification.from_pretrained(
+        folder, provider=provider, session_options=session_options(threads), local_files_only=True, **options
     )
+    if model.providers[0] != provider:  # onnxruntime falls back without a word
+        raise UserError(f"onnxruntime fell back from `{provider}`", "install the CUDA and cuDNN that it was built for")
+    return model
 
 
+def _without_cuda(_: RunDir) -> str | None:
+    import onnxruntime
+
+    can = PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+    return None if can else "this onnxruntime cannot use CUDA; `onnxruntime-gpu` can"
+
+
+_TRANSFORMERS = partial(
+    EngineSpec, artifact=MERGED, imports=("torch", "transformers"), packages=("torch", "transformers"), is_peer=True
+)
 _OPTIMUM = partial(
     EngineSpec,
     imports=("torch", "transformers", "onnxruntime", "optimum.onnxruntime"),
@@ -139,16 +163,23 @@ _OPTIMUM = partial(
 )
 
 ENGINES = (
-    EngineSpec(
-        name="transformers-pipeline",
-        load=_load_transformers,
-        precision="fp32",
-        artifact=MERGED,
-        imports=("torch", "transformers"),
-        packages=("torch", "transformers"),
-        is_peer=True,
+    _TRANSFORMERS(name="transformers-pipeline", load=_load_transformers, precision="fp32"),
+    _TRANSFORMERS(
+        name="transformers-pipeline-fp16-cuda",
+        load=partial(_load_transformers, device="cuda", dtype="fp16"),
+        precision="fp16",
+        device="cuda",
     ),
     _OPTIMUM(name="optimum-pipeline-fp32", load=_load_optimum_fp32, precision="fp32", artifact=ONNX_FP32),
+    _OPTIMUM(
+        name="optimum-pipeline-fp32-cuda",
+        load=partial(_load_optimum_fp32, device="cuda"),
+        precision="fp32",
+        device="cuda",
+        artifact=ONNX_FP32,
+        packages=("torch", "transformers", "optimum-onnx", "onnxruntime-gpu"),
+        objection=_without_cuda,
+    ),
     _OPTIMUM(
         name="optimum-pipeline-int8",
         load=_load_optimum_int8,

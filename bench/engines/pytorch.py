@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from bench.engines.cuda_graph import GraphModel, without_capturing
 from exporter.bundle.artifact import MERGED
+from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.spec import Device, EngineSpec
 from exporter.proof.reference import Dtype, TorchModel, load_merged, load_trained
 from trainer.data.sources import locate_base
 
 if TYPE_CHECKING:
-    from exporter.engines.engine import ModelEngine
     from trainer.run import RunDir
+
+M = TypeVar("M", bound=Model, covariant=True)
+
+CUDA_BATCHINGS = tuple(Batching(tokens=tokens) for tokens in (8192, 32_768, 131_072))
+"""Below, most of a card has nothing to do."""
 
 
 def _load_adapter(run: RunDir, threads: int, _: Path, *, device: Device) -> ModelEngine[TorchModel]:
     import torch
 
     torch.set_num_threads(threads)
-    return load_trained(run, device)
+    return _batched(load_trained(run, device), device)
 
 
 def _load_merged(run: RunDir, threads: int, _: Path, *, device: Device, dtype: Dtype) -> ModelEngine[TorchModel]:
     import torch
 
     torch.set_num_threads(threads)
-    return load_merged(run.export / MERGED, device, dtype)
+    return _batched(load_merged(run.export / MERGED, device, dtype), device)
+
+
+def _load_graphs(run: RunDir, threads: int, _: Path, *, dtype: Dtype) -> ModelEngine[GraphModel]:
+    import torch
+
+    torch.set_num_threads(threads)
+    eager = load_merged(run.export / MERGED, "cuda", dtype).model
+    return _batched(ModelEngine(GraphModel(eager)), "cuda")
+
+
+def _batched(engine: ModelEngine[M], device: Device) -> ModelEngine[M]:
+    if device == "cuda":
+        engine.batchings = CUDA_BATCHINGS
+    return engine
 
 
 def _adapter_files(run: RunDir) -> Iterable[Path]:
@@ -74,4 +95,10 @@ ENGINES = (
     _merged("cuda", "fp32"),
     _merged("cuda", "bf16"),
     _merged("cuda", "fp16"),
+    replace(
+        _merged("cuda", "fp16"),
+        name="pytorch-fp16-cuda-graph",
+        load=partial(_load_graphs, dtype="fp16"),
+        objection=without_capturing,
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.engines import pipelines, pytorch, tfidf
+from bench.engines import ctranslate2, nncf, pipelines, pytorch, tfidf
 from exporter.engines import onnxruntime, openvino
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
@@ -14,6 +14,8 @@ ENGINES = (
     *onnxruntime.ENGINES,
     *openvino.ENGINES,
     *pipelines.ENGINES,
+    *nncf.ENGINES,
+    *ctranslate2.ENGINES,
     *tfidf.ENGINES,
 )
 

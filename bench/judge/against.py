@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.config import LEAST_RESTARTS, BenchConfig
 from bench.engines.table import choose_engines, reference_of
+from bench.judge.company import Others, company_text
 from bench.judge.interval import Interval
 from bench.judge.speed import within_reach, without_bounds
 from bench.judge.stats import verdict
@@ -127,12 +128,14 @@ def compare(before: Summary, now: Summary) -> list[Difference]:
     single_floor = _joint_floor(before.single_noise, now.single_noise)
     bulk_floor = _joint_floor(before.bulk_noise, now.bulk_noise)
     pairs = [(old, new) for new in now.rows if (old := before.row(new.info.name))]
+    is_crowded = bool(before.crowd or now.crowd)
     differences = []
     for old, new in pairs:
         single = _change_of_speed(old.latency, new.latency)
         bulk = _change_of_speed(old.throughput, new.throughput)
         accuracy = _change_of_accuracy(old, new, now, len(pairs)) if has_same_texts else None
-        is_slower = not new.is_reference and (_is_slower(single, single_floor) or _is_slower(bulk, bulk_floor))
+        is_slower = not (new.is_reference or is_crowded)
+        is_slower &= _is_slower(single, single_floor) or _is_slower(bulk, bulk_floor)
         is_less_accurate = accuracy is not None and accuracy.upper < 0
         differences.append(Difference(new.info.name, single, bulk, accuracy, is_slower, is_less_accurate))
     if not any(d.accuracy or (d.engine != now.reference and d.has_interval) for d in differences):
@@ -180,8 +183,20 @@ def _change_of_accuracy(before: Row, now: Row, summary: Summary, tried: int) -> 
     return pair(task, *answers).change(tried)
 
 
-def refuse_worse(differences: Sequence[Difference], path: Path) -> None:
-    """Raise WorseError where an engine became worse beyond noise, or can no longer be measured."""
+def refuse_worse(differences: Sequence[Difference], path: Path, crowd: Others | None = None) -> None:
+    """Refuse what is worse than before, and what was not judged.
+
+    Raises:
+        WorseError: an engine became worse beyond noise, or can no longer be measured.
+        UserError: a `crowd` was there in one of the benchmarks, so that no speed was judged: a check that passes then
+            would pass everything.
+    """
     worse = [f"`{difference.engine}`" for difference in differences if difference.is_worse]
     if worse:
         raise WorseError(f"worse than in `{path}`: {', '.join(worse)}", "see the comparison above")
+    if crowd:
+        text = company_text(crowd)
+        raise UserError(
+            f"speeds were not compared with `{path}`: in one of the two benchmarks, {text[0].lower()}{text[1:]}",
+            "measure both on a quiet machine",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,12 @@ times for one with 90 %. Their ratio is then wrong by 2 %, the least noise floor
 """
 MOVED = 0.05
 """Share by which clocks may move without a word on it."""
+_OTHERWISE = {
+    "stolen": "on other virtual machines",
+    "beside": "on other hyperthreads of the same cores",
+    "throttled": "while a quota stopped the benchmark",
+}
+"""How cores are taken but by a process that runs on them."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,16 @@ class Others:
     """Of the restarts."""
     stolen: float
     """Of `used`, by other machines."""
+    beside: float
+    """Of `used`, on other hyperthreads of these cores."""
+    throttled: float
+    """Of `used`: what a quota took."""
     load: float | None
     """The highest at the end of a restart; the benchmark's own processes count."""
     clocks_hz: tuple[float, float] | None
     """The lowest and the highest that was seen."""
+    gpu_clocks_hz: tuple[float, float] | None
+    """The card's at the beginning and at the end; None without a card."""
 
     @property
     def is_too_much(self) -> bool:
@@ -45,23 +58,23 @@ def others_of(companies: Sequence[Company]) -> Others | None:
     """Put together what was seen in all restarts, None where nothing was watched."""
     if not companies:
         return None
-    known = [
-        (c.others_s, c.stolen_s, c.wall_s)
-        for c in companies
-        if c.others_s is not None and c.stolen_s is not None and c.wall_s > 0
-    ]
-    wall_s = sum(wall for _, _, wall in known)
-    used = [(others + stolen) / wall for others, stolen, wall in known]
+    known = [c for c in companies if c.others_s is not None and c.wall_s > 0]
+    wall_s = sum(c.wall_s for c in known) or math.inf
+    taken = [{part: getattr(c, f"{part}_s") or 0.0 for part in ("others", *_OTHERWISE)} for c in known]
+    used = [sum(parts.values()) / c.wall_s for parts, c in zip(taken, known, strict=True)]
+    of_all = {part: sum(parts[part] for parts in taken) / wall_s for part in ("others", *_OTHERWISE)}
     loads = [c.load for c in companies if c.load is not None]
     clocks = [hz for c in companies for hz in c.clocks_hz]
+    gpu_clocks = [hz for c in companies for hz in c.gpu_clocks_hz]
     return Others(
         cores=max(c.cores for c in companies),
-        used=sum(others + stolen for others, stolen, _ in known) / wall_s if known else None,
+        used=sum(of_all.values()) if known else None,
         least=min(used, default=0.0),
         most=max(used, default=0.0),
-        stolen=sum(stolen for _, stolen, _ in known) / wall_s if known else 0.0,
+        **{part: of_all[part] for part in _OTHERWISE},
         load=max(loads, default=None),
         clocks_hz=(min(clocks), max(clocks)) if clocks else None,
+        gpu_clocks_hz=(gpu_clocks[0], gpu_clocks[-1]) if gpu_clocks else None,
     )
 
 
@@ -73,8 +86,8 @@ def company_text(others: Others) -> str:
     parts = [f"Others used {_few(others.used)} of {cores} while it measured"]
     if others.most - others.least >= 0.1:
         parts.append(f"{_few(others.least)} to {_few(others.most)} by restart")
-    if others.stolen >= 0.05:
-        parts.append(f"{_few(others.stolen)} of that on other virtual machines")
+    otherwise = ((getattr(others, part), words) for part, words in _OTHERWISE.items())
+    parts += [f"{_few(own)} of that {words}" for own, words in otherwise if own >= 0.05]
     if others.clocks_hz and others.clocks_hz[1] > (1 + MOVED) * others.clocks_hz[0]:
         low, high = (hz / 1e9 for hz in others.clocks_hz)
         parts.append(f"and the clock moved between {low:.1f} and {high:.1f} GHz")

@@ -24,10 +24,12 @@ def compare_with_reference(
     reference: str,
     second_process: str | None,
     confidence: float = SPEED_CONFIDENCE,
+    *,
+    is_crowded: bool = False,
 ) -> tuple[dict[str, Speed], Noise]:
     """Compare every engine with the reference, and measure the noise with the reference's second process, `second`.
 
-    Each interval has a `confidence`.
+    Each interval has a `confidence`. Where it was crowded, no difference counts as more than noise.
 
     Returns:
         The speed of each engine that shares a restart with the reference, and the noise.
@@ -36,8 +38,9 @@ def compare_with_reference(
     ratios = {name: ratio for name, own in seconds.items() if (ratio := speed_of(baseline, own, confidence))}
     second = ratios.pop(second_process or "", None)
     noise = Noise(noise_floor(second), second)
+    floor = math.inf if is_crowded else noise.floor
     speeds = {
-        name: with_verdict(ratio if name == reference else widen(ratio, second), noise.floor)
+        name: with_verdict(ratio if name == reference else widen(ratio, second), floor)
         for name, ratio in ratios.items()
     }
     return speeds, noise

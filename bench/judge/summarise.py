@@ -36,11 +36,12 @@ def summarise(record: BenchRecord) -> Summary:
     singles, bulks = _by_engine(record.singles), _by_engine(record.bulks)
     totals = {name: {single.restart: single.total_s for single in own} for name, own in singles.items()}
     ranges = length_ranges([n for single in singles.get(record.reference, ()) for n in single.tokens])
-    latencies, single_noise = _latencies(record, singles, totals, ranges)
-    throughputs, bulk_noise = _throughputs(record, bulks)
+    others = others_of(record.companies)
+    is_crowded = others is not None and others.is_too_much
+    latencies, single_noise = _latencies(record, singles, totals, ranges, is_crowded=is_crowded)
+    throughputs, bulk_noise = _throughputs(record, bulks, is_crowded=is_crowded)
     rows = [_row(record, info, latencies.get(info.name), throughputs.get(info.name)) for info in record.engines]
     rows.sort(key=lambda row: (not row.is_reference, row.latency.total_s.median if row.latency else math.inf))
-    others = others_of(record.companies)
     return Summary(
         config=record.config,
         is_complete=record.is_complete,
@@ -65,7 +66,7 @@ def summarise(record: BenchRecord) -> Summary:
         second_process=_second_process(record.second_process, totals),
         rows=tuple(rows),
         length_ranges=ranges,
-        grid=_grid(record, single_noise.floor),
+        grid=_grid(record, math.inf if is_crowded else single_noise.floor),
         single_noise=single_noise,
         bulk_noise=bulk_noise,
         skipped=record.skipped,
@@ -86,15 +87,19 @@ def _latencies(
     singles: Mapping[str, Sequence[Single]],
     totals: Mapping[str, ByRestart],
     ranges: Sequence[tuple[int, int]],
+    *,
+    is_crowded: bool,
 ) -> tuple[dict[str, Latency], Noise]:
     confidence = confidence_of(record.config)
-    speeds, noise = compare_with_reference(totals, record.reference, record.second_process, confidence)
-    latencies = {}
+    speeds, noise = compare_with_reference(
+        totals, record.reference, record.second_process, confidence, is_crowded=is_crowded
+    )
+    floor, latencies = math.inf if is_crowded else noise.floor, {}
     for info in record.engines:
         name = info.name
         if name in speeds:
             baseline = singles[record.reference] if name != record.reference else ()
-            by_length = latencies_by_length(singles[name], baseline, ranges, noise.floor, confidence)
+            by_length = latencies_by_length(singles[name], baseline, ranges, floor, confidence)
             latencies[name] = latency_of(record, info, singles[name], speeds[name], by_length)
     return latencies, noise
 
@@ -105,10 +110,14 @@ def _second_process(name: str | None, totals: Mapping[str, ByRestart]) -> Second
     return SecondProcess(name, calls_of([s for own in totals[name].values() for s in own]))
 
 
-def _throughputs(record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]]) -> tuple[dict[str, Throughput], Noise]:
+def _throughputs(
+    record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]], *, is_crowded: bool
+) -> tuple[dict[str, Throughput], Noise]:
     seconds = {name: {bulk.restart: bulk.seconds for bulk in own} for name, own in bulks.items()}
     confidence = confidence_of(record.config)
-    speeds, noise = compare_with_reference(seconds, record.reference, record.second_process, confidence)
+    speeds, noise = compare_with_reference(
+        seconds, record.reference, record.second_process, confidence, is_crowded=is_crowded
+    )
     price = record.config.price_per_hour
     return {name: _throughput(bulks[name], speed, price) for name, speed in speeds.items()}, noise
 

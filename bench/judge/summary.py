@@ -216,6 +216,11 @@ class Summary:
     skipped: tuple[Skipped, ...]
     recommendation: Recommendation
 
+    @property
+    def crowd(self) -> Others | None:
+        """Those beside whom it was measured where they used too much of the machine for any verdict on speeds."""
+        return self.others if self.others and self.others.is_too_much else None
+
     def row(self, name: str) -> Row | None:
         """Return the row of an engine, None where there is none."""
         return next((row for row in self.rows if row.info.name == name), None)

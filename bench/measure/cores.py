@@ -23,12 +23,22 @@ def choose_cores(usable: set[int], threads: int, topology: Path = TOPOLOGY) -> s
     return set(sorted(usable, key=lambda core: (_rank_among_siblings(core, topology), core))[:threads])
 
 
+def siblings_beside(cores: set[int], topology: Path = TOPOLOGY) -> set[int]:
+    """Return those logical cores that share their circuits with `cores` and are not among them."""
+    return {sibling for core in cores for sibling in _siblings(core, topology)} - cores
+
+
 def _rank_among_siblings(core: int, topology: Path) -> int:
     """Return 0 for the first logical core of a physical one, 1 for the second; 0 where that is not known."""
+    siblings = _siblings(core, topology)
+    return siblings.index(core) if core in siblings else 0
+
+
+def _siblings(core: int, topology: Path) -> list[int]:
+    """Return the logical cores of a physical one in ascending order; none where that is not known."""
     try:
         text = (topology / f"cpu{core}" / "topology" / "thread_siblings_list").read_text(encoding="utf-8")
         ends = [[int(end) for end in part.split("-")] for part in text.strip().split(",")]
     except (OSError, ValueError):
-        return 0
-    siblings = sorted(core for first, *last in ends for core in range(first, (last or [first])[0] + 1))
-    return siblings.index(core) if core in siblings else 0
+        return []
+    return sorted(core for first, *last in ends for core in range(first, (last or [first])[0] + 1))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 
+from bench.measure.gpu import cuda_versions, find_card
 from bench.results import Environment
 from exporter.engines.cores import cpu_name, gpu_name, usable_cores
 from exporter.int8.target import instruction_sets
@@ -31,14 +32,16 @@ PACKAGES = (
 
 def read_environment(threads: int) -> Environment:
     """Describe this machine; `threads` is what every engine is allowed to use."""
+    card = find_card()
     return Environment(
         system=f"{platform.system()} {platform.machine()}",
         cpu=cpu_name(),
         instruction_sets=instruction_sets(),
         usable_cores=usable_cores(),
         threads=threads,
-        gpu=gpu_name(),
-        versions=installed_versions(PACKAGES),
+        gpu=card[0] if card else None,
+        versions=installed_versions(PACKAGES) | (cuda_versions() if card else {}),
+        card=card[1] if card else None,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from bench.measure.gpu import bytes_of
 
 
 def resident_bytes(_: object = None) -> int | None:
@@ -27,21 +28,7 @@ def gpu_bytes(_: object = None) -> int | None:
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
-    return driver_bytes(os.getpid())
-
-
-def driver_bytes(process: int) -> int | None:
-    """Ask the driver; in a container it may know the process by another number, and then does not tell."""
-    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return None
-    for line in answer.splitlines():
-        number, _, mebibytes = line.partition(",")
-        if number.strip() == str(process) and mebibytes.strip().isdecimal():
-            return int(mebibytes) * 2**20
-    return None
+    return bytes_of(os.getpid())
 
 
 def _status(field: str) -> int | None:

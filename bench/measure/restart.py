@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +81,10 @@ class EngineWorker:
             return self._worker.call(function, *arguments)
         except UserError as error:
             raise EngineFailedError(self._name, error) from None
+
+    def close(self) -> None:
+        """End the process."""
+        self._worker.close()
 
 
 class Restart:
@@ -256,10 +261,23 @@ class Restart:
 
     def _read_memory(self, loaded: Mapping[str, int | None]) -> tuple[Memory, ...]:
         on_gpu = {spec.name for spec in self._engines if spec.device == "cuda"}
-        return tuple(
+        memories = [
             Memory(name, loaded[name], worker.call(peak_bytes), worker.call(gpu_bytes) if name in on_gpu else None)
             for name, worker in self._firsts().items()
+        ]
+        return tuple(
+            replace(memory, gpu_bytes=self._freed(memory.engine))
+            if self._number == 0 and memory.engine in on_gpu and memory.gpu_bytes is None
+            else memory
+            for memory in memories
         )
+
+    def _freed(self, name: str) -> int | None:
+        """End an engine's process, with which nothing more is done, and return what that frees on the card."""
+        before = self._instruments.used_on_gpu()
+        self._workers[name].close()
+        after = self._instruments.used_on_gpu()
+        return None if before is None or after is None else max(0, before - after)
 
     def _start_cold(self, text: Text) -> Samples:
         """Time new processes up to their first answer."""

@@ -163,7 +163,8 @@ def _method(summary: Summary) -> str:
 
 def _machine(environment: Environment) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
-    gpu = f", {environment.gpu}" if environment.gpu else ""
+    driver = f" with driver {environment.card.driver}" if environment.card and environment.card.driver else ""
+    gpu = f", {environment.gpu}{driver}" if environment.gpu else ""
     sets = f" with {', '.join(environment.instruction_sets)}" if environment.instruction_sets else ""
     cores = counted(environment.usable_cores, "usable core")
     return f"{environment.cpu}{sets}, {cores}{gpu}, {environment.system}; {versions}."

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 Dtype = Literal["fp32", "bf16", "fp16"]
 
 
+DTYPES: dict[Dtype, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""As PyTorch and transformers call them."""
+CUDA_WIDTH = 8
+"""To a multiple of which lengths are rounded up on CUDA: there are fewer shapes, and tensor cores take eights."""
+
+
 class TorchModel:
     """A checkpoint that takes encoded texts.
 
@@ -43,22 +49,82 @@ class TorchModel:
     def __init__(self, model: torch.nn.Module, encoder: Encoder, device: str = "cpu", dtype: Dtype = "fp32") -> None:
         import torch
 
-        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        self._model = model.eval().to(device=device, dtype=dtypes[dtype])
-        self._inputs = inputs_of(model)
+        self.module = model.eval().to(device=device)
+        self.inputs = inputs_of(model)
         self.encoder = encoder
-        self._device = device
+        self._device = torch.device(device)
+        self._has_whole_masks = False
+        if self._device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)  # its attention plans anew for every shape, for 40 ms and more
+            self._has_whole_masks = takes_whole_masks(self.module, self.inputs, encoder.max_length)
+        self.module = self.module.to(dtype=getattr(torch, DTYPES[dtype]))
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # what it takes to load it is not what it takes to run it
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
-        """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
+        """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens.
+
+        On CUDA a little more is padded.
+        """
         import torch
 
-        padded = self.encoder.pad(batch, length)
-        inputs = {name: torch.from_numpy(padded[name]).to(self._device) for name in self._inputs}
+        arrays = self.encoder.pad(batch, length or self._width(max(map(len, batch))))
+        rows = torch.from_numpy(np.stack([arrays[name] for name in self.inputs]))
+        if self._device.type == "cuda":
+            rows = rows.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode():
-            logits = self._model(**inputs).logits
-        # The copy to the host waits for the device: no caller has to synchronise.
-        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+            # The copy to the host waits for the device: no caller has to synchronise.
+            return np.asarray(self.forward(rows).cpu().numpy(), dtype=np.float32)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the logits of padded texts in fp32, [texts, classes], on the device where they are.
+
+        Args:
+            rows: each of the model's inputs, [inputs, texts, tokens].
+        """
+        inputs = dict(zip(self.inputs, rows, strict=True))
+        if self._has_whole_masks:
+            inputs["attention_mask"] = _whole(inputs["attention_mask"])
+        logits: torch.Tensor = self.module(**inputs).logits.float()
+        return logits
+
+    def _width(self, longest: int) -> int:
+        multiple = CUDA_WIDTH if self._device.type == "cuda" else 1
+        return max(longest, min(-(-longest // multiple) * multiple, self.encoder.max_length))
+
+
+def takes_whole_masks(module: torch.nn.Module, inputs: Sequence[str], tokens: int) -> bool:
+    """Return whether a model answers the same if it is given its mask in the shape of the attention.
+
+    Then it need not look at the values of the mask, for which a host waits for its device in every call. Not so a
+    decoder, or one whose layers look at near tokens only: they make masks of their own.
+
+    Args:
+        module: the model, in fp32: in half of it, a near token could stand for a far one.
+        inputs: what it takes.
+        tokens: how long a text can be.
+    """
+    import torch
+
+    device = next(module.parameters()).device
+    rows = torch.ones((len(inputs), 2, tokens), dtype=torch.int64, device=device)
+    named = dict(zip(inputs, rows, strict=True)) | {
+        "input_ids": torch.arange(2 * tokens, device=device).view(2, -1) % 7
+    }
+    named["attention_mask"][1, tokens // 2 :] = 0
+    if "token_type_ids" in named:
+        named["token_type_ids"].zero_()
+    try:
+        with torch.inference_mode():
+            usual = module(**named).logits
+            whole = module(**named | {"attention_mask": _whole(named["attention_mask"])}).logits
+    except (ValueError, RuntimeError, TypeError, IndexError):  # of one that takes no such mask
+        return False
+    return bool(torch.allclose(usual, whole, rtol=0, atol=1e-5 * float(usual.abs().max())))
+
+
+def _whole(mask: torch.Tensor) -> torch.Tensor:
+    return mask.bool()[:, None, None]
 
 
 def load_merged(folder: Path, device: Device = "cpu", dtype: Dtype = "fp32") -> ModelEngine[TorchModel]:

@@ -59,6 +59,7 @@ def _environment(summary: Summary) -> list[tuple[str, str]]:
         ("instruction sets", ", ".join(environment.instruction_sets) or "none known"),
         ("threads", f"{environment.threads} of {counted(environment.usable_cores, 'usable core')}"),
         ("GPU", environment.gpu or "none"),
+        *_card(summary),
         *environment.versions.items(),
     ]
     if machine:
@@ -72,6 +73,19 @@ def _environment(summary: Summary) -> list[tuple[str, str]]:
         ("chosen by the exporter", summary.chosen),
         ("export.json", f"SHA-256 {summary.export_sha256}"),
     ]
+
+
+def _card(summary: Summary) -> list[tuple[str, str]]:
+    card, clocks = summary.environment.card, summary.others.gpu_clocks_hz if summary.others else None
+    pairs = []
+    if card and card.driver:
+        pairs.append(("GPU driver", card.driver))
+    if card and card.memory_bytes:
+        pairs.append(("GPU memory", f"{card.memory_bytes / 1e9:.0f} GB"))
+    if clocks:
+        begin, end = (f"{hz / 1e6:,.0f} MHz" for hz in clocks)
+        pairs.append(("GPU clock", f"{begin} at the beginning, {end} at the end"))
+    return pairs
 
 
 def _flags(summary: Summary) -> list[tuple[str, str]]:

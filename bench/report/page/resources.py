@@ -48,7 +48,7 @@ def _memory(row: Row) -> dict[str, Cell]:
 def _memory_caption(summary: Summary) -> str:
     caption = "Memory of the process: the largest of all restarts."
     if any(row.memory and row.memory.gpu_bytes is not None for row in summary.rows):
-        caption += " GPU: what PyTorch allocated; for other engines the driver's figure, CUDA context included."
+        caption += " GPU: what PyTorch allocated; for other engines what their process held, CUDA context included."
     if summary.soak_calls:
         caption += (
             f" Growth: the slope over {counted(summary.soak_calls, 'call')} with texts of all lengths, after all "
