@@ -18,6 +18,7 @@ from bench.engines.peers import own_best
 from bench.engines.pytorch import _batched
 from bench.engines.table import ENGINES, choose_engines, reference_of
 from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
+from exporter.engines.shapes import FewShapes
 from exporter.proof.reference import TorchModel, load_merged
 from trainer.data import read_examples
 from trainer.errors import UserError
@@ -182,11 +183,12 @@ class TestGraphs:
         assert module.without_capturing(RunDir(Path())) is None
 
 
-def test_on_cuda_widths_are_rounded_up_but_never_past_the_longest(exported: RunDir) -> None:
-    eager = load_merged(exported.export / "pytorch-fp32").model
-    assert [eager._width(n) for n in (1, 9, 23)] == [1, 9, 23]
-    eager._device = torch.device("cuda")
-    assert [eager._width(n) for n in (1, 8, 9, 23, 24, 30)] == [8, 8, 16, 24, 24, 30]
+def test_pytorch_answers_the_same_in_few_sizes(exported: RunDir) -> None:
+    engine = load_merged(exported.export / "pytorch-fp32")
+    texts = [f"a film {'that I ' * (i % 5)}liked" for i in range(5)]
+    usual = engine.logits(texts)
+    engine.model.shape = FewShapes(engine.model.encoder.max_length)
+    np.testing.assert_allclose(engine.logits(texts), usual, atol=1e-5)
 
 
 def test_rows_of_pytorch_on_cuda_try_large_batches() -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from bench.measure.gpu import cuda_versions, find_card
 from bench.results import Environment
-from exporter.engines.cores import cpu_name, gpu_name, usable_cores
+from exporter.engines.cores import cpu_name, usable_cores
 from exporter.int8.target import instruction_sets
 from trainer.records import installed_versions
 

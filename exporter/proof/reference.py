@@ -10,6 +10,7 @@ import numpy as np
 
 from exporter.bundle.artifact import Artifact, open_artifact
 from exporter.engines.engine import ModelEngine, load_encoder
+from exporter.engines.shapes import FewShapes, Shape, as_it_is
 from exporter.engines.spec import Device
 from trainer.config import TaskName
 from trainer.data.sources import Base, Source, locate_base
@@ -32,8 +33,6 @@ Dtype = Literal["fp32", "bf16", "fp16"]
 
 DTYPES: dict[Dtype, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """As PyTorch and transformers call them."""
-CUDA_WIDTH = 8
-"""To a multiple of which lengths are rounded up on CUDA: there are fewer shapes, and tensor cores take eights."""
 
 
 class TorchModel:
@@ -53,9 +52,10 @@ class TorchModel:
         self.inputs = inputs_of(model)
         self.encoder = encoder
         self._device = torch.device(device)
+        self.shape: Shape = as_it_is
         self._has_whole_masks = False
         if self._device.type == "cuda":
-            torch.backends.cuda.enable_cudnn_sdp(False)  # its attention plans anew for every shape, for 40 ms and more
+            self.shape = FewShapes(encoder.max_length)
             self._has_whole_masks = takes_whole_masks(self.module, self.inputs, encoder.max_length)
         self.module = self.module.to(dtype=getattr(torch, DTYPES[dtype]))
         if self._device.type == "cuda":
@@ -64,17 +64,18 @@ class TorchModel:
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens.
 
-        On CUDA a little more is padded.
+        On CUDA more is padded, so that sizes are few.
         """
         import torch
 
-        arrays = self.encoder.pad(batch, length or self._width(max(map(len, batch))))
+        count, width = self.shape(len(batch), length or max(map(len, batch)))
+        arrays = self.encoder.pad([*batch, *[batch[-1]] * (count - len(batch))], width)
         rows = torch.from_numpy(np.stack([arrays[name] for name in self.inputs]))
         if self._device.type == "cuda":
             rows = rows.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode():
             # The copy to the host waits for the device: no caller has to synchronise.
-            return np.asarray(self.forward(rows).cpu().numpy(), dtype=np.float32)
+            return np.asarray(self.forward(rows).cpu().numpy(), dtype=np.float32)[: len(batch)]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the logits of padded texts in fp32, [texts, classes], on the device where they are.
@@ -87,10 +88,6 @@ class TorchModel:
             inputs["attention_mask"] = _whole(inputs["attention_mask"])
         logits: torch.Tensor = self.module(**inputs).logits.float()
         return logits
-
-    def _width(self, longest: int) -> int:
-        multiple = CUDA_WIDTH if self._device.type == "cuda" else 1
-        return max(longest, min(-(-longest // multiple) * multiple, self.encoder.max_length))
 
 
 def takes_whole_masks(module: torch.nn.Module, inputs: Sequence[str], tokens: int) -> bool:
@@ -141,7 +138,7 @@ def open_merged(
 ) -> ModelEngine[TorchModel]:
     """Load the merged checkpoint in `folder` without any check: for the exporter, which is still at work on it."""
     model = load_checkpoint(folder, artifact.label_names, artifact.task)
-    return ModelEngine(TorchModel(model, load_encoder(folder, artifact), device, dtype))
+    return _engine(TorchModel(model, load_encoder(folder, artifact), device, dtype))
 
 
 def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> ModelEngine[TorchModel]:
@@ -151,7 +148,11 @@ def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> 
         UserError: there is no finished run, or its base is gone or changed.
     """
     record = run.load()
-    return ModelEngine(TorchModel(load_adapter(run, record), adapter_encoder(run, record), device, dtype))
+    return _engine(TorchModel(load_adapter(run, record), adapter_encoder(run, record), device, dtype))
+
+
+def _engine(model: TorchModel) -> ModelEngine[TorchModel]:
+    return ModelEngine(model, shape=model.shape)
 
 
 def load_checkpoint(folder: Path, label_names: tuple[str, ...], task: TaskName = "single-label") -> PreTrainedModel:
