@@ -117,6 +117,10 @@ def test_a_gpu_sees_few_sizes() -> None:
     rounded = [shape(len(batch), max(lengths[i] for i in batch)) for batch in batches]
     assert all(rows * width <= (GPU_BATCHING.tokens or 0) for rows, width in rounded)
     assert sum(rows for rows, _ in rounded) <= 1000 + 32 * 4  # at the end of each width, no more
+    assert max(map(len, batches_of([100] * 900, GPU_BATCHING, shape))) == 256
+    few = batches_of([5, 6, 190] + [7] * 40, GPU_BATCHING, shape)
+    assert [sorted(batch) for batch in few] == [[0, 1, *range(3, 43)], [2]]  # 42 texts are not padded for one
+    assert batches_of([5, 6, 190], GPU_BATCHING, shape) == [[0, 1, 2]]
 
 
 def test_the_kernels_are_those_that_onnxruntime_prints(capfd: pytest.CaptureFixture[str]) -> None:

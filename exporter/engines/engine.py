@@ -10,14 +10,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
-from exporter.engines.shapes import Shape, as_it_is
+from exporter.engines.shapes import AS_IT_IS, Shape
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
 from trainer.text.texts import Text
@@ -115,7 +114,7 @@ class ModelEngine(Generic[M]):
         bulk: Batching | None = None,
         split: Callable[[int], Sequence[Model]] | None = None,
         *,
-        shape: Shape = as_it_is,
+        shape: Shape = AS_IT_IS,
         block: int = BLOCK_TEXTS,
     ) -> None:
         self.model = model
@@ -251,7 +250,7 @@ def load_encoder(folder: Path, artifact: Artifact) -> Encoder:
     return Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id, pairs=artifact.pairs)
 
 
-def batches_of(lengths: Sequence[int], batching: Batching, shape: Shape = as_it_is) -> list[list[int]]:
+def batches_of(lengths: Sequence[int], batching: Batching, shape: Shape = AS_IT_IS) -> list[list[int]]:
     """Group texts of similar length, so that little of a batch is padding.
 
     Args:
@@ -265,13 +264,16 @@ def batches_of(lengths: Sequence[int], batching: Batching, shape: Shape = as_it_
     if batching.texts is batching.tokens is None:
         return [list(range(len(lengths)))] if lengths else []
     batches: list[list[int]] = []
+    before = 0  # the width of the newest batch
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         # In ascending order the newest text is the longest: it decides the padded size of its batch.
         size = len(batches[-1]) + 1 if batches else 1
-        tokens = prod(shape(size, lengths[i]))
-        fits = size <= (batching.texts or size) and tokens <= (batching.tokens or tokens)
+        rows, width = shape(size, lengths[i])
+        fits = size <= (batching.texts or size) and rows * width <= (batching.tokens or rows * width)
+        fits = fits and (size - 1) * (width - before) <= shape.most_padding
         if batches and fits:
             batches[-1].append(i)
         else:
             batches.append([i])
+        before = width
     return batches

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.bundle.artifact import Artifact, open_artifact
 from exporter.engines.engine import ModelEngine, load_encoder
-from exporter.engines.shapes import FewShapes, Shape, as_it_is
+from exporter.engines.shapes import AS_IT_IS, FewShapes, Shape
 from exporter.engines.spec import Device
 from trainer.config import TaskName
 from trainer.data.sources import Base, Source, locate_base
@@ -52,7 +52,7 @@ class TorchModel:
         self.inputs = inputs_of(model)
         self.encoder = encoder
         self._device = torch.device(device)
-        self.shape: Shape = as_it_is
+        self.shape: Shape = AS_IT_IS
         self._has_whole_masks = False
         if self._device.type == "cuda":
             self.shape = FewShapes(encoder.max_length)
