@@ -81,10 +81,11 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     ]
     if rung := facts.rung:
         c, speed = rung.change, rung.speed
+        made = "Converted" if rung.family == "half" else "Quantized"
         in_bulk = f", {rung.bulk.median:.2f}x [{rung.bulk.low:.2f}, {rung.bulk.high:.2f}] many" if rung.bulk else ""
         lines += [
             "",
-            f"Made by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
+            f"{made} by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
             f"{points(c.upper)}] against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that "
             f"holds with 95 % for all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, "
             f"{speed.high:.2f}] its speed, one text a call{in_bulk} (median and quartiles). "

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import bench.__main__
+import bench.goals
 import exporter.__main__
 import exporter.predict
 import exporter.tune.__main__
@@ -34,6 +35,7 @@ PARSERS = {
     "exporter.predict": exporter.predict.make_parser(),
     "exporter.tune": exporter.tune.__main__.make_parser(),
     "bench": bench.__main__.make_parser(),
+    "bench.goals": bench.goals.make_parser(),
 }
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 COMMAND = re.compile(r"-m (trainer|exporter|bench)(\.\w+)?(?![\w.])([^\n`]*)")

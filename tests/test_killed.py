@@ -266,7 +266,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(
         "pretrain": lambda: pretrain(replace(pretraining, output_dir=tmp_path, overwrite=True)),
     }
     with hold(tmp_path):
-        with pytest.raises(UserError, match=r"is used by another command: `.*pytest.* started "):
+        with pytest.raises(UserError, match=r"is used by another command: `.*python.* started "):
             start[command]()
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert not list(tmp_path.iterdir())

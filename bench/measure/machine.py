@@ -20,7 +20,7 @@ ROWS = (64, 256, 1024)
 """Tokens in a matrix product: one text or a batch."""
 REPEAT_S = 0.2
 """For how long a product is repeated, in seconds; the fastest call counts."""
-PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "Attention")
+PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "Attention", "MultiHeadAttention")
 MIN_STREAM_BYTES = 2**20
 
 
