@@ -41,6 +41,9 @@ class LocalWorker(Worker):
     def is_alive(self) -> bool:
         return True
 
+    def dismiss(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

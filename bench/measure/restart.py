@@ -55,9 +55,9 @@ PARTS = 6
 """Into which the texts of a restart are cut for bulk scoring, if there are enough."""
 MIN_PART: dict[Device, int] = {"cpu": 32, "cuda": 256}
 """Texts of a part, if there are enough: a card would do nothing most of the time with fewer."""
-TRIALS_SHARE, SOAK_SHARE, COLD_SHARE = 0.1, 0.05, 0.1
+TRIALS_SHARE, SOAK_SHARE, COLD_SHARE = 0.1, 0.05, 0.15
 """Of a budget of time: after that, batchings are tried no further, and memory and cold starts not watched."""
-MEASURED_SHARE, WARM_UP_SHARE = 0.8, 0.15
+MEASURED_SHARE, WARM_UP_SHARE = 0.75, 0.15
 """Of the time of a restart where there is a budget: for starting and measuring, and for the warm-up in it."""
 TRIED: dict[Device, int] = {"cpu": 48, "cuda": 512}
 """Texts on which batchings are tried."""
@@ -95,6 +95,10 @@ class EngineWorker:
     def wait(self) -> None:
         """Wait until the engine is loaded."""
         self._worker.wait()
+
+    def dismiss(self) -> None:
+        """Tell the process to end."""
+        self._worker.dismiss()
 
     def close(self) -> None:
         """End the process."""
@@ -172,6 +176,8 @@ class Restart:
             soaks = self._soak() if self._number == 0 and config.soak_calls else ()
             once_s += clock() - measured
             memories = self._read_memory(loaded)
+            for worker in self._workers.values():
+                worker.dismiss()  # all at a time: it takes some of them as long to end as to begin
         text = texts[self._rng.choice(self._share)]
         cold = self._start_cold(text) if self._number < config.cold_starts else Samples()
         return cold.plus(

@@ -98,9 +98,13 @@ class Worker:
         """Tell whether the process still runs."""
         return self._process.is_alive()
 
+    def dismiss(self) -> None:
+        """Tell the process to end, without waiting until it has."""
+        self._pipe.close()
+
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()
+        self.dismiss()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.terminate()
