@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -32,11 +33,11 @@ class Pace:
         """Note that all is prepared."""
         self._restarts_began = self._clock()
 
-    def end(self, record: BenchRecord) -> End | None:
+    def end(self, record: BenchRecord, once_s: float = 0.0) -> End | None:
         """Return why the benchmark ends with a restart that is in the record, None where another one follows.
 
         Time is up where another restart as long as the longest would end too late. The first has more to do than the
-        others, and counts only where it is the only one.
+        others, for `once_s` seconds, and counts without them and only where it is the only one.
         """
         self._ends.append(self._clock())
         number = len(self._ends)
@@ -45,9 +46,15 @@ class Pace:
         if number in self._looks and summarise(record).recommendation.is_told_apart:
             return "told apart"
         marks = [self._restarts_began, *self._ends]
-        lasted = [after - before for before, after in zip(marks, self._ends, strict=False)]
-        is_late = self._budget_s is not None and self._passed_s + max(lasted[1:] or lasted) > self._budget_s
+        first, *others = (after - before for before, after in zip(marks, self._ends, strict=False))
+        longest_s = max(others, default=first - once_s)
+        is_late = self._budget_s is not None and self._passed_s + longest_s > self._budget_s
         return "time" if is_late else None
+
+    @property
+    def left_s(self) -> float:
+        """How many seconds are left, infinite without a budget."""
+        return math.inf if self._budget_s is None else max(0.0, self._budget_s - self._passed_s)
 
     @property
     def share(self) -> float:

@@ -72,9 +72,10 @@ def _bench(workload: Workload, instruments: Instruments, pace: Pace) -> Summary:
         pace.begin_restarts()
         while ended_by is None:
             try:
-                trials = state.samples.batching_trials
                 workload.check_unchanged()
-                restart = Restart(workload, state.engines, number, trials, prepared, instruments, progress).measure()
+                restart = Restart(
+                    workload, state.engines, number, state.samples, prepared, instruments, progress, pace.left_s
+                ).measure()
             except EngineFailedError as failed:
                 progress.step(failed.message)
                 if number == 0 or failed.name in failed_once:
@@ -90,7 +91,7 @@ def _bench(workload: Workload, instruments: Instruments, pace: Pace) -> Summary:
                 prepared=prepared,
                 skipped=state.skipped,
             )
-            if ended_by := pace.end(record):
+            if ended_by := pace.end(record, state.samples.once_s):
                 record = replace(record, is_complete=True, ended_by=ended_by)
             summary = write_reports(workload.run, record)
             progress.done(pace.share)

@@ -26,6 +26,8 @@ class LocalWorker(Worker):
         load: Callable[[], Engine | None],
         threads: int,  # noqa: ARG002
         before: Callable[[], None] | None = None,  # noqa: ARG002
+        *,
+        wait: bool = True,  # noqa: ARG002
     ) -> None:
         self._name = name
         self._engine = self._as_worker(load)
@@ -33,8 +35,14 @@ class LocalWorker(Worker):
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
         return self._as_worker(function, self._engine, *arguments)
 
+    def wait(self) -> None:
+        pass
+
     def is_alive(self) -> bool:
         return True
+
+    def dismiss(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -75,7 +83,9 @@ class Spoiling:
     def __init__(self, step: str, spoil: Callable[[Path], None]) -> None:
         self._step, self._spoil = step, spoil
 
-    def __call__(self, name: str, load: Any, threads: int, before: Callable[[], None] | None = None) -> Worker:
+    def __call__(
+        self, name: str, load: Any, threads: int, before: Callable[[], None] | None = None, *, wait: bool = True
+    ) -> Worker:
         if name == self._step:
             self._spoil(load.args[0])
-        return LocalWorker(name, load, threads, before)
+        return LocalWorker(name, load, threads, before, wait=wait)

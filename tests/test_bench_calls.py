@@ -85,19 +85,22 @@ class TestMeasuring:
         assert calls(0, 12) == 20
         assert calls(60, 0) == MAX_WARMUP
 
-        def beside_others(call_s: float) -> int:
+        def beside_others(call_s: float, most_s: float = 20.0) -> int:
             engine = Cooling(60)
-            return warm_up({"x": engine}, "x", SingleLabel(2), random.Random(0), lambda: call_s * engine.calls)
+            workers, rng = {"x": engine}, random.Random(0)
+            return warm_up(workers, "x", SingleLabel(2), rng, most_s, lambda: call_s * engine.calls)
 
-        assert [beside_others(seconds) for seconds in (1.0, 2.0, 100.0)] == [20, 10, 10]
+        assert [beside_others(seconds) for seconds in (1.0, 2.0, 100.0)] == [20, 10, 5]
+        assert beside_others(1.0, 8.0) == 10
 
     def test_the_fastest_batching_is_chosen_and_all_trials_are_kept(self) -> None:
-        trials = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0))
+        trials = try_batchings({"x": here("x", Opaque())}, {"x": ["soup"] * 3}, random.Random(0))
         assert sorted((t.batching, t.texts, len(t.seconds)) for t in trials) == [
             ("batches of 2 texts", 3, 3), ("batches of 3 texts", 3, 1), ("one by one", 3, 1)
         ]  # fmt: skip
         assert best_batchings(trials) == {"x": "batches of 2 texts"}
-        late = try_batchings({"x": here("x", Opaque())}, ["soup"] * 3, random.Random(0), 5.0, iter([0.0, 5.1]).__next__)
+        clock = iter([0.0, 5.1]).__next__
+        late = try_batchings({"x": here("x", Opaque())}, {"x": ["soup"] * 3}, random.Random(0), 5.0, clock)
         assert [len(t.seconds) for t in late] == [1, 1, 1]
 
     def test_every_second_restart_starts_in_the_opposite_order(self) -> None:

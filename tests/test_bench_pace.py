@@ -12,7 +12,7 @@ import pytest
 from bench_records import RESTARTS, make_record, with_restarts
 from hypothesis import given
 from hypothesis import strategies as st
-from local_worker import LOCAL
+from local_worker import LOCAL, Alone
 
 from bench.config import BenchConfig
 from bench.judge.looks import SPEED_CONFIDENCE, confidence_of, looks_of
@@ -88,6 +88,14 @@ class TestWhenItEnds:
         assert ends == [None, None, None, "time"]
         assert pace.share == pytest.approx(260 / 294)
 
+    def test_what_only_the_first_restart_does_is_not_expected_of_the_second(self) -> None:
+        for once_s, end in ((0.0, "time"), (100.0, None)):
+            now = [0.0]
+            pace = Pace(budgeted(minutes=4), lambda now=now: now[0])
+            pace.begin_restarts()
+            now[0] += 150
+            assert pace.end(undecided_after(1), once_s) == end
+
     def test_speeds_beside_too_much_company_tell_nothing_apart(self) -> None:
         from test_bench_company import company
 
@@ -162,18 +170,18 @@ def missed_by(logs: np.ndarray, true: float, confidence: float) -> float:
 
 
 def test_a_whole_benchmark_keeps_to_its_time(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
-    """By a clock that goes a minute each time that somebody looks."""
+    """By a clock that goes three minutes with each restart."""
     run, now = copy_of(exported), [0.0]
 
-    def clock() -> float:
-        now[0] += 60
-        return now[0]
+    def watch(threads: int) -> Alone:
+        now[0] += 180
+        return Alone(threads)
 
     engines = ("onnx-fp32-cpu", "onnx-int8-cpu")
     config = BenchConfig(
         run.path, engines=engines, restarts=10, budget_minutes=12, calls=2, grid_calls=0, soak_calls=3, cold_starts=1
     )
-    bench(config, replace(LOCAL, clock=clock))
+    bench(config, replace(LOCAL, clock=lambda: now[0], watch=watch))
     record = read_record(Path(run.bench_record), BenchRecord)
     assert record.is_complete
     assert record.ended_by == "time"

@@ -44,11 +44,17 @@ def test_the_clock_is_read_around_the_call_alone() -> None:
 def test_it_answers_as_the_engine_does_here(exported: RunDir) -> None:
     load = partial(load_engine, exported.export / "onnx-fp32", threads=1)
     texts = ["goal race team", "soup"]
-    worker = Worker("onnx", load, threads=1)
+    worker = Worker("onnx", load, threads=1, wait=False)
     try:
         expected = load().logits(texts)
+        worker.wait()
         np.testing.assert_allclose(worker.logits(texts, Batching(tokens=4096)), expected, atol=1e-5)
         assert 0 < worker.time(texts) < 10
+        worker.dismiss()
+        deadline = time.monotonic() + 10
+        while worker.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not worker.is_alive()
     finally:
         worker.close()
 

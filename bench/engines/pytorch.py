@@ -100,5 +100,6 @@ ENGINES = (
         name="pytorch-fp16-cuda-graph",
         load=partial(_load_graphs, dtype="fp16"),
         objection=without_capturing,
+        can_ship=False,  # there is no bundle that answers so
     ),
 )

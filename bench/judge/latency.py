@@ -76,20 +76,28 @@ def latencies_by_length(
         if tokens:
             ratio = speed_of(_within(reference, least, most)[1], seconds, confidence)
             speed = with_verdict(ratio, floor) if ratio else None
-            middle = median(s for own in seconds.values() for s in own)
+            middle = median(s for own in seconds.values() for s in own if s is not None)
             latencies.append(LengthLatency(least, median(tokens), middle, speed))
     return tuple(latencies)
 
 
 def _within(singles: Sequence[Single], least: int, most: int) -> tuple[list[int], ByRestart]:
-    """Return the tokens of the calls in a range of lengths, and their seconds by restart."""
+    """Return the tokens of the calls in a range of lengths, and the seconds of these by restart."""
     tokens, seconds = [], {}
     for single in singles:
-        calls = [(n, s) for n, s in zip(single.tokens, single.total_s, strict=True) if least <= n <= most]
-        if calls:
-            tokens += [n for n, _ in calls]
-            seconds[single.restart] = [s for _, s in calls]
+        inside = [least <= n <= most for n in single.tokens]
+        if any(inside):
+            tokens += [n for n, is_inside in zip(single.tokens, inside, strict=True) if is_inside]
+            timed = [s if is_inside else None for s, is_inside in zip(single.total_s, inside, strict=True)]
+            seconds[single.restart] = by_round(timed, single.every)
     return tokens, seconds
+
+
+def by_round(seconds: Sequence[float | None], every: int) -> list[float | None]:
+    """Return the seconds of calls that were made in every so manieth round, with None for the rounds between."""
+    rounds: list[float | None] = [None] * (every * len(seconds))
+    rounds[::every] = seconds
+    return rounds
 
 
 def _attainable_share(machine: Machine | None, info: EngineInfo, singles: Sequence[Single]) -> float | None:

@@ -13,8 +13,8 @@ from bench.judge.looks import SPEED_CONFIDENCE
 from bench.judge.stats import Rounds, noise_floor, speed_ratio_interval, verdict
 from bench.judge.summary import Noise
 
-ByRestart = Mapping[int, Sequence[float]]
-"""The seconds of each round, by restart."""
+ByRestart = Mapping[int, Sequence[float | None]]
+"""The seconds of each round, by restart; None where an engine was not asked in a round."""
 MOST_REACH = 100
 """How many times the estimate an interval may reach to; one that reaches farther says nothing."""
 
@@ -53,18 +53,20 @@ def speed_of(baseline: ByRestart, candidate: ByRestart, confidence: float = SPEE
     another, it gains back in the other restart. From three pairs on, the interval is computed over pairs, and a restart
     without its partner is left out; below that, over single restarts. Two do not show how much restarts differ: there
     the interval holds everything, as where restarts differ beyond all measure. Both sides did the same work in the same
-    rounds.
+    rounds; one in which only one of them was asked does not count.
 
     Returns:
         None where the two share no restart.
     """
-    common = sorted(baseline.keys() & candidate.keys())
+    numbers = sorted(baseline.keys() & candidate.keys())
+    shared = {number: both for number in numbers if (both := _shared(baseline[number], candidate[number]))}
+    common = list(shared)
     pairs = [(number, number + 1) for number in common if number % 2 == 0 and number + 1 in common]
     units = pairs if len(pairs) >= LEAST_PAIRS else [(number,) for number in common]
     if not units:
         return None
-    before = [[s for number in unit for s in baseline[number]] for unit in units]
-    after = [_level([baseline[number] for number in unit], [candidate[number] for number in unit]) for unit in units]
+    before = [[s for number in unit for s in shared[number][0]] for unit in units]
+    after = [_level(*zip(*(shared[number] for number in unit), strict=True)) for unit in units]
     ratio = speed_ratio_interval(before, after, confidence=confidence)
     return within_reach(ratio) if len(units) >= LEAST_RESTARTS else without_bounds(ratio.estimate)
 
@@ -95,6 +97,14 @@ def widen(speed: Interval, second: Interval | None) -> Interval:
 def with_verdict(ratio: Interval, floor: float) -> Speed:
     """Say of a ratio whether it is more than noise."""
     return Speed(ratio.low, ratio.estimate, ratio.high, verdict(ratio, floor))
+
+
+def _shared(
+    baseline: Sequence[float | None], candidate: Sequence[float | None]
+) -> tuple[list[float], list[float]] | None:
+    """Return the seconds of both in the rounds in which both were asked, None where there is none."""
+    both = [(b, c) for b, c in zip(baseline, candidate, strict=False) if b is not None and c is not None]
+    return ([b for b, _ in both], [c for _, c in both]) if both else None
 
 
 def _level(baseline: Rounds, candidate: Rounds) -> list[float]:

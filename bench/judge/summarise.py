@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.judge.company import others_of
 from bench.judge.interval import Interval, Speed
-from bench.judge.latency import calls_of, latencies_by_length, latency_of, length_ranges
+from bench.judge.latency import by_round, calls_of, latencies_by_length, latency_of, length_ranges
 from bench.judge.looks import confidence_of
 from bench.judge.speed import ByRestart, compare_with_reference, speed_of, with_verdict
 from bench.judge.stats import per_million_cost, slope_interval
@@ -34,7 +34,7 @@ def summarise(record: BenchRecord) -> Summary:
     In an interrupted benchmark, an engine is compared with the reference over the restarts that both have.
     """
     singles, bulks = _by_engine(record.singles), _by_engine(record.bulks)
-    totals = {name: {single.restart: single.total_s for single in own} for name, own in singles.items()}
+    totals = {name: {s.restart: by_round(s.total_s, s.every) for s in own} for name, own in singles.items()}
     ranges = length_ranges([n for single in singles.get(record.reference, ()) for n in single.tokens])
     others = others_of(record.companies)
     is_crowded = others is not None and others.is_too_much
@@ -107,19 +107,24 @@ def _latencies(
 def _second_process(name: str | None, totals: Mapping[str, ByRestart]) -> SecondProcess | None:
     if name is None or name not in totals:
         return None
-    return SecondProcess(name, calls_of([s for own in totals[name].values() for s in own]))
+    return SecondProcess(name, calls_of([s for own in totals[name].values() for s in own if s is not None]))
 
 
 def _throughputs(
     record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]], *, is_crowded: bool
 ) -> tuple[dict[str, Throughput], Noise]:
-    seconds = {name: {bulk.restart: bulk.seconds for bulk in own} for name, own in bulks.items()}
+    seconds = {name: {bulk.restart: _per_token(bulk) for bulk in own} for name, own in bulks.items()}
     confidence = confidence_of(record.config)
     speeds, noise = compare_with_reference(
         seconds, record.reference, record.second_process, confidence, is_crowded=is_crowded
     )
     price = record.config.price_per_hour
     return {name: _throughput(bulks[name], speed, price) for name, speed in speeds.items()}, noise
+
+
+def _per_token(bulk: Bulk) -> list[float]:
+    """Return the seconds of each part for a token: an engine far behind has fewer texts in a part than the others."""
+    return [seconds / tokens for seconds, tokens in zip(bulk.seconds, bulk.tokens, strict=True)]
 
 
 def _throughput(bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | None) -> Throughput:

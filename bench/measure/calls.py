@@ -127,30 +127,45 @@ def has_model(engine: Engine) -> bool:
     return engine.model is not None
 
 
-def soak(engine: Engine, texts: Sequence[Text], task: Task) -> tuple[int, ...]:
+def soak(
+    engine: Engine,
+    texts: Sequence[Text],
+    task: Task,
+    most_s: float = math.inf,
+    clock: Clock = time.perf_counter,
+) -> tuple[int, ...]:
     """Answer texts one by one and return the resident memory after each; runs in the engine's process.
+
+    No further call begins after `most_s`.
 
     Returns:
         Bytes; nothing where they are not known.
     """
-    resident = []
+    resident, began = [], clock()
     for text in texts:
+        if clock() - began > most_s:
+            break
         timed(engine, text, task)
         resident.append(resident_bytes())
     return tuple(size for size in resident if size is not None)
 
 
 def warm_up(
-    workers: Mapping[str, Asked], text: Text, task: Task, rng: random.Random, clock: Clock = time.perf_counter
+    workers: Mapping[str, Asked],
+    text: Text,
+    task: Task,
+    rng: random.Random,
+    most_s: float = MAX_WARMUP_S,
+    clock: Clock = time.perf_counter,
 ) -> int:
     """Ask all engines the same text in turns, as they will be measured, until the times of each are steady.
 
     Returns:
-        How many calls of each that took, at most 40; none begin after 20 seconds, but for the first ten.
+        How many calls of each that took, at most 40; none begin after `most_s`, but for the first five.
     """
     before: dict[str, float] = {}
     calls, began = 0, clock()
-    while calls < MAX_WARMUP and (calls < 2 * WINDOW or clock() - began < MAX_WARMUP_S):
+    while calls < MAX_WARMUP and (calls < WINDOW or clock() - began < most_s):
         answers = rounds(workers, [(text, task)] * WINDOW, timed, rng)
         last = {name: median(call.total_s for call in window) for name, window in answers.items()}
         calls += WINDOW
@@ -162,12 +177,12 @@ def warm_up(
 
 def try_batchings(
     workers: Mapping[str, Asked],
-    texts: Sequence[Text],
+    texts: Mapping[str, Sequence[Text]],
     rng: random.Random,
     most_s: float = math.inf,
     clock: Clock = time.perf_counter,
 ) -> tuple[BatchingTrial, ...]:
-    """Score `texts` with every engine in each of its batchings, three rounds in turns, one where it is hopeless.
+    """Score its `texts` with every engine in each of its batchings, three rounds in turns, one where it is hopeless.
 
     No further round begins after `most_s`.
     """
@@ -182,8 +197,8 @@ def try_batchings(
         hopeful = [trial for trial, s in seconds.items() if not s or min(s) <= HOPELESS * best[trial[0]]]
         for name, how in rng.sample(hopeful, len(hopeful)):
             time.sleep(PAUSE_S)
-            seconds[name, how].append(workers[name].call(scored, texts, trials[name, how]).seconds)
-    return tuple(BatchingTrial(name, how, len(texts), tuple(s)) for (name, how), s in seconds.items())
+            seconds[name, how].append(workers[name].call(scored, texts[name], trials[name, how]).seconds)
+    return tuple(BatchingTrial(name, how, len(texts[name]), tuple(s)) for (name, how), s in seconds.items())
 
 
 def best_batchings(trials: Sequence[BatchingTrial]) -> dict[str, str]:
@@ -193,7 +208,11 @@ def best_batchings(trials: Sequence[BatchingTrial]) -> dict[str, str]:
 
 
 def rounds(
-    workers: Mapping[str, Asked], tasks: Sequence[tuple[Any, ...]], function: Callable[..., R], rng: random.Random
+    workers: Mapping[str, Asked],
+    tasks: Sequence[tuple[Any, ...]],
+    function: Callable[..., R],
+    rng: random.Random,
+    every: Mapping[str, int] | None = None,
 ) -> dict[str, list[R]]:
     """Ask all engines for every task, in a new random order each time.
 
@@ -202,13 +221,15 @@ def rounds(
         tasks: arguments of `function` after the engine.
         function: what to run.
         rng: decides the orders.
+        every: which engines are asked in every so manieth round only; all are asked in all where None.
 
     Returns:
-        The answers by name; answer i is that to task i.
+        The answers by name; answer i is that to task i, or to the task of number i times `every`.
     """
     answers: dict[str, list[R]] = {name: [] for name in workers}
-    for task in tasks:
-        for name in rng.sample(list(workers), len(workers)):
+    for number, task in enumerate(tasks):
+        asked = [name for name in workers if number % (every or {}).get(name, 1) == 0]
+        for name in rng.sample(asked, len(asked)):
             time.sleep(PAUSE_S)
             answers[name].append(workers[name].call(function, *task))
     return answers

@@ -31,6 +31,17 @@ def deal(sizes: Sequence[int], hands: int, rng: random.Random) -> list[list[int]
     return [rng.sample(hand, len(hand)) for hand in dealt]
 
 
+def in_spread_order(sizes: Sequence[int], rng: random.Random) -> list[int]:
+    """Return all indices in an order of which every beginning is spread evenly over what has these sizes.
+
+    Source: van der Corput 1935, "Verteilungsfunktionen", Proc. Akad. Amsterdam 38: numbers by their digits backwards.
+    """
+    ranked = sorted(rng.sample(range(len(sizes)), len(sizes)), key=lambda i: sizes[i])
+    offset, digits = rng.randrange(len(sizes)), len(sizes).bit_length()
+    order = sorted(range(len(sizes)), key=lambda i: f"{i:0{digits}b}"[::-1])
+    return [ranked[(i + offset) % len(ranked)] for i in order]
+
+
 def spread_out(sizes: Sequence[int], count: int, rng: random.Random) -> list[int]:
     """Draw so many indices, in random order, evenly spaced over what has these sizes when it lies in order.
 

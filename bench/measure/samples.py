@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
+from bench.measure.rations import Ration
 from bench.results import BatchingTrial, Bulk, ColdStart, Company, Grid, Memory, Single, Skipped, Soak
 from trainer.tasks import FloatArray
 
@@ -33,6 +35,10 @@ class Samples:
     soaks: tuple[Soak, ...] = ()
     companies: tuple[Company, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    rations: tuple[Ration, ...] = ()
+    """Of the first restart, for all; none where there is time for everything."""
+    once_s: float = 0.0
+    """Seconds of what only the first restart does."""
 
     def plus(self, other: Samples) -> Samples:
         """Return these rows and those of another restart."""
@@ -40,8 +46,9 @@ class Samples:
 
     def without(self, engine: str) -> Samples:
         """Return the rows of the other engines."""
-        rows = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "companies"}
-        return replace(self, **{name: tuple(r for r in own if r.engine != engine) for name, own in rows.items()})
+        rows = (f.name for f in fields(self) if f.name not in ("companies", "once_s"))
+        kept: dict[str, Any] = {name: tuple(r for r in getattr(self, name) if r.engine != engine) for name in rows}
+        return replace(self, **kept)
 
     def logits(self, engine: str) -> dict[int, FloatArray]:
         """Return an engine's logits by the place of the text."""

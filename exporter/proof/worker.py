@@ -36,13 +36,20 @@ class Worker:
         load: loads the engine, in the other process; a function of a module, or a `partial` of one.
         threads: how many CPU threads it may use.
         before: called in the other process before it loads anything.
+        wait: whether to wait until it is loaded; else `wait` does.
 
     Raises:
         UserError: it cannot be loaded here.
     """
 
     def __init__(
-        self, name: str, load: Callable[[], Any], threads: int, before: Callable[[], None] | None = None
+        self,
+        name: str,
+        load: Callable[[], Any],
+        threads: int,
+        before: Callable[[], None] | None = None,
+        *,
+        wait: bool = True,
     ) -> None:
         self._name = name
         context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
@@ -53,6 +60,15 @@ class Worker:
         with _ignored(signal.SIGINT), _thread_variables(threads):
             self._process.start()
         theirs.close()
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the engine is loaded.
+
+        Raises:
+            UserError: it cannot be.
+        """
         try:
             self._receive()
         except BaseException:  # Ctrl-C while it loads: nobody else would end it
@@ -82,9 +98,13 @@ class Worker:
         """Tell whether the process still runs."""
         return self._process.is_alive()
 
+    def dismiss(self) -> None:
+        """Tell the process to end, without waiting until it has."""
+        self._pipe.close()
+
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()
+        self.dismiss()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.terminate()
@@ -109,7 +129,13 @@ class StartWorker(Protocol):
     """Starts a worker as the class does, or stands in for it; see `Worker` for the arguments."""
 
     def __call__(
-        self, name: str, load: Callable[[], Any], threads: int, before: Callable[[], None] | None = None
+        self,
+        name: str,
+        load: Callable[[], Any],
+        threads: int,
+        before: Callable[[], None] | None = None,
+        *,
+        wait: bool = True,
     ) -> Worker:
         """Start one."""
 
