@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.judge.company import others_of
 from bench.judge.interval import Interval, Speed
-from bench.judge.latency import calls_of, latencies_by_length, latency_of, length_ranges
+from bench.judge.latency import calls_of, latencies_by_length, latency_of, length_ranges, product_share
 from bench.judge.looks import confidence_of
 from bench.judge.speed import ByRestart, compare_with_reference, speed_of, with_verdict
 from bench.judge.stats import per_million_cost, slope_interval
@@ -110,10 +110,17 @@ def _throughputs(record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]]) -> tu
     confidence = confidence_of(record.config)
     speeds, noise = compare_with_reference(seconds, record.reference, record.second_process, confidence)
     price = record.config.price_per_hour
-    return {name: _throughput(bulks[name], speed, price) for name, speed in speeds.items()}, noise
+    infos = {info.name: info for info in record.engines}
+    found = {
+        name: _throughput(bulks[name], speed, price, product_share(record.machine, infos[name], bulks[name]))
+        for name, speed in speeds.items()
+    }
+    return found, noise
 
 
-def _throughput(bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | None) -> Throughput:
+def _throughput(
+    bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | None, product_share: float | None
+) -> Throughput:
     per_s = spread([sum(bulk.texts) / sum(bulk.seconds) for bulk in bulks])
     return Throughput(
         batching=bulks[0].batching,
@@ -121,6 +128,7 @@ def _throughput(bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | Non
         tokens_per_s=median(sum(bulk.tokens) / sum(bulk.seconds) for bulk in bulks),
         speed=speed,
         cost_per_million=per_million_cost(per_s.median, price_per_hour) if price_per_hour else None,
+        product_share=product_share,
     )
 
 
