@@ -31,8 +31,8 @@ Feeds = dict[str, IntArray]
 """The inputs of an ONNX model by name, each [texts, tokens]."""
 
 GPU_BATCHING = Batching(tokens=4096)
-SLOWER_FUSED = "SkipLayerNormFusion"
-"""What onnxruntime is not to fuse on CPUs: a sum and its layer normalisation take several times as long in one."""
+NOT_ON_CPU = ("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+"""There, a sum and its layer normalisation take several times as long in one operator as apart."""
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -166,16 +166,14 @@ def open_engine(
     return ModelEngine(open_model(threads), bulk or GPU_BATCHING)
 
 
-def session_options(threads: int, device: Device = "cpu") -> SessionOptions:
-    """Return the options of every session: so many threads, which do not spin on cores that somebody else may want."""
+def session_options(threads: int) -> SessionOptions:
+    """Return the options of every session, other tools' too: so many threads, which do not spin on cores of others."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if device == "cpu":
-        options.add_session_config_entry("optimization.disable_specified_optimizers", SLOWER_FUSED)
     options.log_severity_level = 3
     return options
 
@@ -190,8 +188,11 @@ def _session(model: Path, device: Device, threads: int) -> InferenceSession:
             f"this onnxruntime has no `{provider}`", "for CUDA, replace the package `onnxruntime` by `onnxruntime-gpu`"
         )
     onnxruntime.disable_telemetry_events()
+    options = session_options(threads)
+    if device == "cpu":
+        options.add_session_config_entry(*NOT_ON_CPU)
     try:
-        session: Any = onnxruntime.InferenceSession(model, session_options(threads, device), providers=[provider])
+        session: Any = onnxruntime.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own that it does not export
         raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
     if session.get_providers()[0] != provider:
