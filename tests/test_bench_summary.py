@@ -65,6 +65,22 @@ class TestSummary:
         assert attainable(replace(one, machine=slow)) == pytest.approx(0.4 / 0.5)  # reading the weights takes longer
         assert attainable(replace(one, machine=replace(machine, limits=()))) is None
 
+    def test_the_share_of_the_product_rate_is_that_of_all_texts_in_bulk(self) -> None:
+        """In half a second, 100 tokens in four texts; fp32 at 1e9 operations a second."""
+        record = make_record()
+        machine = Machine((Limit("fp32", 1e9),), 1e12, 2e6, 1e3, product_weights=10**6, flops_per_text=1e6)
+        bulk = replace(record.bulks[0], engine=REFERENCE, texts=(1, 3), tokens=(40, 60), seconds=(0.2, 0.3))
+
+        def share(machine: Machine | None) -> float | None:
+            row = summarise(replace(record, machine=machine, bulks=(bulk,), second_process=None)).row(REFERENCE)
+            assert row
+            assert row.throughput
+            return row.throughput.product_share
+
+        assert share(machine) == pytest.approx((2e6 * 100 + 1e6 * 4) / 1e9 / 0.5)
+        assert share(replace(machine, limits=())) is None
+        assert share(None) is None
+
     def test_an_interrupted_record_is_compared_where_both_have_samples(self) -> None:
         record = make_record()
         cut = tuple(s for s in record.singles if s.restart < 5 or s.engine == REFERENCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from toys import WORDS, make_tokenizer
 
 from exporter.convert.graph import finish_conversion, share_equals
 from exporter.convert.to_onnx import convert
+from exporter.engines.onnxruntime import NOT_ON_CPU
 from exporter.int8.recipes import (
     RECIPES,
     Ingredients,
@@ -94,6 +96,35 @@ def test_dynamic_recipes_quantize_every_constant_product_and_no_other(recipe: st
     assert len(products) == PRODUCTS
     assert all(constants.get(node.input[1]) == wanted for node in products)
     assert sum(node.op_type == "MatMul" for node in graph.node) == 2 * LAYERS  # those inside attention
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_attention_in_int8_has_no_product_left_and_signed_right_sides(
+    model: Path, tmp_path: Path, reduce_range: bool
+) -> None:
+    ingredients = Ingredients(INGREDIENTS.calibration, SingleLabel(2), reduce_range=reduce_range)
+    loaded = onnx.load(made("dynamic-attention-int8", model, tmp_path, ingredients))
+    counts = Counter(node.op_type for node in loaded.graph.node)
+    assert (counts["MatMul"], counts["MatMulInteger"]) == (0, PRODUCTS + 2 * LAYERS)
+    constants = {tensor.name for tensor in loaded.graph.initializer}
+    products = [node for node in loaded.graph.node if node.op_type == "MatMulInteger"]
+    rights = [node.input[1] for node in products if node.input[1] not in constants]
+    loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in rights)
+    session = onnxruntime.InferenceSession(loaded.SerializeToString(), providers=["CPUExecutionProvider"])
+    codes = session.run(rights, feeds(1)[0])
+    assert {code.dtype for code in codes} == {np.dtype(np.int8)}
+    assert all(np.abs(code.astype(int)).max() == (63 if reduce_range else 127) for code in codes)
+
+
+def test_sums_stay_apart_from_layer_normalisations_where_that_is_asked_for(model: Path, tmp_path: Path) -> None:
+    quantized, optimized = made("dynamic-channel-int8", model, tmp_path), tmp_path / "optimized.onnx"
+    for is_apart in (False, True):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(optimized)
+        if is_apart:
+            options.add_session_config_entry(*NOT_ON_CPU)
+        onnxruntime.InferenceSession(quantized, options, ["CPUExecutionProvider"])
+        assert ("SkipLayerNormalization" not in operators(optimized)) == is_apart
 
 
 def test_reduced_range_keeps_weights_to_seven_bits(model: Path, tmp_path: Path) -> None:

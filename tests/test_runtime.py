@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from exporter.checksums import IntegrityError
 from exporter.engines.cores import quota_cores, usable_cores
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, batches_of
-from exporter.engines.onnxruntime import OnnxModel
+from exporter.engines.onnxruntime import NOT_ON_CPU, OnnxModel
 from exporter.runtime import Classifier, Prediction
 from trainer.errors import UserError
 from trainer.run import RunDir
@@ -91,7 +91,9 @@ def test_text_beyond_the_limit_changes_nothing(exported: RunDir) -> None:
 def test_threads_are_what_was_asked(exported: RunDir, threads: int) -> None:
     model = Classifier.load(exported.export / "onnx-fp32", threads=threads).engine.model
     assert isinstance(model, OnnxModel)
-    assert model.session.get_session_options().intra_op_num_threads == threads
+    options = model.session.get_session_options()
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry(NOT_ON_CPU[0]) == NOT_ON_CPU[1]
 
 
 def test_a_device_that_this_onnxruntime_lacks_is_refused(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

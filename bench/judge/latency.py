@@ -12,7 +12,7 @@ from bench.judge.looks import SPEED_CONFIDENCE
 from bench.judge.speed import ByRestart, speed_of, with_verdict
 from bench.judge.stats import percentile, samples_needed
 from bench.judge.summary import PERCENTILES, Calls, Latency, LengthLatency, Tail
-from bench.results import BenchRecord, EngineInfo, Machine, Single
+from bench.results import BenchRecord, Bulk, EngineInfo, Machine, Single
 from exporter.proof.timing import spread
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
@@ -108,8 +108,8 @@ def _attainable_share(machine: Machine | None, info: EngineInfo, singles: Sequen
     the machine, or the engine's run alone, was not measured.
     """
     calls = [call for single in singles for call in zip(single.tokens, single.run_s, strict=bool(single.run_s))]
-    peaks = {limit.precision: limit.flops for limit in machine.limits} if machine else {}
-    if machine is None or not calls or info.device != "cpu" or info.precision not in peaks:
+    peaks = _peaks(machine, info)
+    if machine is None or not calls or info.precision not in peaks:
         return None
     weights_s = machine.product_weights * WEIGHT_BYTES[info.precision] / machine.bytes_per_s
     shares = []
@@ -118,6 +118,24 @@ def _attainable_share(machine: Machine | None, info: EngineInfo, singles: Sequen
         attention_s = machine.flops_per_token_squared * tokens * tokens / peaks["fp32"]
         shares.append(max(products_s + attention_s, weights_s) / seconds)
     return median(shares)
+
+
+def product_share(machine: Machine | None, info: EngineInfo, bulks: Sequence[Bulk]) -> float | None:
+    """Return the share of an engine's bulk time that its products with constant matrices take at the measured peak.
+
+    The rest is everything else: attention, the other operators, and what the products fall short of the peak by. None
+    where the machine was not measured.
+    """
+    peaks = _peaks(machine, info)
+    if machine is None or info.precision not in peaks:
+        return None
+    asked = sum(machine.flops_per_token * sum(b.tokens) + machine.flops_per_text * sum(b.texts) for b in bulks)
+    return asked / peaks[info.precision] / sum(sum(bulk.seconds) for bulk in bulks)
+
+
+def _peaks(machine: Machine | None, info: EngineInfo) -> dict[str, float]:
+    """Return the operations a second of the fastest product by precision; none for an engine that is on no CPU."""
+    return {limit.precision: limit.flops for limit in machine.limits} if machine and info.device == "cpu" else {}
 
 
 def expected_percentile(

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.judge.company import others_of
 from bench.judge.interval import Interval, Speed
-from bench.judge.latency import by_round, calls_of, latencies_by_length, latency_of, length_ranges
+from bench.judge.latency import by_round, calls_of, latencies_by_length, latency_of, length_ranges, product_share
 from bench.judge.looks import confidence_of
 from bench.judge.speed import ByRestart, compare_with_reference, speed_of, with_verdict
 from bench.judge.stats import per_million_cost, slope_interval
@@ -119,7 +119,12 @@ def _throughputs(
         seconds, record.reference, record.second_process, confidence, is_crowded=is_crowded
     )
     price = record.config.price_per_hour
-    return {name: _throughput(bulks[name], speed, price) for name, speed in speeds.items()}, noise
+    infos = {info.name: info for info in record.engines}
+    found = {
+        name: _throughput(bulks[name], speed, price, product_share(record.machine, infos[name], bulks[name]))
+        for name, speed in speeds.items()
+    }
+    return found, noise
 
 
 def _per_token(bulk: Bulk) -> list[float]:
@@ -127,7 +132,9 @@ def _per_token(bulk: Bulk) -> list[float]:
     return [seconds / tokens for seconds, tokens in zip(bulk.seconds, bulk.tokens, strict=True)]
 
 
-def _throughput(bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | None) -> Throughput:
+def _throughput(
+    bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | None, product_share: float | None
+) -> Throughput:
     per_s = spread([sum(bulk.texts) / sum(bulk.seconds) for bulk in bulks])
     return Throughput(
         batching=bulks[0].batching,
@@ -135,6 +142,7 @@ def _throughput(bulks: Sequence[Bulk], speed: Speed, price_per_hour: float | Non
         tokens_per_s=median(sum(bulk.tokens) / sum(bulk.seconds) for bulk in bulks),
         speed=speed,
         cost_per_million=per_million_cost(per_s.median, price_per_hour) if price_per_hour else None,
+        product_share=product_share,
     )
 
 

@@ -87,6 +87,8 @@ class Throughput:
     """Their median."""
     speed: Speed
     cost_per_million: float | None
+    product_share: float | None
+    """Of its time, what its products with constant matrices would take at this machine's fastest rate."""
 
 
 @dataclass(frozen=True)

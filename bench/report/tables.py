@@ -48,6 +48,7 @@ CSV_COLUMNS = {
     "bulk_speed_high": "throughput.speed.bounds.1",
     "bulk_verdict": "throughput.speed.verdict",
     "cost_per_million": "throughput.cost_per_million",
+    "bulk_product_share": "throughput.product_share",
     "cold_start_s": "start.total_s.median",
     "cold_start_s_low": "start.total_s.low",
     "cold_start_s_high": "start.total_s.high",

@@ -35,6 +35,8 @@ GPU_BATCHING = Batching(texts=1024, tokens=32_768)
 """Where nothing was measured: on an H200, 16,384 to 65,536 tokens were as fast as one another, and 4,096 too few."""
 GPU_BLOCK_TEXTS = 512
 """So that texts are tokenised while others are scored, in long lists."""
+NOT_ON_CPU = ("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+"""There, a sum and its layer normalisation take several times as long in one operator as apart."""
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -182,7 +184,7 @@ def open_engine(
 
 
 def session_options(threads: int) -> SessionOptions:
-    """Return the options of every session: so many threads, which do not spin on cores that somebody else may want."""
+    """Return the options of every session, other tools' too: so many threads, which do not spin on cores of others."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -206,8 +208,11 @@ def _session(model: Path, device: Device, threads: int, *, exact: bool) -> Infer
     if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip installed them
     asked: list[Any] = [(provider, {"use_tf32": "0"}) if device == "cuda" and exact else provider]
+    options = session_options(threads)
+    if device == "cpu":
+        options.add_session_config_entry(*NOT_ON_CPU)
     try:
-        session: Any = onnxruntime.InferenceSession(model, session_options(threads), providers=asked)
+        session: Any = onnxruntime.InferenceSession(model, options, providers=asked)
     except Exception as error:  # onnxruntime raises classes of its own that it does not export
         raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
     if session.get_providers()[0] != provider:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from bench.judge.summary import Summary
-from bench.report.page.cells import Table, count, engine_cell, measured, quartiles, ranged, speed_cell, table_of, word
+from bench.report.page.cells import (
+    Table,
+    count,
+    engine_cell,
+    measured,
+    percent,
+    quartiles,
+    ranged,
+    speed_cell,
+    table_of,
+    word,
+)
 from bench.report.page.parts import Section, lines
 
 
@@ -12,7 +23,9 @@ def bulk_section(summary: Summary) -> Section | None:
     body = []
     if throughputs := _throughputs(summary):
         caption = (
-            "All evaluation texts, in the batching that suits each engine best; medians and quartiles of restarts."
+            "All evaluation texts, in the batching that suits each engine best; medians and quartiles of restarts. Of "
+            "product rate: the share of its time that an engine's products with constant matrices would take at the "
+            "fastest rate measured on this machine."
         )
         body.append(table_of("bulk-table", caption, throughputs))
     if batchings := _batchings(summary):
@@ -34,6 +47,7 @@ def _throughputs(summary: Summary) -> Table:
                 "Texts/s": quartiles(bulk.texts_per_s),
                 "Tokens/s": measured(bulk.tokens_per_s, "{:,.0f}".format),
                 "Speed": speed_cell(row, bulk.speed),
+                "Of product rate, %": percent(bulk.product_share, "{:.0f}"),
             }
             if summary.config.price_per_hour is not None:
                 cells["Cost per million texts"] = measured(bulk.cost_per_million, "{:,.2f}".format)
