@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bench_records import make_record
 
-from bench.goals import Goal, goals, table
+from bench.judge.goals import Goal, goals, table
 from bench.judge.interval import Interval
 
 EXPORT: Any = SimpleNamespace(gpu=None, duration_s=80.0)
@@ -18,7 +18,7 @@ TRAINING: Any = SimpleNamespace(ratios=(4.4, 4.0, 5.0))
 
 @pytest.fixture
 def by_name(monkeypatch: pytest.MonkeyPatch) -> dict[str, Goal]:
-    monkeypatch.setattr("bench.goals.PEER", "transformers-pipeline")
+    monkeypatch.setattr("bench.judge.goals.PEER", "transformers-pipeline")
     return {goal.what: goal for goal in goals(make_record(), TRAINING, EXPORT, None)}
 
 
@@ -44,7 +44,7 @@ def test_what_was_not_measured_is_not_met(by_name: dict[str, Goal]) -> None:
 
 
 def test_with_amx_more_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.goals.PEER", "transformers-pipeline")
+    monkeypatch.setattr("bench.judge.goals.PEER", "transformers-pipeline")
     record = make_record()
     amx = replace(record, environment=replace(record.environment, instruction_sets=("AMX",)))
     before, after = (goals(r, None, EXPORT, None)[0] for r in (record, amx))

@@ -34,7 +34,7 @@ def summarise(record: BenchRecord) -> Summary:
     In an interrupted benchmark, an engine is compared with the reference over the restarts that both have.
     """
     singles, bulks = _by_engine(record.singles), _by_engine(record.bulks)
-    totals = {name: {s.restart: by_round(s.total_s, s.every) for s in own} for name, own in singles.items()}
+    totals = singles_by_restart(record)
     ranges = length_ranges([n for single in singles.get(record.reference, ()) for n in single.tokens])
     others = others_of(record.companies)
     is_crowded = others is not None and others.is_too_much
@@ -72,6 +72,19 @@ def summarise(record: BenchRecord) -> Summary:
         skipped=record.skipped,
         recommendation=recommend(record, rows, totals, single_noise.floor, others),
     )
+
+
+def singles_by_restart(record: BenchRecord) -> dict[str, ByRestart]:
+    """Return the seconds of each engine's calls with one text, round by round."""
+    singles = _by_engine(record.singles)
+    return {name: {single.restart: by_round(single.total_s, single.every) for single in own}
+            for name, own in singles.items()}  # fmt: skip
+
+
+def bulks_by_restart(record: BenchRecord) -> dict[str, ByRestart]:
+    """Return the seconds of each engine for a token of a long list, part by part."""
+    bulks = _by_engine(record.bulks)
+    return {name: {bulk.restart: _per_token(bulk) for bulk in own} for name, own in bulks.items()}
 
 
 def _by_engine(rows: Sequence[Measured]) -> dict[str, list[Measured]]:
@@ -113,7 +126,7 @@ def _second_process(name: str | None, totals: Mapping[str, ByRestart]) -> Second
 def _throughputs(
     record: BenchRecord, bulks: Mapping[str, Sequence[Bulk]], *, is_crowded: bool
 ) -> tuple[dict[str, Throughput], Noise]:
-    seconds = {name: {bulk.restart: _per_token(bulk) for bulk in own} for name, own in bulks.items()}
+    seconds = bulks_by_restart(record)
     confidence = confidence_of(record.config)
     speeds, noise = compare_with_reference(
         seconds, record.reference, record.second_process, confidence, is_crowded=is_crowded
