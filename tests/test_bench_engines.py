@@ -187,7 +187,7 @@ def test_pytorch_answers_the_same_in_few_sizes(exported: RunDir) -> None:
     engine = load_merged(exported.export / "pytorch-fp32")
     texts = [f"a film {'that I ' * (i % 5)}liked" for i in range(5)]
     usual = engine.logits(texts)
-    engine.model.shape = FewShapes(engine.model.encoder.max_length)
+    engine.model.shapes = FewShapes(engine.model.encoder.max_length)
     np.testing.assert_allclose(engine.logits(texts), usual, atol=1e-5)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from local_worker import LocalWorker
 
 from exporter.bundle.artifact import CARD
 from exporter.config import ExportConfig
-from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, batches_of
-from exporter.engines.onnxruntime import GPU_BATCHING, PROVIDERS
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
+from exporter.engines.onnxruntime import PROVIDERS
 from exporter.engines.plan import fitting_plan, plan_path
 from exporter.engines.shapes import FewShapes
 from exporter.export import export
@@ -105,22 +107,38 @@ def test_a_classifier_on_the_gpu_answers_as_on_the_cpu(halved: ExportRecord) -> 
 
 
 def test_a_gpu_sees_few_sizes() -> None:
-    shape = FewShapes(longest=200)
-    assert [shape(1, 5), shape(3, 64), shape(33, 65), shape(1, 193)] == [(1, 64), (4, 64), (64, 128), (1, 200)]
-    assert shape(5, 300) == (8, 300)
-    assert [shape(rows, 1)[0] for rows in (1, 2, 3, 9, 31, 32, 33, 100)] == [1, 2, 4, 16, 32, 32, 64, 128]
-    shapes = {shape(rows, width) for rows in range(1, 513) for width in range(1, 201)}
-    assert len(shapes) == (5 + 512 // 32) * 4
-    lengths = [1 + 7 * i % 200 for i in range(1000)]
-    batches = batches_of(lengths, GPU_BATCHING, shape)
-    assert sorted(i for batch in batches for i in batch) == list(range(1000))
-    rounded = [shape(len(batch), max(lengths[i] for i in batch)) for batch in batches]
-    assert all(rows * width <= (GPU_BATCHING.tokens or 0) for rows, width in rounded)
-    assert sum(rows for rows, _ in rounded) <= 1000 + 32 * 4  # at the end of each width, no more
-    assert max(map(len, batches_of([100] * 900, GPU_BATCHING, shape))) == 256
-    few = batches_of([5, 6, 190] + [7] * 40, GPU_BATCHING, shape)
-    assert [sorted(batch) for batch in few] == [[0, 1, *range(3, 43)], [2]]  # 42 texts are not padded for one
-    assert batches_of([5, 6, 190], GPU_BATCHING, shape) == [[0, 1, 2]]
+    shapes = FewShapes(longest=200)
+    assert [shapes.size(1, 5), shapes.size(3, 64), shapes.size(9, 65), shapes.size(65, 193)] == [
+        (1, 64),
+        (8, 64),
+        (64, 128),
+        (128, 200),
+    ]
+    assert shapes.size(5, 300) == (8, 300)  # whoever asks for more gets it
+    assert len({shapes.size(rows, width) for rows in range(1, 65) for width in range(1, 201)}) == 3 * 4
+
+
+@given(
+    st.lists(st.integers(1, 200), max_size=400), st.sampled_from([None, 1, 20, 1024]), st.sampled_from([None, 64, 999])
+)
+def test_every_text_is_in_one_batch_of_a_size_that_is_allowed(
+    lengths: list[int], texts: int | None, tokens: int | None
+) -> None:
+    shapes = FewShapes(longest=200)
+    batches = shapes.batches(lengths, texts, tokens)
+    assert sorted(i for batch in batches for i in batch) == [*range(len(lengths))]
+    for batch in batches:
+        rows, width = shapes.size(len(batch), max(lengths[i] for i in batch))
+        assert len(batch) <= min(texts or 64, 64)
+        assert tokens is None or rows * width <= tokens or rows == 1
+        assert rows < 2 * len(batch) or rows <= 8
+
+
+def test_a_long_text_does_not_make_many_others_wider() -> None:
+    shapes = FewShapes(longest=200)
+    assert shapes.batches([5, 190, 6] + [7] * 40, None, None)[-1] == [1]
+    assert shapes.batches([5, 190, 6], None, None) == [[0, 2, 1]]
+    assert [len(batch) for batch in shapes.batches([7] * 90, None, None)] == [64, 8, 8, 8, 2]
 
 
 def test_the_kernels_are_those_that_onnxruntime_prints(capfd: pytest.CaptureFixture[str]) -> None:

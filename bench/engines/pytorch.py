@@ -43,7 +43,7 @@ def _load_graphs(run: RunDir, threads: int, _: Path, *, dtype: Dtype) -> ModelEn
 
     torch.set_num_threads(threads)
     eager = load_merged(run.export / MERGED, "cuda", dtype).model
-    return _batched(ModelEngine(GraphModel(eager), shape=eager.shape), "cuda")
+    return _batched(ModelEngine(GraphModel(eager), shapes=eager.shapes), "cuda")
 
 
 def _batched(engine: ModelEngine[M], device: Device) -> ModelEngine[M]:

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from exporter.bundle.artifact import Artifact
-from exporter.engines.shapes import AS_IT_IS, Shape
+from exporter.engines.shapes import FewShapes
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
 from trainer.text.texts import Text
@@ -102,7 +102,7 @@ class ModelEngine(Generic[M]):
         bulk: how it scores many texts.
         split: opens the model so that so many calls can run at a time, and returns what each stream calls; None where
             it cannot be split.
-        shape: the sizes to which the model rounds a batch up.
+        shapes: the sizes to which the model rounds a batch up, where it does.
         block: how many texts are sorted by length together.
     """
 
@@ -114,14 +114,14 @@ class ModelEngine(Generic[M]):
         bulk: Batching | None = None,
         split: Callable[[int], Sequence[Model]] | None = None,
         *,
-        shape: Shape = AS_IT_IS,
+        shapes: FewShapes | None = None,
         block: int = BLOCK_TEXTS,
     ) -> None:
         self.model = model
         self.bulk = bulk or CAREFUL
         if bulk:
             self.batchings = (bulk,)
-        self._split, self._shape, self._block = split, shape, block
+        self._split, self._shapes, self._block = split, shapes, block
         self._streams: dict[int, Sequence[Model]] = {}
         self._opening = threading.Lock()
         self._listed = 0
@@ -150,7 +150,11 @@ class ModelEngine(Generic[M]):
 
     def run_all(self, encoded: Sequence[Encoded], batching: Batching) -> FloatArray:
         """Return the logits of encoded texts, one or more, [len(encoded), classes]."""
-        batches = batches_of([len(e) for e in encoded], batching, self._shape)
+        lengths = [len(e) for e in encoded]
+        if self._shapes and batching != ALL_AT_ONCE:
+            batches = self._shapes.batches(lengths, batching.texts, batching.tokens)
+        else:
+            batches = batches_of(lengths, batching)
         found = _run(self._models(batching.streams), [[encoded[i] for i in batch] for batch in batches])
         rows = np.concatenate(found)
         logits = np.empty_like(rows)
@@ -250,13 +254,12 @@ def load_encoder(folder: Path, artifact: Artifact) -> Encoder:
     return Encoder.load(folder, artifact.max_length, artifact.truncation, artifact.pad_token_id, pairs=artifact.pairs)
 
 
-def batches_of(lengths: Sequence[int], batching: Batching, shape: Shape = AS_IT_IS) -> list[list[int]]:
+def batches_of(lengths: Sequence[int], batching: Batching) -> list[list[int]]:
     """Group texts of similar length, so that little of a batch is padding.
 
     Args:
         lengths: tokens of each text.
         batching: the limits of a batch; without any, all texts are one batch in their order.
-        shape: the sizes to which a batch is rounded up, which count for the limit of tokens.
 
     Returns:
         The indices of each batch's texts; every text is in one batch.
@@ -264,16 +267,12 @@ def batches_of(lengths: Sequence[int], batching: Batching, shape: Shape = AS_IT_
     if batching.texts is batching.tokens is None:
         return [list(range(len(lengths)))] if lengths else []
     batches: list[list[int]] = []
-    before = 0  # the width of the newest batch
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         # In ascending order the newest text is the longest: it decides the padded size of its batch.
         size = len(batches[-1]) + 1 if batches else 1
-        rows, width = shape(size, lengths[i])
-        fits = size <= (batching.texts or size) and rows * width <= (batching.tokens or rows * width)
-        fits = fits and (size - 1) * (width - before) <= shape.most_padding
+        fits = size <= (batching.texts or size) and size * lengths[i] <= (batching.tokens or size * lengths[i])
         if batches and fits:
             batches[-1].append(i)
         else:
             batches.append([i])
-        before = width
     return batches

@@ -17,7 +17,7 @@ from exporter.bundle.golden import check_golden
 from exporter.checksums import check_checksums, manifest_sha256
 from exporter.engines.engine import Batching, ModelEngine, load_encoder, usual_batching
 from exporter.engines.plan import EngineName, fitting_plan
-from exporter.engines.shapes import AS_IT_IS, FewShapes, Shape
+from exporter.engines.shapes import FewShapes
 from exporter.engines.spec import Device, EngineSpec
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
@@ -33,8 +33,8 @@ Feeds = dict[str, IntArray]
 
 GPU_BATCHING = Batching(texts=1024, tokens=32_768)
 """Where nothing was measured: on an H200, 16,384 to 65,536 tokens were as fast as one another, and 4,096 too few."""
-GPU_BLOCK_TEXTS = 512
-"""So that texts are tokenised while others are scored, in long lists."""
+GPU_BLOCK_TEXTS = 1024
+"""Which fill batches of all widths; in longer lists, texts are tokenised while others are scored."""
 NOT_ON_CPU = ("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
 """There, a sum and its layer normalisation take several times as long in one operator as apart."""
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -69,11 +69,13 @@ class OnnxModel:
         self._labels = labels
         self.session = _session(path, device, threads, exact=exact)
         self._inputs = {node.name for node in self.session.get_inputs()}
-        self.shape: Shape = FewShapes(encoder.max_length) if device == "cuda" else AS_IT_IS
+        self.shapes = FewShapes(encoder.max_length) if device == "cuda" else None
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
-        rows, width = self.shape(len(batch), length or max(map(len, batch)))
+        rows, width = len(batch), length or max(map(len, batch))
+        if self.shapes:
+            rows, width = self.shapes.size(rows, width)
         feeds = self.feeds([*batch, *[batch[-1]] * (rows - len(batch))], width)
         try:
             logits = np.asarray(self.session.run(["logits"], feeds)[0], dtype=np.float32)
@@ -180,7 +182,7 @@ def open_engine(
     if device == "cpu":
         return ModelEngine(open_model(threads), bulk or usual_batching(threads), split)
     model = open_model(threads)
-    return ModelEngine(model, bulk or GPU_BATCHING, shape=model.shape, block=GPU_BLOCK_TEXTS)
+    return ModelEngine(model, bulk or GPU_BATCHING, shapes=model.shapes, block=GPU_BLOCK_TEXTS)
 
 
 def session_options(threads: int) -> SessionOptions:

@@ -7,52 +7,64 @@ took less than one.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
 
 WIDTH = 64
 """Widths are multiples of it, and of the longest text that the encoder makes."""
-ROWS = 32
-"""Rows are multiples of it, or powers of two below."""
-
-
-class Shape(Protocol):
-    """Decides the size of the batch in which texts are scored."""
-
-    @property
-    def most_padding(self) -> float:
-        """How many tokens of padding one more text may cost the others, before it begins a batch of its own."""
-
-    def __call__(self, rows: int, width: int) -> tuple[int, int]:
-        """Return the rows and the width of the batch for so many texts, of so many tokens at most."""
-
-
-@dataclass(frozen=True)
-class AsItIs:
-    """Leaves batches their own size."""
-
-    most_padding: float = math.inf
-
-    def __call__(self, rows: int, width: int) -> tuple[int, int]:
-        """Return the same."""
-        return rows, width
+ROWS = (1, 8, 64)
+"""Rows of a batch, or multiples of the last."""
+MOST_PADDING = 2048
+"""Tokens of padding that one longer text may cost a batch: what is scored in the time that one more call takes."""
 
 
 @dataclass(frozen=True)
 class FewShapes:
-    """Rounds up: rows to a power of two or a multiple of 32, widths to a multiple of 64 tokens."""
+    """Rounds batches up to few sizes, and cuts lists of texts to fit them."""
 
     longest: int
     """The maximum number of tokens of a text, for which the model has room; a longer batch keeps its width."""
-    most_padding: float = 2048
-    """What an H200 scores in the time that it takes to start one more call of a small model."""
 
-    def __call__(self, rows: int, width: int) -> tuple[int, int]:
-        """Return the rows and the width of the batch."""
-        few = 1 << (rows - 1).bit_length()
-        rounded = max(width, min(-(-width // WIDTH) * WIDTH, self.longest))
-        return min(few, -(-rows // ROWS) * ROWS), rounded
+    def size(self, rows: int, width: int) -> tuple[int, int]:
+        """Return the rows and the width of the batch for so many texts, of so many tokens at most."""
+        rounded = next((allowed for allowed in ROWS if allowed >= rows), -(-rows // ROWS[-1]) * ROWS[-1])
+        return rounded, max(width, min(-(-width // WIDTH) * WIDTH, self.longest))
+
+    def batches(self, lengths: Sequence[int], texts: int | None, tokens: int | None) -> list[list[int]]:
+        """Group texts of similar length, so that little is padding.
+
+        Args:
+            lengths: tokens of each text.
+            texts: in a batch at most.
+            tokens: in a batch at most, padding included; a longer text is a batch of its own.
+
+        Returns:
+            The indices of each batch's texts, the shortest first; every text is in one batch.
+        """
+        groups: list[list[int]] = []
+        width = 0
+        for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+            before, (_, width) = width, self.size(1, lengths[i])
+            if groups and len(groups[-1]) * (width - before) <= MOST_PADDING:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        found: list[list[int]] = []
+        for group in groups:
+            _, width = self.size(1, lengths[group[-1]])
+            most = min(ROWS[-1] if texts is None else texts, ROWS[-1] if tokens is None else tokens // width)
+            rest = iter(group)
+            found += [list(islice(rest, size)) for size in _cut(len(group), most)]
+        return found
 
 
-AS_IT_IS = AsItIs()
+def _cut(count: int, most: int) -> Iterator[int]:
+    """Yield how many texts go into each batch: as many as there may be, and no large batch is half empty."""
+    one, few, _ = ROWS
+    allowed = [rows for rows in ROWS if rows <= most] or [one]
+    while count:
+        fitting = [rows for rows in allowed if rows < 2 * count or (rows == few and count > one)]
+        size = min(max(fitting), count)
+        yield size
+        count -= size

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter.bundle.artifact import Artifact, open_artifact
 from exporter.engines.engine import ModelEngine, load_encoder
-from exporter.engines.shapes import AS_IT_IS, FewShapes, Shape
+from exporter.engines.shapes import FewShapes
 from exporter.engines.spec import Device
 from trainer.config import TaskName
 from trainer.data.sources import Base, Source, locate_base
@@ -52,10 +52,10 @@ class TorchModel:
         self.inputs = inputs_of(model)
         self.encoder = encoder
         self._device = torch.device(device)
-        self.shape: Shape = AS_IT_IS
+        self.shapes: FewShapes | None = None
         self._has_whole_masks = False
         if self._device.type == "cuda":
-            self.shape = FewShapes(encoder.max_length)
+            self.shapes = FewShapes(encoder.max_length)
             self._has_whole_masks = takes_whole_masks(self.module, self.inputs, encoder.max_length)
         self.module = self.module.to(dtype=getattr(torch, DTYPES[dtype]))
         if self._device.type == "cuda":
@@ -68,7 +68,9 @@ class TorchModel:
         """
         import torch
 
-        count, width = self.shape(len(batch), length or max(map(len, batch)))
+        count, width = len(batch), length or max(map(len, batch))
+        if self.shapes:
+            count, width = self.shapes.size(count, width)
         arrays = self.encoder.pad([*batch, *[batch[-1]] * (count - len(batch))], width)
         rows = torch.from_numpy(np.stack([arrays[name] for name in self.inputs]))
         if self._device.type == "cuda":
@@ -152,7 +154,7 @@ def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> 
 
 
 def _engine(model: TorchModel) -> ModelEngine[TorchModel]:
-    return ModelEngine(model, shape=model.shape)
+    return ModelEngine(model, shapes=model.shapes)
 
 
 def load_checkpoint(folder: Path, label_names: tuple[str, ...], task: TaskName = "single-label") -> PreTrainedModel:
