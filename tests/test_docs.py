@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import bench.__main__
+import bench.training.__main__
 import exporter.__main__
 import exporter.predict
 import exporter.tune.__main__
@@ -32,6 +33,7 @@ PARSERS = {
     "trainer.adopt": trainer.adopt.__main__.make_parser(),
     "exporter": exporter.__main__.make_parser(),
     "exporter.predict": exporter.predict.make_parser(),
+    "bench.training": bench.training.__main__.make_parser(),
     "exporter.tune": exporter.tune.__main__.make_parser(),
     "bench": bench.__main__.make_parser(),
 }

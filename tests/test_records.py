@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.results import BenchRecord
+from bench.training.record import TrainingSpeed
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.golden import Golden
 from exporter.engines.plan import Plan
@@ -42,6 +43,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     Artifact: (3, "8dc1c36f7802078832c54b57bcdb6b1d13375d0a53f41602a5df5cf96804ce49"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
+    TrainingSpeed: (1, "fbc3bcb57de07e3c3ba3406a91b082e11e176ebfbfc7be2d23e63a362731e28e"),
     BenchRecord: (5, "339ffcbb5f74ff39a80f5e50c411d0dfa0795cf7022d83ab7cbd28395d2c77f1"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
