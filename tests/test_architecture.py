@@ -166,7 +166,16 @@ def test_the_probe_would_notice() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["trainer", "trainer.pretrain", "trainer.adopt", "exporter", "exporter.predict", "exporter.tune", "bench"],
+    [
+        "trainer",
+        "trainer.pretrain",
+        "trainer.adopt",
+        "exporter",
+        "exporter.predict",
+        "exporter.tune",
+        "bench",
+        "bench.training",
+    ],
 )
 def test_help_loads_nothing_heavy(package: str) -> None:
     code = f"""

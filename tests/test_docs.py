@@ -16,6 +16,7 @@ from packaging.version import Version
 
 import bench.__main__
 import bench.goals
+import bench.training.__main__
 import exporter.__main__
 import exporter.predict
 import exporter.tune.__main__
@@ -33,6 +34,7 @@ PARSERS = {
     "trainer.adopt": trainer.adopt.__main__.make_parser(),
     "exporter": exporter.__main__.make_parser(),
     "exporter.predict": exporter.predict.make_parser(),
+    "bench.training": bench.training.__main__.make_parser(),
     "exporter.tune": exporter.tune.__main__.make_parser(),
     "bench": bench.__main__.make_parser(),
     "bench.goals": bench.goals.make_parser(),

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.results import BenchRecord
+from bench.training.record import TrainingSpeed
 from exporter.bundle.artifact import Artifact
 from exporter.bundle.golden import Golden
 from exporter.engines.plan import Plan
@@ -43,6 +44,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
     BenchRecord: (6, "444ced24e122c37548e3a4c769ff717abb662787df218359a00d76c1f77d96e0"),
+    TrainingSpeed: (1, "3ba68cf38978c6c9207e028bf25bf8f21b893ce58991dbd6cb6e68240f08768e"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import accelerate
 import numpy as np
 import torch
 import transformers
+from torch.nn.attention import sdpa_kernel
 
 from trainer.config import Device, Precision
 from trainer.data.load import NAMES_SHOWN, Examples, abridged
@@ -26,12 +28,16 @@ from trainer.errors import UserError
 from trainer.progress import left_text, say
 from trainer.tasks import Label, Task, as_set
 from trainer.text.encoding import Encoded, Encoder
+from trainer.training.graphs import KERNELS
 from trainer.training.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 
 UNEVEN = 2
 """How many times more texts than the rarest label the most frequent has, where the scores of single labels are said."""
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
 """Those whose versions a record keeps."""
+
+Collator = Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]
+"""Makes a padded batch of rows."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ def training_arguments(
         fp16=hardware.precision == "fp16",
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device == "cuda",
+        accelerator_config={"non_blocking": hardware.device == "cuda"},
+        logging_nan_inf_filter=False,  # would wait for the device in every step
         ddp_find_unused_parameters=False,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
@@ -193,7 +201,8 @@ def run_loop(trainer: transformers.Trainer, checkpoint: str | None) -> None:
         state = transformers.TrainerState.load_from_json(str(Path(checkpoint, STATE)))
         if state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop"):
             trainer.args.num_train_epochs = math.ceil(state.epoch or 0)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with sdpa_kernel(list(KERNELS)) if trainer.args.device.type == "cuda" else nullcontext():
+        trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def encode_rows(encoder: Encoder, task: Task, examples: Examples) -> list[dict[str, Any]]:
@@ -205,17 +214,31 @@ def encode_rows(encoder: Encoder, task: Task, examples: Examples) -> list[dict[s
     return [{"input_ids": e.ids, "sizes": e.sizes, "labels": label} for e, label in zip(encoded, targets, strict=True)]
 
 
-def make_collator(
-    encoder: Encoder, inputs: Sequence[str]
-) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Return a function that makes a padded batch of rows, with those `inputs` that a model takes."""
+def make_collator(encoder: Encoder, inputs: Sequence[str], multiple: int = 1) -> Collator:
+    """Return a function that makes a padded batch of rows, with those `inputs` that a model takes.
+
+    A batch is as wide as its longest row, rounded up to a `multiple` within the encoder's greatest length.
+    """
 
     def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = encoder.pad([Encoded(row["input_ids"], truncated=False, sizes=row["sizes"]) for row in rows])
+        longest = max(len(row["input_ids"]) for row in rows)
+        width = min(-(-longest // multiple) * multiple, encoder.max_length)
+        batch = encoder.pad([Encoded(row["input_ids"], truncated=False, sizes=row["sizes"]) for row in rows], width)
         labels = torch.tensor([row["labels"] for row in rows])
         return {name: torch.from_numpy(batch[name]) for name in inputs} | {"labels": labels}
 
     return collate
+
+
+def width_step(max_length: int) -> int:
+    """Return of what the widths of batches are multiples on a GPU, so that there are about eight of them at most."""
+    return max(32, -(-max_length // 64) * 8)
+
+
+def full_batches(rows: Sequence[dict[str, Any]], collate: Collator, size: int) -> list[dict[str, torch.Tensor]]:
+    """Return a batch of `size` rows of each width that there is among batches of `rows`."""
+    by_width = {collate([row])["input_ids"].shape[1]: row for row in rows}
+    return [collate([row] * size) for row in by_width.values()]
 
 
 def scores_of(task: Task) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:

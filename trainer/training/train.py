@@ -25,6 +25,8 @@ from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, l
 from trainer.tasks import NO_LABEL, Task, as_set, task_of
 from trainer.text.encoding import Encoder
 from trainer.text.texts import Text
+from trainer.training.frozen import DTYPES, settle_frozen, shorten_last_layer
+from trainer.training.graphs import GraphTrainer, takes_wide_mask
 from trainer.training.loop import (
     PACKAGES,
     CheckpointKeeper,
@@ -32,11 +34,13 @@ from trainer.training.loop import (
     Hardware,
     choose_hardware,
     encode_rows,
+    full_batches,
     keep_stdout_clean,
     make_collator,
     run_loop,
     scores_of,
     training_arguments,
+    width_step,
 )
 from trainer.training.resume import begin, check_run_dir, check_writable, last_checkpoint
 
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 EXAMPLES_SHOWN = 4
+EVALUATION_TOKENS = {"cpu": 8_192, "mps": 8_192, "cuda": 65_536}
+"""In a batch of evaluation texts, at most; where training takes more, as many as that."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     task = task_of(config.task, len(splits.label_names))
     model = _build_model(config, base, splits, task, hardware)
     encoder = _make_encoder(config, model, tokenizer, pairs=splits.pairs)
-    trainer = _make_trainer(config, model, encoder, splits, task, hardware)
+    trainer = make_trainer(config, model, encoder, splits, task, hardware)
     if trainer.is_world_process_zero():
         begin(run, UnfinishedRun(config, base.sha256(), splits.sha256()))
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
@@ -104,7 +110,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     new = run.new_results()
     save_adapter(model, base.source, new.adapter)
     tokenizer.save_pretrained(new.adapter)
-    examples = _predict_examples(model, encoder, splits, task)
+    examples = _predict_examples(trainer, encoder, splits, task)
     training = _describe(config, splits, model, scores, hardware, started)
     write_run(new, base, splits, encoder, training, installed_versions(PACKAGES), task=config.task)
     run.settle()
@@ -159,18 +165,26 @@ def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTo
     return encoder
 
 
-def _make_trainer(
+def make_trainer(
     config: TrainConfig, model: PeftModel, encoder: Encoder, splits: Splits, task: Task, hardware: Hardware
-) -> transformers.Trainer:
+) -> GraphTrainer:
+    """Put the model, the texts as rows of tokens, and what is asked of the loop together."""
     labels, is_balanced = splits.train.labels, config.class_weights == "balanced"
     hint = "" if is_balanced else "; `--class-weights balanced` may help"
-    trainer = transformers.Trainer(
+    is_gpu = hardware.device == "cuda"
+    rows = encode_rows(encoder, task, splits.train)
+    collate = make_collator(encoder, inputs_of(model), width_step(config.max_length) if is_gpu else 1)
+    padded = collate([pick(rows, key=lambda row: len(row["input_ids"])) for pick in (min, max)])
+    shorten_last_layer(model, padded)
+    batches = full_batches(rows, collate, config.batch_size) if is_gpu and takes_wide_mask(model, padded) else []
+    settle_frozen(model, hardware.device, hardware.precision)
+    trainer = GraphTrainer(
         model=model,
         args=_arguments(config, hardware),
-        train_dataset=encode_rows(encoder, task, splits.train),
+        train_dataset=rows,
         # By length, so that little of a batch is padding; no score depends on the order.
         eval_dataset=sorted(encode_rows(encoder, task, splits.evaluation), key=lambda row: len(row["input_ids"])),
-        data_collator=make_collator(encoder, inputs_of(model)),
+        data_collator=collate,
         compute_metrics=scores_of(task),
         compute_loss_func=task.training_loss(labels) if is_balanced else None,
         callbacks=[EpochReport(task, splits.label_names, labels, hint), CheckpointKeeper()],
@@ -178,6 +192,7 @@ def _make_trainer(
     keep_stdout_clean(trainer)
     if config.early_stopping_patience:
         trainer.add_callback(transformers.EarlyStoppingCallback(config.early_stopping_patience))
+    trainer.capture(batches, DTYPES[hardware.precision])
     return trainer
 
 
@@ -187,7 +202,7 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
         output_dir=str(RunDir(config.run_dir).checkpoints),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size * 2,
+        per_device_eval_batch_size=max(config.batch_size, EVALUATION_TOKENS[hardware.device] // config.max_length),
         learning_rate=config.learning_rate,
         warmup_ratio=config.warmup_ratio,
         weight_decay=config.weight_decay,
@@ -218,12 +233,14 @@ def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
     return scores
 
 
-def _predict_examples(model: PeftModel, encoder: Encoder, splits: Splits, task: Task) -> tuple[ExamplePrediction, ...]:
+def _predict_examples(
+    trainer: transformers.Trainer, encoder: Encoder, splits: Splits, task: Task
+) -> tuple[ExamplePrediction, ...]:
     """Let the trained model answer the first few evaluation texts."""
     first = splits.evaluation.take(range(min(EXAMPLES_SHOWN, len(splits.evaluation))))
-    batch = encoder.pad(encoder.encode(first.texts))
+    batch, model = encoder.pad(encoder.encode(first.texts)), trainer.model
     inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in inputs_of(model)}
-    with torch.inference_mode():
+    with torch.inference_mode(), trainer.accelerator.autocast():
         logits = model.eval()(**inputs).logits.float().cpu().numpy()
     found = zip(first.labels, task.label_sets(task.answers(logits)), task.probabilities(logits), strict=True)
     names = splits.label_names
