@@ -46,7 +46,7 @@ class FakeSide:
         return len(chosen) * self.text_s
 
 
-@pytest.mark.parametrize(("text_s", "rounds", "size"), [(0.25, 5, 128), (0.001, 10, 800), (5.0, 2, 128)])
+@pytest.mark.parametrize(("text_s", "rounds", "size"), [(0.25, 5, 128), (0.001, 10, 2_000), (5.0, 2, 128)])
 def test_rounds_fill_the_time_and_each_side_begins_every_other_one(text_s: float, rounds: int, size: int) -> None:
     """By a clock that only training moves: a slow machine, a fast one, and one where two rounds are too many."""
     log: list[str] = []

@@ -106,7 +106,7 @@ def test_the_last_layer_is_shortened_for_the_first_token_where_that_alone_is_rea
 
     from transformers import AutoModelForSequenceClassification
 
-    decoder = AutoModelForSequenceClassification.from_pretrained(make_decoder(tmp_path / "d", "gpt2", pad="<pad>"))
+    decoder = AutoModelForSequenceClassification.from_pretrained(make_decoder(tmp_path / "d", "llama", pad="<pad>"))
     decoder.config.pad_token_id = 1
     expected = logits_of(decoder, batch)
     assert not shorten_last_layer(decoder, batch)

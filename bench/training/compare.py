@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 FILE = "training_speed.json"
 TEXTS = 4_000
 """Training texts that rounds draw from."""
-STEPS = range(8, 51)
+STEPS = range(8, 201)
 """Of a round: fewer say little, and nobody waits for more."""
 ROUNDS = 5
 """About as many are aimed at."""
