@@ -156,7 +156,7 @@ class Restart:
             loaded = self._start(stack)
             self._say("warming up")
             most_s = min(MAX_WARMUP_S, WARM_UP_SHARE * self._slot_s(2 * LEAST_PAIRS))
-            warmups = warm_up(self._workers, longest, self._workload.task, self._rng, most_s)
+            warmups = warm_up(self._workers, longest, self._workload.task, self._rng, most_s, clock)
             warm = clock()
             overhead_s = warm - began
             trials = () if self._earlier.batching_trials else self._try_batchings()
@@ -237,7 +237,9 @@ class Restart:
         fewer = 1 if workload.config.budget_minutes is None else FEWER
         drawn = {device: self._some(most // fewer) for device, most in TRIED.items()}
         texts = {spec.name: [workload.examples.texts[i] for i in drawn[spec.device]] for spec in self._engines}
-        return try_batchings(self._firsts(), texts, self._rng, self._part_of_budget(TRIALS_SHARE))
+        return try_batchings(
+            self._firsts(), texts, self._rng, self._part_of_budget(TRIALS_SHARE), self._instruments.clock
+        )
 
     def _some(self, most: int) -> list[int]:
         """Draw evaluation texts, spread over their lengths."""
