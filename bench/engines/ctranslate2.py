@@ -18,6 +18,7 @@ from exporter.engines.engine import ModelEngine, load_encoder
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 from trainer.model.untrusted import check_checkpoint
+from trainer.progress import quiet_libraries
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
 
@@ -72,6 +73,7 @@ def convert(run: RunDir, folder: Path) -> None:
     weights = load_file(merged / "model.safetensors")
     if f"{PRODUCTS[-1]}.weight" not in weights:
         raise UserError("the head of this architecture is not known here", "leave it out of `--engines`")
+    quiet_libraries()
     TransformersConverter(str(merged)).convert(str(folder), quantization="int8", force=True)
     names = (f"{product}.{part}" for product in PRODUCTS for part in ("weight", "bias"))
     np.savez(folder / HEAD, **{name: weights[name] for name in names if name in weights})

@@ -5,6 +5,8 @@ The texts, the tokenizer and the rounding of lengths are ours, so that what is c
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import shutil
@@ -19,6 +21,7 @@ from exporter.engines.engine import load_encoder
 from exporter.engines.openvino import open_engine
 from exporter.engines.spec import EngineSpec
 from trainer.model.untrusted import check_checkpoint
+from trainer.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from exporter.engines.engine import ModelEngine
@@ -35,6 +38,7 @@ def quantize(run: RunDir, folder: Path) -> None:
     import onnx
 
     nncf.set_log_level(logging.ERROR)
+    quiet_libraries()
     merged, plain = run.export / MERGED, folder / "fp32"
     check_checkpoint(merged)
     convert(merged, plain)
@@ -42,7 +46,9 @@ def quantize(run: RunDir, folder: Path) -> None:
     encoder, inputs = load_encoder(merged, open_artifact(merged)), {node.name for node in model.graph.input}
     padded = (encoder.pad([text]) for text in encoder.encode(calibration_texts(run, SUBSET)))
     feeds = [{name: array for name, array in arrays.items() if name in inputs} for arrays in padded]
-    onnx.save(nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER), folder / MODEL)
+    with contextlib.redirect_stdout(io.StringIO()):  # its bars
+        quantized = nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER)
+    onnx.save(quantized, folder / MODEL)
     shutil.copy(merged / "tokenizer.json", folder)
     shutil.rmtree(plain)
 

@@ -61,6 +61,8 @@ MEASURED_SHARE, WARM_UP_SHARE = 0.75, 0.15
 """Of the time of a restart where there is a budget: for starting and measuring, and for the warm-up in it."""
 TRIED: dict[Device, int] = {"cpu": 48, "cuda": 512}
 """Texts on which batchings are tried."""
+FEWER = 3
+"""By which they are divided where there is a budget of time: each engine tries all its batchings once in any case."""
 PILOT = 5
 """Calls of each engine that tell how much it can be asked; they do not count."""
 WARMING: dict[Device, int] = {"cpu": 2, "cuda": 256}
@@ -154,7 +156,7 @@ class Restart:
             loaded = self._start(stack)
             self._say("warming up")
             most_s = min(MAX_WARMUP_S, WARM_UP_SHARE * self._slot_s(2 * LEAST_PAIRS))
-            warmups = warm_up(self._workers, longest, self._workload.task, self._rng, most_s)
+            warmups = warm_up(self._workers, longest, self._workload.task, self._rng, most_s, clock)
             warm = clock()
             overhead_s = warm - began
             trials = () if self._earlier.batching_trials else self._try_batchings()
@@ -232,15 +234,17 @@ class Restart:
     def _try_batchings(self) -> tuple[BatchingTrial, ...]:
         self._say("trying batchings")
         workload = self._workload
-        drawn = {
-            device: [
-                workload.examples.texts[i]
-                for i in spread_out(workload.tokens, min(most, len(workload.tokens)), self._rng)
-            ]
-            for device, most in TRIED.items()
-        }
-        texts = {spec.name: drawn[spec.device] for spec in self._engines}
-        return try_batchings(self._firsts(), texts, self._rng, self._part_of_budget(TRIALS_SHARE))
+        fewer = 1 if workload.config.budget_minutes is None else FEWER
+        drawn = {device: self._some(most // fewer) for device, most in TRIED.items()}
+        texts = {spec.name: [workload.examples.texts[i] for i in drawn[spec.device]] for spec in self._engines}
+        return try_batchings(
+            self._firsts(), texts, self._rng, self._part_of_budget(TRIALS_SHARE), self._instruments.clock
+        )
+
+    def _some(self, most: int) -> list[int]:
+        """Draw evaluation texts, spread over their lengths."""
+        tokens = self._workload.tokens
+        return spread_out(tokens, min(most, len(tokens)), self._rng)
 
     def _part_of_budget(self, share: float) -> float:
         """Return so many seconds of the budget of time, infinite without one."""
@@ -266,8 +270,8 @@ class Restart:
         if math.isinf(most_s):
             return ()
         workload = self._workload
-        drawn = spread_out(workload.tokens, min(PILOT, len(workload.tokens)), self._rng)
-        calls = rounds(self._workers, [(workload.examples.texts[i], workload.task) for i in drawn], timed, self._rng)
+        texts = [(workload.examples.texts[i], workload.task) for i in self._some(PILOT)]
+        calls = rounds(self._workers, texts, timed, self._rng)
         fastest: dict[str, float] = {}
         for trial in trials:
             text_s = median(trial.seconds) / trial.texts
