@@ -124,7 +124,7 @@ def dynamic(
 
 
 def with_attention(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
-    """Quantize dynamically per channel, the products of two activations too: fast where texts are long."""
+    """Quantize dynamically per channel, the products of two activations too."""
     half_done = output.with_suffix(".attention.onnx")
     quantize_attention(model, half_done, reduce_range=ingredients.reduce_range)
     left = dynamic(half_done, output, ingredients, per_channel=True, weight_type=QuantType.QInt8)
@@ -209,7 +209,6 @@ def block_size(model: Path) -> int:
 
 RECIPES = (
     Recipe("dynamic-channel-int8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QInt8)),
-    Recipe("dynamic-attention-int8", "dynamic", with_attention),
     Recipe("weight-only-int8", "weight-only", weight_only),
     Recipe("static-minmax", "static", partial(static, method=CalibrationMethod.MinMax)),
     Recipe("dynamic-tensor-int8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QInt8)),
@@ -218,6 +217,7 @@ RECIPES = (
     Recipe("static-percentile", "static", partial(static, method=CalibrationMethod.Percentile), clips=True),
     Recipe("static-entropy", "static", partial(static, method=CalibrationMethod.Entropy), clips=True),
     Recipe("static-smoothquant", "static", smooth_quant, needs="nncf", keeps_weights=False, reduces_range=False),
+    Recipe("dynamic-attention-int8", "dynamic", with_attention),
     Recipe("dynamic-mixed", "dynamic", mixed),
 )
 """The ladder, the most promising first: a search that runs out of time has tried those. The last one tries every matrix
