@@ -21,7 +21,6 @@ from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import Task
 
-
 GPU_SHARES = 2
 """Into which the texts are divided for a GPU: it shows what it can do with long lists alone."""
 
@@ -72,7 +71,7 @@ class Workload:
             else []
         )
         tokens = tuple(len(e) for e in encoder.encode(examples.texts))
-        shares = GPU_SHARES if config.device == "cuda" else min(looks_of(config))
+        shares = (GPU_SHARES,) if config.device == "cuda" else looks_of(config)
         return cls(
             config=config,
             run=run,
@@ -84,7 +83,7 @@ class Workload:
             examples=examples,
             tokens=tokens,
             min_tokens=encoder.max_length - encoder.room + 1,
-            shares=tuple(deal(tokens, min(shares, config.restarts, len(examples)), rng)),
+            shares=tuple(deal(tokens, min(*shares, config.restarts, len(examples)), rng)),
             own_tokens=tuple(len(e) for e in encoder.encode(own)) if own else (),
             started=time.monotonic(),
         )
