@@ -16,7 +16,7 @@ from bench.measure.restart import SECOND
 from bench.measure.samples import Samples
 from bench.measure.workload import Workload
 from bench.results import Accuracy, BenchRecord, EngineInfo, Machine, Memory, Skipped
-from exporter.bundle.artifact import ONNX_INT8
+from exporter.bundle.artifact import ONNX_BF16_OPENVINO, ONNX_INT8, ONNX_INT8_OPENVINO
 from exporter.engines.spec import EngineSpec
 from trainer.tasks import FloatArray, as_set
 
@@ -79,8 +79,9 @@ def _scores(
     rows = {name: np.stack([of_text[i] for i in answered]) for name, of_text in logits.items()}
     task = workload.task
     compared = max(1, sum(not spec.is_peer and spec.name != reference for spec in engines))
+    ladder = (ONNX_INT8, ONNX_INT8_OPENVINO, ONNX_BF16_OPENVINO)
     # int8 is the best of all recipes that the exporter tried on these texts: here, too, it is judged as one of them.
-    tried = {s.name: max(compared, len(workload.export.candidates)) for s in engines if s.artifact == ONNX_INT8}
+    tried = {s.name: max(compared, len(workload.export.candidates)) for s in engines if s.artifact in ladder}
     return tuple(
         score(
             name,

@@ -23,8 +23,8 @@ class Facts:
     """Evaluation texts that the score was measured on."""
     link: Comparison
     """How far it is from the adapter."""
-    int8: Candidate | None = None
-    """What quantizing it cost and brought, for an int8 artifact."""
+    rung: Candidate | None = None
+    """What its recipe cost and brought, for an artifact from the ladder."""
 
 
 def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
@@ -35,7 +35,14 @@ def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
 def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     """Return the YAML block."""
     lines = ["---", "library_name: onnx", "pipeline_tag: text-classification"]
-    lines += ["tags:", "- onnx", "- onnxruntime", *["- lora"] * (train.training is not None), f"- {artifact.precision}"]
+    lines += [
+        "tags:",
+        "- onnx",
+        "- onnxruntime",
+        *["- openvino"] * (artifact.engine == "openvino"),
+        *["- lora"] * (train.training is not None),
+        f"- {artifact.precision}",
+    ]
     lines += ["- lora2onnx"]
     if train.base.revision:  # of the Hub: a folder's name would mean nothing there
         lines += [f"base_model: {_yaml(train.base.name)}"]
@@ -61,7 +68,7 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "",
         f"# {artifact.name}",
         "",
-        f"A text classifier for ONNX Runtime, in {artifact.precision}. {_answers(artifact)} {labels}. {reads}",
+        f"A text classifier for {_runs_in(artifact)}, in {artifact.precision}. {_answers(artifact)} {labels}. {reads}",
         "",
         _origin(train),
         "",
@@ -74,11 +81,11 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         f"them: logits differ by {link.max_abs_logit:.2g} at most, probabilities by {link.max_abs_probability:.2g}; "
         f"{link.flips_harmful} answers became wrong, {link.flips_helpful} right.",
     ]
-    if rung := facts.int8:
+    if rung := facts.rung:
         c, speed = rung.change, rung.speed
         lines += [
             "",
-            f"Quantized by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
+            f"Made by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
             f"{points(c.upper)}] against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that "
             f"holds with 95 % for all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, "
             f"{speed.high:.2f}] its speed, one text a call (median and quartiles). "
@@ -90,6 +97,10 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "and perform differently.",
     ]
     return lines
+
+
+def _runs_in(artifact: Artifact) -> str:
+    return "OpenVINO, or ONNX Runtime where that is not installed" if artifact.engine == "openvino" else "ONNX Runtime"
 
 
 def _answers(artifact: Artifact) -> str:
@@ -116,7 +127,8 @@ def _use(artifact: Artifact) -> list[str]:
         "",
         "## Use",
         "",
-        "With onnxruntime, tokenizers and numpy, and neither torch nor transformers:",
+        f"With {'openvino, ' * (artifact.engine == 'openvino')}onnxruntime, tokenizers and numpy, and neither torch "
+        "nor transformers:",
         "",
         "```python",
         "from exporter.runtime import Classifier  # of lora2onnx",

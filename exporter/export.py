@@ -6,18 +6,22 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from exporter.bundle.artifact import (
     CARD,
     MERGED,
+    ONNX_BF16_OPENVINO,
     ONNX_FP16,
     ONNX_FP32,
     ONNX_INT8,
+    ONNX_INT8_OPENVINO,
     Artifact,
+    EngineName,
     Precision,
     open_artifact,
     seal,
@@ -33,11 +37,12 @@ from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import check_exporter, convert
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import ModelEngine, usual_batching
-from exporter.engines.onnxruntime import Feeds, OnnxModel, load_engine, open_engine
+from exporter.engines.onnxruntime import Feeds, OnnxModel, open_engine
 from exporter.engines.plan import plan_path
+from exporter.engines.table import LOAD
 from exporter.int8.ladder import Baseline, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
-from exporter.int8.select import choose
+from exporter.int8.select import choose, choose_for_openvino
 from exporter.int8.target import instruction_sets, sums_bytes_exactly
 from exporter.proof.chain import Chain
 from exporter.proof.reference import load_trained, open_merged
@@ -62,6 +67,7 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "nncf",
 )
 TRAINED = "adapter"
@@ -80,7 +86,9 @@ class Outcome:
     chosen: str
     reason: str
     int8: Candidate | None = None
-    """The best int8 candidate, shipped or not."""
+    """The best int8 candidate for onnxruntime, shipped or not."""
+    openvino: Candidate | None = None
+    """The one to ship where OpenVINO is installed, if it is faster there."""
     fp16_score: float | None = None
     """Where there is an artifact in half precision."""
     fp16_fused: dict[str, int] = field(default_factory=dict)
@@ -142,7 +150,9 @@ def _export(
         _check_sealed(folder, artifacts, workers)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers)
         if plan_seconds and config.target != "cuda":
-            _plan(subject, folder / outcome.chosen, workers, plan_seconds)
+            for artifact in artifacts:
+                if artifact.name == outcome.chosen or artifact.engine == "openvino":
+                    _plan(subject, folder / artifact.name, artifact.engine, workers, plan_seconds)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -162,6 +172,7 @@ def _export(
             failed=outcome.failed,
             skipped=outcome.skipped,
             int8_recipe=outcome.int8.recipe if outcome.int8 else None,
+            openvino_recipe=outcome.openvino.recipe if outcome.openvino else None,
             variations=varied,
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -246,7 +257,7 @@ def _quantize(
     config: ExportConfig,
     recipes: Sequence[Recipe],
 ) -> Outcome:
-    """Try int8 recipes, choose, and keep the best artifact."""
+    """Try recipes, choose, and keep the best artifact for each engine."""
     unfused, fp32 = folder / UNFUSED, folder / ONNX_FP32
     reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
     if reduce_range:
@@ -258,13 +269,18 @@ def _quantize(
         artifact = subject.artifact(ONNX_INT8, "int8")
         ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
     candidates = ladder.judged(config.max_drop)
-    choice = choose(candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided)
+    limits: dict[str, Any] = {"max_drop": config.max_drop, "accept_undecided": config.accept_undecided}
+    choice = choose([c for c in candidates if c.engine == "onnxruntime"], **limits)
+    for_openvino = choose_for_openvino(candidates, **limits)
     if choice.int8:
         (unfused.parent / choice.int8.recipe).rename(folder / ONNX_INT8)
+    if for_openvino:
+        (unfused.parent / for_openvino.recipe).rename(folder / _name(for_openvino))
     return Outcome(
         chosen=ONNX_INT8 if choice.ship_int8 else ONNX_FP32,
         reason=choice.reason,
         int8=choice.int8,
+        openvino=for_openvino,
         candidates=tuple(candidates),
         failed=ladder.failed,
         skipped=ladder.skipped,
@@ -289,22 +305,31 @@ def _seal(subject: Subject, folder: Path, chain: Chain, outcome: Outcome, score:
     Returns:
         All artifacts, the merged checkpoint first.
     """
-    texts, int8 = len(subject.evaluation), outcome.int8
+    texts = len(subject.evaluation)
     merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
-    facts: list[tuple[str, Precision, Facts]] = [(ONNX_FP32, "fp32", Facts(score, texts, chain.link(ONNX_FP32)))]
+    facts = [(subject.artifact(ONNX_FP32, "fp32"), Facts(score, texts, chain.link(ONNX_FP32)))]
     if outcome.fp16_score is not None:
-        facts.append((ONNX_FP16, "fp16", Facts(outcome.fp16_score, texts, chain.link(ONNX_FP16))))
-    if int8:
-        of_int8 = Facts(score + int8.change.change, texts, chain.link(int8.recipe), int8)
-        facts.append((ONNX_INT8, "int8", of_int8))
+        facts.append((subject.artifact(ONNX_FP16, "fp16"), Facts(outcome.fp16_score, texts, chain.link(ONNX_FP16))))
+    for rung in filter(None, (outcome.int8, outcome.openvino)):
+        precision: Precision = "bf16" if rung.family == "bf16" else "int8"
+        artifact = replace(subject.artifact(_name(rung), precision), engine=rung.engine)
+        facts.append((artifact, Facts(score + rung.change.change, texts, chain.link(rung.recipe), rung)))
     artifacts = [merged]
-    for name, precision, known in facts:
-        artifact = with_size(folder / name, subject.artifact(name, precision))
+    for unsized, known in facts:
+        name = unsized.name
+        artifact = with_size(folder / name, unsized)
         write_text(folder / name / CARD, render(artifact, subject.train, known))
         seal(folder / name, artifact)
         artifacts.append(artifact)
     return tuple(artifacts)
+
+
+def _name(rung: Candidate) -> str:
+    """Return what the artifact of a rung is called."""
+    if rung.engine == "onnxruntime":
+        return ONNX_INT8
+    return ONNX_BF16_OPENVINO if rung.family == "bf16" else ONNX_INT8_OPENVINO
 
 
 def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers) -> None:
@@ -312,19 +337,20 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
     for artifact in artifacts:
         path = folder / artifact.name
         if artifact.model_file == MODEL:
-            with workers.opened(artifact.name, partial(load_engine, path, threads=workers.threads)):
+            load = partial(LOAD[artifact.engine], path, threads=workers.threads)
+            with workers.opened(artifact.name, load):
                 pass
         else:
             open_artifact(path)
 
 
-def _plan(subject: Subject, folder: Path, workers: Workers, seconds: float) -> None:
+def _plan(subject: Subject, folder: Path, engine: EngineName, workers: Workers, seconds: float) -> None:
     """Find the fastest way to score many texts with a sealed bundle on this machine, and write it beside the bundle."""
     say(f"trying ways to score many texts with {folder.name}")
-    with workers.opened(folder.name, partial(load_engine, folder, threads=workers.threads)) as worker:
+    with workers.opened(folder.name, partial(LOAD[engine], folder, threads=workers.threads)) as worker:
         sha256, texts = file_sha256(folder / CHECKSUMS), subject.evaluation.texts
         try:
-            write_record(plan_path(folder), worker.call(plan_of, sha256, texts, workers.threads, seconds))
+            write_record(plan_path(folder), worker.call(plan_of, engine, sha256, texts, workers.threads, seconds))
         except (UserError, OSError) as error:  # nothing depends on it but speed
             say(f"no plan was made: {error}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from exporter.bundle.artifact import Artifact
+from exporter.bundle.artifact import Artifact, EngineName
 from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
 from exporter.int8.budget import Judgement, ScoreChange
@@ -22,7 +22,7 @@ from trainer.tasks import Metric
 PARTIAL = "export.partial"
 """The folder in a run in which a new export is made."""
 
-Family = Literal["dynamic", "static", "weight-only"]
+Family = Literal["dynamic", "static", "weight-only", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One rung of the ladder: an int8 recipe, and what it measured here."""
+    """One rung of the ladder: a recipe, and what it measured here."""
 
     recipe: str
     family: Family
@@ -97,6 +97,8 @@ class Candidate:
     """How many times as fast as `onnx-fp32`, one text a call."""
     batch: Variation
     """What batching does to its answers."""
+    engine: EngineName = "onnxruntime"
+    """What ran it, and runs it where it is deployed. `onnx-fp32` is always run by onnxruntime."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _from_4(values: Values) -> Values:
 class ExportRecord:
     """What an export made and what it measured."""
 
-    SCHEMA: ClassVar[int] = 5
+    SCHEMA: ClassVar[int] = 6
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
@@ -178,11 +180,18 @@ class ExportRecord:
     """Recipes that were not tried: out of time, or what they need is not installed."""
     int8_recipe: str | None = None
     """The recipe of the artifact `onnx-int8`."""
+    openvino_recipe: str | None = None
+    """The recipe of the artifact for OpenVINO, where there is one."""
     variations: tuple[Variation, ...] = ()
     """Of the chosen artifact."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]
+
+    @property
+    def with_openvino(self) -> str | None:
+        """The artifact to ship where OpenVINO is installed, None where `chosen` is as fast there."""
+        return next((artifact.name for artifact in self.artifacts if artifact.engine == "openvino"), None)
 
 
 def settle_export(run: RunDir) -> None:

@@ -12,8 +12,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from exporter.bundle.artifact import EngineName
 from exporter.checksums import manifest_sha256
 from exporter.engines.cores import cpu_kind
 from exporter.engines.engine import MOST_TEXTS, Batching
@@ -24,8 +25,6 @@ ENGINE_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 MOST_TOKENS = 8192
 """In one call: a plan may come from anybody, and activations take memory."""
 MOST_STREAMS = 1024
-
-EngineName = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True)

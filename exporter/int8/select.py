@@ -25,7 +25,7 @@ def choose(candidates: Sequence[Candidate], *, max_drop: float, accept_undecided
     """Choose among candidates.
 
     Args:
-        candidates: what was measured.
+        candidates: what was measured, with one engine.
         max_drop: the budget, in percentage points.
         accept_undecided: whether to ship what these texts can not decide, if nothing is known to be within budget.
     """
@@ -51,6 +51,24 @@ def choose(candidates: Sequence[Candidate], *, max_drop: float, accept_undecided
     else:
         reason = f"no int8 recipe is faster than fp32 here; the most accurate: {describe(best)}"
     return Choice(best, ship_int8=False, reason=reason)
+
+
+def choose_for_openvino(
+    candidates: Sequence[Candidate], *, max_drop: float, accept_undecided: bool
+) -> Candidate | None:
+    """Return the candidate to ship for machines with OpenVINO, None where onnxruntime is as fast there.
+
+    Args:
+        candidates: what was measured, with both engines.
+        max_drop: the budget, in percentage points.
+        accept_undecided: whether to ship what these texts can not decide, if nothing is known to be within budget.
+    """
+    usual, other = (
+        choose([c for c in candidates if c.engine == engine], max_drop=max_drop, accept_undecided=accept_undecided)
+        for engine in ("onnxruntime", "openvino")
+    )
+    to_beat = usual.int8.speed.median if usual.int8 and usual.ship_int8 else FASTER
+    return other.int8 if other.int8 and other.ship_int8 and other.int8.speed.median > to_beat else None
 
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate:
