@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,9 +79,11 @@ class Ladder:
     def judged(self, max_drop: float) -> list[Candidate]:
         """Judge what was measured by a budget of `max_drop` percentage points.
 
-        Only now is it known how many were tried, and so how wide their intervals have to be.
+        Only now is it known how many were tried, and so how wide their intervals have to be. One is chosen for each
+        engine, among those for it.
         """
-        return [_judged(m, max_drop / 100, tried=len(self.measured)) for m in self.measured]
+        tried = Counter(m.recipe.engine for m in self.measured)
+        return [_judged(m, max_drop / 100, tried=tried[m.recipe.engine]) for m in self.measured]
 
 
 def try_recipes(
