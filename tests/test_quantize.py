@@ -98,6 +98,25 @@ def test_dynamic_recipes_quantize_every_constant_product_and_no_other(recipe: st
     assert sum(node.op_type == "MatMul" for node in graph.node) == 2 * LAYERS  # those inside attention
 
 
+@pytest.mark.parametrize(("recipe", "keeps_sums"), [("static-minmax", False), ("static-minmax-openvino", True)])
+def test_static_recipes_round_what_goes_into_constant_products(
+    recipe: str, keeps_sums: bool, model: Path, tmp_path: Path
+) -> None:
+    graph = onnx.load(made(recipe, model, tmp_path)).graph
+    makers = {name: node for node in graph.node for name in node.output}
+
+    def readers(name: str) -> set[str]:
+        return {node.op_type for node in graph.node if name in node.input}
+
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    rounded = [{getattr(makers.get(name), "op_type", None) for name in node.input} for node in products]
+    assert rounded.count({"DequantizeLinear"}) == PRODUCTS
+    assert len(rounded) == PRODUCTS + 2 * LAYERS
+    assert sum("DequantizeLinear" in kinds for kinds in rounded) == PRODUCTS  # attention's products stay in float
+    activations = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in makers]
+    assert all(readers(node.output[0]) == {"MatMul"} for node in activations) == keeps_sums
+
+
 def test_reduced_range_keeps_weights_to_seven_bits(model: Path, tmp_path: Path) -> None:
     def largest(ingredients: Ingredients) -> int:
         graph = onnx.load(made("dynamic-channel-int8", model, tmp_path, ingredients)).graph
