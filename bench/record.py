@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,6 @@ from bench.measure.restart import SECOND
 from bench.measure.samples import Samples
 from bench.measure.workload import Workload
 from bench.results import Accuracy, BenchRecord, EngineInfo, Machine, Memory, Skipped
-from exporter.bundle.artifact import ONNX_INT8
 from exporter.engines.spec import EngineSpec
 from trainer.tasks import FloatArray, as_set
 
@@ -80,7 +80,9 @@ def _scores(
     task = workload.task
     compared = max(1, sum(not spec.is_peer and spec.name != reference for spec in engines))
     # int8 is the best of all recipes that the exporter tried on these texts: here, too, it is judged as one of them.
-    tried = {s.name: max(compared, len(workload.export.candidates)) for s in engines if s.artifact == ONNX_INT8}
+    rungs = Counter(candidate.engine for candidate in workload.export.candidates)
+    made_for = {a.name: a.engine for a in workload.export.artifacts if a.precision in ("int8", "bf16")}
+    tried = {s.name: max(compared, rungs[made_for[s.artifact]]) for s in engines if s.artifact in made_for}
     return tuple(
         score(
             name,

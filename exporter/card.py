@@ -25,7 +25,7 @@ class Facts:
     link: Comparison
     """How far it is from the adapter."""
     rung: Candidate | None = None
-    """What int8 or half precision cost and brought."""
+    """What its recipe cost and brought, for an artifact from the ladder, or in half precision."""
     gpu: str | None = None
     """The GPU that it was measured on; None where that was a CPU."""
 
@@ -38,7 +38,14 @@ def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
 def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     """Return the YAML block."""
     lines = ["---", "library_name: onnx", "pipeline_tag: text-classification"]
-    lines += ["tags:", "- onnx", "- onnxruntime", *["- lora"] * (train.training is not None), f"- {artifact.precision}"]
+    lines += [
+        "tags:",
+        "- onnx",
+        "- onnxruntime",
+        *["- openvino"] * (artifact.engine == "openvino"),
+        *["- lora"] * (train.training is not None),
+        f"- {artifact.precision}",
+    ]
     lines += ["- lora2onnx"]
     if train.base.revision:  # of the Hub: a folder's name would mean nothing there
         lines += [f"base_model: {_yaml(train.base.name)}"]
@@ -67,7 +74,7 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         "",
         f"# {artifact.name}",
         "",
-        f"A text classifier for ONNX Runtime, in {artifact.precision}. {_answers(artifact)} {labels}. {reads}",
+        f"A text classifier for {_runs_in(artifact)}, in {artifact.precision}. {_answers(artifact)} {labels}. {reads}",
         "",
         _origin(train),
         "",
@@ -81,11 +88,10 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
     ]
     if rung := facts.rung:
         c, speed = rung.change, rung.speed
-        made = "Converted" if rung.family == "half" else "Quantized"
         in_bulk = f", {rung.bulk.median:.2f}x [{rung.bulk.low:.2f}, {rung.bulk.high:.2f}] many" if rung.bulk else ""
         lines += [
             "",
-            f"{made} by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
+            f"Made by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
             f"{points(c.upper)}] against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that "
             f"holds with 95 % for all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, "
             f"{speed.high:.2f}] its speed, one text a call{in_bulk} (median and quartiles). "
@@ -101,6 +107,10 @@ def _score(facts: Facts, metric: str, texts: str, *, flattered: bool) -> str:
     name = f"{metric[0].upper()}{metric[1:]}"
     note = " The best epoch was chosen on the same texts, which flatters it a little." * flattered
     return f"{name} on {facts.texts:,} evaluation {texts}: {facts.score:.2%}.{note}"
+
+
+def _runs_in(artifact: Artifact) -> str:
+    return "OpenVINO, or ONNX Runtime where that is not installed" if artifact.engine == "openvino" else "ONNX Runtime"
 
 
 def _answers(artifact: Artifact) -> str:
@@ -127,7 +137,8 @@ def _use(artifact: Artifact) -> list[str]:
         "",
         "## Use",
         "",
-        "With onnxruntime, tokenizers and numpy, and neither torch nor transformers:",
+        f"With {'openvino, ' * (artifact.engine == 'openvino')}onnxruntime, tokenizers and numpy, and neither torch "
+        "nor transformers:",
         "",
         "```python",
         "from exporter.runtime import Classifier  # of lora2onnx",

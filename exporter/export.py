@@ -6,18 +6,22 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from exporter.bundle.artifact import (
     CARD,
     MERGED,
+    ONNX_BF16_OPENVINO,
     ONNX_FP16,
     ONNX_FP32,
     ONNX_INT8,
+    ONNX_INT8_OPENVINO,
     Artifact,
+    EngineName,
     Precision,
     open_artifact,
     seal,
@@ -36,13 +40,14 @@ from exporter.engines.engine import ModelEngine, usual_batching
 from exporter.engines.onnxruntime import GPU_BATCHING, Feeds, OnnxModel, load_engine, open_engine
 from exporter.engines.plan import plan_path
 from exporter.engines.spec import Device
+from exporter.engines.table import LOAD
 from exporter.half.attention import kernels_of, open_telling
 from exporter.half.device import usable_gpu
 from exporter.half.ladder import try_halves
 from exporter.half.recipes import HALF_RECIPES
 from exporter.int8.ladder import Baseline, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
-from exporter.int8.select import choose
+from exporter.int8.select import choose, choose_for_openvino
 from exporter.int8.target import instruction_sets, sums_bytes_exactly
 from exporter.proof.chain import Chain
 from exporter.proof.reference import Dtype, load_trained, open_merged
@@ -67,6 +72,7 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "nncf",
 )
 TRAINED = "adapter"
@@ -85,26 +91,34 @@ PLAN_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
+class Beside:
+    """An artifact beside `onnx-fp32`, shipped or not."""
+
+    name: str
+    precision: Precision
+    recipe: str
+    """What made it, which is what its step in the proof is called."""
+    rung: Candidate | None
+    """What it measured; None for half precision where there is no GPU."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Which artifact to ship, and what there is beside fp32."""
 
     chosen: str
     reason: str
-    beside: str | None = None
-    """`onnx-int8` or `onnx-fp16`, where there is one."""
-    recipe: str = ""
-    """What made it, which is what its step in the proof is called."""
-    best: Candidate | None = None
-    """What it measured; None for half precision where there is no GPU."""
+    beside: tuple[Beside, ...] = ()
+    """What else there is."""
     fp16_fused: dict[str, int] = field(default_factory=dict)
     gpu_speeds: tuple[GpuSpeed, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
 
-    def recipe_of(self, artifact: str) -> str | None:
-        """Return the recipe of an artifact, None where there is no such artifact."""
-        return self.recipe if self.beside == artifact else None
+    def recipe_of(self, *artifacts: str) -> str | None:
+        """Return the recipe of the artifact that is called so, None where there is none."""
+        return next((other.recipe for other in self.beside if other.name in artifacts), None)
 
 
 def export(
@@ -166,7 +180,9 @@ def _export(
         _check_sealed(folder, artifacts, workers)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
         if plan_seconds:
-            _plan(subject, folder / outcome.chosen, workers, plan_seconds, device)
+            for artifact in artifacts:
+                if artifact.name == outcome.chosen or artifact.engine == "openvino":
+                    _plan(subject, folder / artifact.name, artifact.engine, workers, plan_seconds, device)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -186,6 +202,7 @@ def _export(
             failed=outcome.failed,
             skipped=outcome.skipped,
             int8_recipe=outcome.recipe_of(ONNX_INT8),
+            openvino_recipe=outcome.recipe_of(ONNX_INT8_OPENVINO, ONNX_BF16_OPENVINO),
             fp16_recipe=outcome.recipe_of(ONNX_FP16),
             gpu=gpu,
             gpu_speeds=outcome.gpu_speeds,
@@ -268,7 +285,7 @@ def _halve(
     with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
         write_golden(fp16, worker.logits, "fp16", pairs=subject.train.pairs)
     fp16.rename(folder / ONNX_FP16)
-    return Outcome(ONNX_FP32, NO_GPU, beside=ONNX_FP16, recipe=recipe.name, fp16_fused=fused)
+    return Outcome(ONNX_FP32, NO_GPU, (Beside(ONNX_FP16, "fp16", recipe.name, None),), fp16_fused=fused)
 
 
 def _try_halves(
@@ -311,9 +328,7 @@ def _try_halves(
     return Outcome(
         chosen=ONNX_FP16 if choice.ships else ONNX_FP32,
         reason=choice.reason,
-        beside=ONNX_FP16 if choice.best else None,
-        recipe=choice.best.recipe if choice.best else "",
-        best=choice.best,
+        beside=(Beside(ONNX_FP16, "fp16", choice.best.recipe, choice.best),) if choice.best else (),
         fp16_fused=halves.fused_of(choice.best),
         gpu_speeds=halves.speeds(),
         candidates=tuple(candidates),
@@ -337,7 +352,7 @@ def _quantize(
     config: ExportConfig,
     recipes: Sequence[Recipe],
 ) -> Outcome:
-    """Try int8 recipes, choose, and keep the best artifact."""
+    """Try recipes, choose, and keep the best artifact for each engine."""
     unfused, fp32 = folder / UNFUSED, folder / ONNX_FP32
     reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
     if reduce_range:
@@ -349,15 +364,17 @@ def _quantize(
         artifact = subject.artifact(ONNX_INT8, "int8")
         ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
     candidates = ladder.judged(config.max_drop)
-    choice = choose(candidates, max_drop=config.max_drop, accept_undecided=config.accept_undecided)
-    if choice.best:
-        (unfused.parent / choice.best.recipe).rename(folder / ONNX_INT8)
+    limits: dict[str, Any] = {"max_drop": config.max_drop, "accept_undecided": config.accept_undecided}
+    choice = choose([c for c in candidates if c.engine == "onnxruntime"], **limits)
+    kept = [rung for rung in (choice.best, choose_for_openvino(candidates, **limits)) if rung]
+    for rung in kept:
+        (unfused.parent / rung.recipe).rename(folder / _name(rung))
     return Outcome(
         chosen=ONNX_INT8 if choice.ships else ONNX_FP32,
         reason=choice.reason,
-        beside=ONNX_INT8 if choice.best else None,
-        recipe=choice.best.recipe if choice.best else "",
-        best=choice.best,
+        beside=tuple(
+            Beside(_name(rung), "bf16" if rung.family == "bf16" else "int8", rung.recipe, rung) for rung in kept
+        ),
         candidates=tuple(candidates),
         failed=ladder.failed,
         skipped=ladder.skipped,
@@ -387,23 +404,32 @@ def _seal(
     Returns:
         All artifacts, the merged checkpoint first.
     """
-    texts, best = len(subject.evaluation), outcome.best
+    texts = len(subject.evaluation)
     merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
-    facts: list[tuple[str, Precision, Facts]] = [
-        (ONNX_FP32, "fp32", Facts(score, texts, chain.link(ONNX_FP32), gpu=gpu))
-    ]
-    if outcome.beside:
-        own = score + best.change.change if best else None
-        precision: Precision = "int8" if outcome.beside == ONNX_INT8 else "fp16"
-        facts.append((outcome.beside, precision, Facts(own, texts, chain.link(outcome.recipe), best, gpu)))
+    facts = [(subject.artifact(ONNX_FP32, "fp32"), Facts(score, texts, chain.link(ONNX_FP32), gpu=gpu))]
+    for other in outcome.beside:
+        rung = other.rung
+        artifact = subject.artifact(other.name, other.precision)
+        if rung:
+            artifact = replace(artifact, engine=rung.engine)
+        own = score + rung.change.change if rung else None
+        facts.append((artifact, Facts(own, texts, chain.link(other.recipe), rung, gpu)))
     artifacts = [merged]
-    for name, precision, known in facts:
-        artifact = with_size(folder / name, subject.artifact(name, precision))
+    for unsized, known in facts:
+        name = unsized.name
+        artifact = with_size(folder / name, unsized)
         write_text(folder / name / CARD, render(artifact, subject.train, known))
         seal(folder / name, artifact)
         artifacts.append(artifact)
     return tuple(artifacts)
+
+
+def _name(rung: Candidate) -> str:
+    """Return what the artifact of a rung is called."""
+    if rung.engine == "onnxruntime":
+        return ONNX_INT8
+    return ONNX_BF16_OPENVINO if rung.family == "bf16" else ONNX_INT8_OPENVINO
 
 
 def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers) -> None:
@@ -411,20 +437,21 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
     for artifact in artifacts:
         path = folder / artifact.name
         if artifact.model_file == MODEL:
-            with workers.opened(artifact.name, partial(load_engine, path, threads=workers.threads)):
+            load = partial(LOAD[artifact.engine], path, threads=workers.threads)
+            with workers.opened(artifact.name, load):
                 pass
         else:
             open_artifact(path)
 
 
-def _plan(subject: Subject, folder: Path, workers: Workers, seconds: float, device: Device) -> None:
+def _plan(subject: Subject, folder: Path, engine: EngineName, workers: Workers, seconds: float, device: Device) -> None:
     """Find the fastest way to score many texts with a sealed bundle on this machine, and write it beside the bundle."""
     say(f"trying ways to score many texts with {folder.name}")
-    load = partial(load_engine, folder, device=device, threads=workers.threads)
+    load = partial(LOAD[engine], folder, device=device, threads=workers.threads)
     with workers.opened(folder.name, load) as worker:
         sha256, texts = file_sha256(folder / CHECKSUMS), subject.evaluation.texts
         try:
-            plan = worker.call(plan_of, sha256, texts, workers.threads, seconds, device)
+            plan = worker.call(plan_of, engine, sha256, texts, workers.threads, seconds, device)
             write_record(plan_path(folder, device), plan)
         except (UserError, OSError) as error:  # nothing depends on it but speed
             say(f"no plan was made: {error}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from exporter.answers import AnswerFile, answer_file, check_output, csv_header, csv_row, json_line
 from exporter.bundle.artifact import MANIFEST, Artifact
+from exporter.engines.spec import is_installed
 from exporter.records import load_export
 from trainer.config import TrainConfig
 from trainer.data.load import check_unicode, stream_texts
@@ -95,7 +96,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--engine",
         choices=("auto", "onnxruntime", "openvino"),
         default="auto",
-        help="what runs the model; `auto` is what `python -m exporter.tune` found to be the fastest here",
+        help="what runs the model; `auto` is what `python -m exporter.tune` found to be the fastest here, or what the "
+        "artifact was made for",
     )
     parser.set_defaults(encoding=Reading.encoding)
     return parser
@@ -211,9 +213,13 @@ def _check_apart(output: Path, file: Path | None) -> None:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    """Return the folder of the artifact that is asked for, or else of the run's chosen one."""
+    """Return the folder of the artifact that is asked for, or else of the one that the run chose for the engine."""
+    if args.artifact:
+        return Path(args.artifact)
     run = RunDir(args.run_dir or TrainConfig.run_dir)
-    return args.artifact or run.export / load_export(run).chosen
+    export = load_export(run)
+    with_openvino = export.with_openvino if args.engine != "onnxruntime" and is_installed("openvino") else None
+    return run.export / (with_openvino or export.chosen)
 
 
 def _manifest(args: argparse.Namespace) -> Artifact | None:

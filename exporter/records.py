@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from exporter.bundle.artifact import Artifact
+from exporter.bundle.artifact import Artifact, EngineName
 from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
 from exporter.int8.budget import Judgement, ScoreChange
@@ -22,7 +22,7 @@ from trainer.tasks import Metric
 PARTIAL = "export.partial"
 """The folder in a run in which a new export is made."""
 
-Family = Literal["dynamic", "static", "weight-only", "half"]
+Family = Literal["dynamic", "static", "weight-only", "bf16", "half"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One rung of the ladder: a recipe for int8, or for half precision on a GPU, and what it measured here."""
+    """One rung of the ladder: a recipe, for a CPU or for half precision on a GPU, and what it measured here."""
 
     recipe: str
     family: Family
@@ -99,6 +99,8 @@ class Candidate:
     """What batching does to its answers."""
     bulk: Spread | None = None
     """How many times as fast as `onnx-fp32`, many texts at a time; measured on GPUs."""
+    engine: EngineName = "onnxruntime"
+    """What ran it, and runs it where it is deployed. `onnx-fp32` is always run by onnxruntime."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ class ExportRecord:
     """Recipes that were not tried: out of time, or what they need is not installed."""
     int8_recipe: str | None = None
     """The recipe of the artifact `onnx-int8`."""
+    openvino_recipe: str | None = None
+    """The recipe of the artifact for OpenVINO, where there is one."""
     fp16_recipe: str | None = None
     """The recipe of the artifact `onnx-fp16`."""
     gpu: str | None = None
@@ -204,6 +208,11 @@ class ExportRecord:
     duration_s: float
     finished_at: str
     versions: dict[str, str]
+
+    @property
+    def with_openvino(self) -> str | None:
+        """The artifact to ship where OpenVINO is installed, None where `chosen` is as fast there."""
+        return next((artifact.name for artifact in self.artifacts if artifact.engine == "openvino"), None)
 
 
 def settle_export(run: RunDir) -> None:

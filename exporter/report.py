@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.bundle.artifact import Artifact
 from exporter.config import ExportConfig
-from exporter.int8.select import points
+from exporter.int8.select import describe, points
 from exporter.records import ExportRecord
 from exporter.thresholds import USUAL
 from trainer.flags import run_dir_flag
@@ -24,7 +24,7 @@ def summary(record: ExportRecord) -> str:
 
 def proof(record: ExportRecord) -> str:
     """Render the chain: every link up to the artifacts, with its largest differences."""
-    kept = (record.int8_recipe, record.fp16_recipe)
+    kept = (record.int8_recipe, record.openvino_recipe, record.fp16_recipe)
     tried = {c.recipe for c in record.candidates if c.recipe not in kept} | {f.recipe for f in record.failed}
     links = [c for c in record.comparisons if c.candidate not in tried]
     first = links[0]
@@ -48,21 +48,21 @@ def proof(record: ExportRecord) -> str:
 
 def ladder(record: ExportRecord) -> str:
     """Render the recipes tried, a row each, with what they cost and bring beside `onnx-fp32`."""
-    kind = f"recipes for half precision on {record.gpu}" if record.gpu else "int8 recipes"
+    kind = f"recipes for half precision on {record.gpu}" if record.gpu else "recipes"
     texts = record.candidates[0].change.texts if record.candidates else 0
     lines = [
         f"{kind} against onnx-fp32, {record.metric} on {texts:,} evaluation texts, speed one text a call:",
-        f"{'':<24}{'MB':>7}{record.metric + ', points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}"
+        f"{'':<28}{'MB':>7}{record.metric + ', points':>24}{'worse/better':>14}{'speed':>22}{'batch flips':>13}"
         "   verdict",
     ]
     for c in sorted(record.candidates, key=lambda c: -c.speed.median):
         change = f"{points(c.change.change)} [{points(c.change.lower)}, {points(c.change.upper)}]"
         speed = f"{c.speed.median:.2f}x [{c.speed.low:.2f}, {c.speed.high:.2f}]"
         lines.append(
-            f"{c.recipe:<24}{c.size_bytes / 1e6:>7.1f}{change:>24}{f'{c.change.harmful}/{c.change.helpful}':>14}"
+            f"{c.recipe:<28}{c.size_bytes / 1e6:>7.1f}{change:>24}{f'{c.change.harmful}/{c.change.helpful}':>14}"
             f"{speed:>22}{f'{c.batch.flips}/{c.batch.texts}':>13}   {c.judgement}"
         )
-    lines += [f"{failure.recipe:<24}  failed: {failure.reason}" for failure in record.failed]
+    lines += [f"{failure.recipe:<28}  failed: {failure.reason}" for failure in record.failed]
     lines += [f"not tried: {skipped}" for skipped in record.skipped]
     return "\n".join([*lines, *_gpu_speeds(record)])
 
@@ -105,6 +105,9 @@ def choice(record: ExportRecord) -> str:
         )
     lines += _thresholds(record.artifacts[0])
     lines.append(f"chosen: {record.chosen}, {record.reason}")
+    if record.with_openvino:
+        (rung,) = (c for c in record.candidates if c.recipe == record.openvino_recipe)
+        lines.append(f"faster with `openvino` installed: {record.with_openvino}, {describe(rung)}")
     for v in record.variations:
         lines.append(
             f"  the same texts {v.name}: {v.flips} of {v.texts} answers change, "
@@ -113,5 +116,6 @@ def choice(record: ExportRecord) -> str:
     lines.append("")
     for artifact in record.artifacts:
         note = "  <- ship this" if artifact.name == record.chosen else ""
+        note = "  <- or this, where openvino is installed" if artifact.name == record.with_openvino else note
         lines.append(f"{artifact.size_bytes / 1e6:>8.1f} MB  {record.config.run_dir / 'export' / artifact.name}{note}")
     return "\n".join(lines)

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from exporter.bundle.artifact import Artifact
+from exporter.bundle.artifact import Artifact, EngineName, made_for
 from exporter.checksums import manifest_sha256
 from exporter.engines import openvino
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Batching, Model, ModelEngine
 from exporter.engines.onnxruntime import load_bundle
-from exporter.engines.plan import EngineName, fitting_plan
-from exporter.engines.spec import Device
+from exporter.engines.plan import fitting_plan
+from exporter.engines.spec import Device, is_installed
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoder
@@ -60,8 +60,11 @@ class Source:
         """Return it with the engine that `auto` means here and now, which other processes then use as well."""
         if self.engine != "auto":
             return self
-        plan = fitting_plan(self.folder, self.threads or usable_cores(), self.device)
-        return replace(self, engine=plan.way.engine if plan else "onnxruntime")
+        if self.device != "cpu":
+            return replace(self, engine="onnxruntime")
+        plan = fitting_plan(self.folder, self.threads or usable_cores())
+        best = plan.way.engine if plan else made_for(self.folder)
+        return replace(self, engine=best if is_installed(best) else "onnxruntime")
 
     def load(self) -> tuple[Artifact, ModelEngine[Model]]:
         """Check the files and load them."""
@@ -131,8 +134,8 @@ class Classifier:
             threads: how many CPU threads one call of the model may use; all usable cores where None.
             golden: whether to refuse a classifier that answers differently here than where it was exported.
             require_sha256: the SHA-256 of its `SHA256SUMS`, to refuse every artifact but this one.
-            engine: what runs the model; `auto` is the one of a plan that `python -m exporter.tune` made here, and
-                onnxruntime without one.
+            engine: what runs the model; `auto` is the one of a plan that `python -m exporter.tune` made here, or else
+                the one that the artifact was made for; onnxruntime where that is not installed.
 
         Raises:
             IntegrityError: a file was changed, the artifact is not the required one, or the golden answers come out

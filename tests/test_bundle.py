@@ -186,5 +186,5 @@ def test_the_card_tells_what_was_measured_in_the_hubs_format(exported: RunDir, n
     assert "/" not in result.dataset_name
     if name == "onnx-int8":
         (rung,) = [c for c in record.candidates if c.recipe == record.int8_recipe]
-        assert f"Quantized by `{rung.recipe}`" in text
+        assert f"Made by `{rung.recipe}`" in text
         assert f"{rung.speed.median:.2f}x" in text

@@ -182,8 +182,8 @@ def test_time_is_kept_and_the_first_is_tried_in_any_case(search: Search, capsys:
     found = search([recipe(name) for name in "abcd"], minutes=2.5)
     assert [m.recipe.name for m in found.measured] == ["a", "b", "c"]
     assert found.skipped == ("d: out of time (`--budget-minutes`)",)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("quantizing")]
-    assert lines[0] == "quantizing to int8: a, 1 of 4"
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trying ")]
+    assert lines[0] == "trying a, 1 of 4"
     assert all(", about " in line and line.endswith(" left") for line in lines[1:])
     assert [m.recipe.name for m in search([recipe("e"), recipe("f")], minutes=0).measured] == ["e"]
 
@@ -195,10 +195,11 @@ def test_what_needs_a_package_that_is_absent_is_skipped(search: Search) -> None:
 
 
 def test_families_part_the_ladder() -> None:
-    parts = [of_family(RECIPES, family, reduce_range=False) for family in ("dynamic", "static", "weight-only")]
-    assert sorted(r.name for part in parts for r in part) == sorted(r.name for r in RECIPES)
-    assert of_family(RECIPES, "auto", reduce_range=False) == list(RECIPES)
-    left_out = set(RECIPES) - set(of_family(RECIPES, "auto", reduce_range=True))
+    recipes = [r for r in RECIPES if r.engine == "onnxruntime"]  # the others depend on what is installed
+    parts = [of_family(recipes, family, reduce_range=False) for family in ("dynamic", "static", "weight-only")]
+    assert sorted(r.name for part in parts for r in part) == sorted(r.name for r in recipes)
+    assert of_family(recipes, "auto", reduce_range=False) == recipes
+    left_out = set(recipes) - set(of_family(recipes, "auto", reduce_range=True))
     assert {r.name for r in left_out} == {"static-smoothquant"}
 
 

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from local_worker import LocalWorker
 from toys import make_texts
 
 import exporter.predict
+import exporter.runtime
 from bench.engines.table import ENGINES, choose_engines
-from exporter.checksums import manifest_sha256
+from exporter.bundle.artifact import open_artifact
+from exporter.checksums import IntegrityError, manifest_sha256
+from exporter.config import ExportConfig
 from exporter.engines.cores import cpu_kind
-from exporter.engines.engine import ONE_BY_ONE, Batching, usual_batching
+from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine, usual_batching
 from exporter.engines.plan import Plan, Way, engine_versions, plan_path
+from exporter.engines.spec import EngineSpec
+from exporter.engines.table import OPEN
+from exporter.export import export
+from exporter.int8.recipes import RECIPES, of_family
+from exporter.records import load_export
+from exporter.report import summary
 from exporter.runtime import Classifier
 from exporter.tune.tune import tune
 from trainer.errors import UserError
-from trainer.records import write_record
+from trainer.records import read_record, write_record
 from trainer.run import RunDir
 from trainer.tasks import SingleLabel
 
@@ -31,10 +44,95 @@ ROWS = [spec for spec in ENGINES if spec.name.endswith("-openvino")]
 installed = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
 
+class Timed(LocalWorker):
+    """A worker beside whose OpenVINO everything else is slow."""
+
+    def time(self, texts: Sequence[str]) -> float:  # noqa: ARG002
+        return 0.1 if self._name.endswith("-openvino") else 1.0
+
+
+@pytest.fixture(scope="module")
+def laddered(trained: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDir]:
+    """Exports a run with one recipe for each engine, once."""
+
+    @cache
+    def export_with(recipe: str) -> RunDir:
+        run = RunDir(Path(shutil.copytree(trained.path, tmp_path_factory.mktemp("runs") / recipe)))
+        recipes = [r for r in RECIPES if r.name in ("dynamic-channel-int8", recipe)]
+        if recipe == "bf16-openvino" and not of_family(recipes[1:], "auto", reduce_range=False):
+            pytest.skip("this CPU does not compute in bf16")
+        config = ExportConfig(run_dir=run.path, quantize="auto", accept_undecided=True, verify_samples=8)
+        export(config, Timed, recipes, 0.1)
+        return run
+
+    return export_with
+
+
+@installed
+@pytest.mark.parametrize(
+    ("recipe", "name", "precision"),
+    [("static-minmax-openvino", "onnx-int8-openvino", "int8"), ("bf16-openvino", "onnx-bf16-openvino", "bf16")],
+)
+def test_an_artifact_of_its_own_is_made_beside_the_usual_one(
+    laddered: Callable[[str], RunDir],
+    recipe: str,
+    name: str,
+    precision: str,
+    command: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = laddered(recipe)
+    record, folder = load_export(run), run.export / name
+    assert (record.chosen, record.with_openvino, record.openvino_recipe) == ("onnx-int8", name, recipe)
+    assert [(c.engine, c.recipe) for c in record.candidates] == [
+        ("onnxruntime", "dynamic-channel-int8"),
+        ("openvino", recipe),
+    ]
+    artifact = open_artifact(folder)
+    assert (artifact.engine, artifact.precision) == ("openvino", precision)
+    assert "for OpenVINO, or ONNX Runtime" in (folder / "README.md").read_text(encoding="utf-8")
+    assert f"faster with `openvino` installed: {name}, {recipe}" in summary(record)
+    plan = read_record(plan_path(folder), Plan)
+    assert {trial.way.engine for trial in plan.trials} == {"openvino"}
+
+    def answers() -> tuple[str, np.ndarray, str]:
+        classifier = Classifier.load(folder)
+        status, out, _ = command(exporter.predict.main, "--run-dir", run.path, "goal race team ball coach")
+        assert status == 0
+        return type(classifier.engine.model).__name__, SingleLabel(4).probabilities(classifier.logits(TEXTS)), out
+
+    kind, usual, out = answers()
+    assert kind == "OpenVinoModel"
+    monkeypatch.setattr(exporter.runtime, "is_installed", lambda name: name == "onnxruntime")
+    monkeypatch.setattr(exporter.predict, "is_installed", lambda _: False)
+    other_kind, other, other_out = answers()
+    assert other_kind == "OnnxModel"
+    assert np.abs(usual - other).max() < 0.06
+    assert [line.split()[0] for line in (out, other_out)] == ["sport", "sport"]
+
+
+@installed
+def test_a_file_that_changes_while_a_plan_is_made_is_no_fault_of_the_engine(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(exported).export / "onnx-fp32"
+    real = OPEN["onnxruntime"]
+
+    def change(*arguments: Any, **options: Any) -> Any:
+        engine = real(*arguments, **options)
+        (folder / "config.json").write_text("{}")
+        return engine
+
+    monkeypatch.setitem(OPEN, "onnxruntime", change)
+    with pytest.raises(IntegrityError):
+        tune(folder, TEXTS, threads=1, seconds=0.1)
+
+
 def test_without_it_nothing_changes(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
     assert len(ROWS) == 3
+    assert {recipe.engine for recipe in of_family(RECIPES, "auto", reduce_range=False)} == {"onnxruntime"}
     assert not {*ROWS} & {*choose_engines(None)}
     assert choose_engines([ROWS[0].name]) == ROWS[:1]  # and whoever names it is told what is missing
     assert "`openvino` is not installed" in (ROWS[0].why_unusable(exported, ("onnx-fp32",), None) or "")
@@ -117,9 +215,10 @@ def test_a_plan_chooses_the_engine(
 
 @installed
 @pytest.mark.parametrize("spec", ROWS, ids=lambda spec: spec.name)
-def test_every_row_answers(exported: RunDir, tmp_path: Path, spec: object) -> None:
-    if (reason := spec.why_unusable(exported, ("onnx-fp32", "onnx-int8"), None)) is not None:  # type: ignore[attr-defined]
-        pytest.skip(reason)
-    engine = spec.load(exported, 2, tmp_path)  # type: ignore[attr-defined]
-    expected = SingleLabel(4).probabilities(Classifier.load(exported.export / "onnx-fp32").logits(TEXTS))
+def test_every_row_answers(laddered: Callable[[str], RunDir], tmp_path: Path, spec: EngineSpec) -> None:
+    run = laddered("bf16-openvino" if spec.precision == "bf16" else "static-minmax-openvino")
+    assert spec.why_unusable(run, [artifact.name for artifact in load_export(run).artifacts], None) is None
+    engine = spec.load(run, 2, tmp_path)
+    assert isinstance(engine, ModelEngine)
+    expected = SingleLabel(4).probabilities(Classifier.load(run.export / "onnx-fp32").logits(TEXTS))
     assert np.abs(SingleLabel(4).probabilities(engine.logits(TEXTS, engine.bulk)) - expected).max() < 0.1

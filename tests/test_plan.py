@@ -43,8 +43,8 @@ from exporter.engines.plan import Plan, Way, plan_path
 from exporter.export import export
 from exporter.records import load_export
 from exporter.runtime import Classifier
-from exporter.tune.search import PLAIN, choose, ratio_to, try_ways, usual_way, ways
-from exporter.tune.tune import _check_answers, tune
+from exporter.tune.search import choose, plain, ratio_to, try_ways, usual_way, ways
+from exporter.tune.tune import _check_answers, check_can_write, tune
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir
@@ -56,6 +56,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 TEXTS = [text for text, _ in make_texts(300, seed=7)]
 USUAL = usual_way(2)
+PLAIN = plain(USUAL)
 WAYS = ways(2)
 
 TASK = SingleLabel(4)
@@ -373,12 +374,19 @@ def test_another_engine_is_left_out_if_it_answers_otherwise() -> None:
             return np.float32([[0, -1 if is_odd and int(text) < self.wrong else 1] for text in some])
 
     def compare(other: Fixed) -> None:
-        _check_answers({"onnxruntime": Fixed(0, alone=True), "openvino": other}, texts, TASK)  # type: ignore[dict-item]
+        _check_answers(other, Fixed(0, alone=True), texts, TASK, "onnxruntime")  # type: ignore[arg-type]
 
     for alone in (True, False):
         compare(Fixed(1, alone=alone))  # one of 200 is half a point
         with pytest.raises(UserError, match="2 of 200 answers are others than onnxruntime's"):
             compare(Fixed(2, alone=alone))
+
+
+def test_where_nothing_can_be_written_that_is_said_first(tmp_path: Path) -> None:
+    check_can_write(tmp_path / "x.plan.json")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"x\.plan\.json`: No such file"):
+        check_can_write(tmp_path / "gone" / "x.plan.json")
 
 
 def test_an_export_is_kept_if_no_plan_can_be_made(

@@ -50,6 +50,8 @@ def feeds(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
 
 
 INGREDIENTS = Ingredients(feeds(16), SingleLabel(2))
+INT8 = {recipe.make: recipe for recipe in RECIPES if recipe.precision == "int8"}
+"""The files that recipes make, whichever engine they are for."""
 
 
 def run(path: Path, rows: list[dict[str, np.ndarray]]) -> np.ndarray:
@@ -67,7 +69,7 @@ def made(recipe: str, model: Path, folder: Path, ingredients: Ingredients = INGR
     return output
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", INT8.values(), ids=lambda recipe: recipe.name)
 def test_every_recipe_makes_a_small_model_that_answers_alike(recipe: Recipe, model: Path, tmp_path: Path) -> None:
     if not recipe.is_usable():
         pytest.skip(f"`{recipe.needs}` is not installed")
@@ -125,6 +127,25 @@ def test_sums_stay_apart_from_layer_normalisations_where_that_is_asked_for(model
             options.add_session_config_entry(*NOT_ON_CPU)
         onnxruntime.InferenceSession(quantized, options, ["CPUExecutionProvider"])
         assert ("SkipLayerNormalization" not in operators(optimized)) == is_apart
+
+
+@pytest.mark.parametrize(("recipe", "keeps_sums"), [("static-minmax", False), ("static-minmax-openvino", True)])
+def test_static_recipes_round_what_goes_into_constant_products(
+    recipe: str, keeps_sums: bool, model: Path, tmp_path: Path
+) -> None:
+    graph = onnx.load(made(recipe, model, tmp_path)).graph
+    makers = {name: node for node in graph.node for name in node.output}
+
+    def readers(name: str) -> set[str]:
+        return {node.op_type for node in graph.node if name in node.input}
+
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    rounded = [{getattr(makers.get(name), "op_type", None) for name in node.input} for node in products]
+    assert rounded.count({"DequantizeLinear"}) == PRODUCTS
+    assert len(rounded) == PRODUCTS + 2 * LAYERS
+    assert sum("DequantizeLinear" in kinds for kinds in rounded) == PRODUCTS  # attention's products stay in float
+    activations = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in makers]
+    assert all(readers(node.output[0]) == {"MatMul"} for node in activations) == keeps_sums
 
 
 def test_reduced_range_keeps_weights_to_seven_bits(model: Path, tmp_path: Path) -> None:

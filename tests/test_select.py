@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from exporter.int8.budget import Judgement, ScoreChange
-from exporter.int8.select import choose, points
+from exporter.int8.select import choose, choose_for_openvino, points
 from exporter.proof.timing import Spread
 from exporter.records import Candidate, Variation
 
@@ -83,6 +85,20 @@ def test_among_undecided_ones_a_measured_loss_beyond_the_budget_comes_last() -> 
 
 def test_without_a_candidate_fp32_is_shipped() -> None:
     assert choose([], max_drop=0.5, accept_undecided=False).best is None
+
+
+def test_for_openvino_only_what_is_faster_than_the_usual_choice_is_shipped() -> None:
+    def chosen(*candidates: Candidate, accept_undecided: bool = False) -> Candidate | None:
+        return choose_for_openvino(candidates, max_drop=0.5, accept_undecided=accept_undecided)
+
+    slow, fast, bold = (replace(c, engine="openvino") for c in (WITHIN, FAST, UNDECIDED))
+    assert chosen(WITHIN, slow, fast) == fast
+    assert chosen(FAST, slow, fast) is None
+    assert chosen(WITHIN, bold) is None
+    assert chosen(WITHIN, bold, accept_undecided=True) == bold
+    assert chosen(UNDECIDED, slow) == slow  # without a choice for onnxruntime, fp32 is to be beaten
+    assert chosen(UNDECIDED, replace(slow, speed=Spread(0.8, 0.9, 1.0))) is None
+    assert chosen(FAST) is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,7 +18,9 @@ from trainer.records import Upgrade, Values, read_record, without, write_record
 from trainer.tasks import Task, task_of
 from trainer.text.characters import is_unicode
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""Of what it computes in; bf16 has the file of fp32."""
+EngineName = Literal["onnxruntime", "openvino"]
 
 MANIFEST = "artifact.json"
 CARD = "README.md"
@@ -30,6 +33,8 @@ MERGED = "pytorch-fp32"
 ONNX_FP32 = "onnx-fp32"
 ONNX_FP16 = "onnx-fp16"
 ONNX_INT8 = "onnx-int8"
+ONNX_INT8_OPENVINO = "onnx-int8-openvino"
+ONNX_BF16_OPENVINO = "onnx-bf16-openvino"
 
 
 def _from_1(values: Values) -> Values:
@@ -44,7 +49,7 @@ class Artifact:
     Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
     """
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -66,10 +71,19 @@ class Artifact:
     """Whether it reads pairs of texts."""
     text_columns: tuple[str, ...] = ()
     """What the texts were called in training: these columns of a file are looked for first."""
+    engine: EngineName = "onnxruntime"
+    """What it was made for, proved and measured with."""
 
     def meaning(self) -> Task:
         """Return what its logits mean."""
         return task_of(self.task, len(self.label_names), self.thresholds)
+
+
+def made_for(folder: Path) -> EngineName:
+    """Return the engine that an artifact was made for; what may be wrong with it is not looked at."""
+    with suppress(UserError):
+        return read_record(folder / MANIFEST, Artifact).engine
+    return "onnxruntime"
 
 
 def with_size(folder: Path, artifact: Artifact) -> Artifact:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, open_artifact
+from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, EngineName, open_artifact
 from exporter.bundle.golden import check_golden
 from exporter.checksums import check_checksums, manifest_sha256
 from exporter.engines.engine import Batching, ModelEngine, load_encoder, usual_batching
-from exporter.engines.plan import EngineName, fitting_plan
+from exporter.engines.plan import fitting_plan
 from exporter.engines.shapes import FewShapes
 from exporter.engines.spec import Device, EngineSpec
 from trainer.errors import UserError

@@ -1,27 +1,27 @@
-"""OpenVINO: Intel's runtime on the same bundles, on CPUs. `pip install 'lora2onnx[openvino]'` brings it.
+"""OpenVINO: Intel's runtime, on CPUs. `pip install 'lora2onnx[openvino]'` brings it.
 
-It compiles kernels for every new shape, so that lengths are rounded up. The package itself is imported when a
-model is loaded.
+It runs every bundle. Of those that were made for it, it computes in bf16 what is not in int8, as they were proved, on
+CPUs that can. It compiles kernels for every new shape, so that lengths are rounded up. The package itself is imported
+when a model is loaded.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.bundle.artifact import ONNX_FP32, ONNX_INT8, Artifact
+from exporter.bundle.artifact import ONNX_BF16_OPENVINO, ONNX_FP32, ONNX_INT8_OPENVINO, Artifact
 from exporter.checksums import check_checksums
 from exporter.engines import onnxruntime
 from exporter.engines.engine import Batching, ModelEngine, load_encoder, usual_batching
-from exporter.engines.spec import Device, EngineSpec
+from exporter.engines.spec import Device, EngineSpec, is_installed
 from trainer.errors import UserError
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
@@ -29,8 +29,6 @@ from trainer.text.encoding import Encoded, Encoder
 if TYPE_CHECKING:
     from trainer.run import RunDir
 
-Hint = Literal["f32", "bf16"]
-"""What it computes in where the file says fp32."""
 WIDTH = 32
 """To a multiple of which a length is rounded up."""
 
@@ -77,7 +75,6 @@ def open_engine(
     threads: int,
     sha256: str | None = None,
     bulk: Batching | None = None,
-    hint: Hint = "f32",
 ) -> ModelEngine[OpenVinoModel]:
     """Load what `folder` holds without any check; see `onnxruntime.open_engine`.
 
@@ -86,14 +83,15 @@ def open_engine(
     """
     if device != "cpu":
         raise UserError("openvino is for CPUs here", "leave out the device, or use `onnxruntime`")
-    if importlib.util.find_spec("openvino") is None:
+    if not is_installed("openvino"):
         raise UserError("the package `openvino` is not installed", "run `pip install 'lora2onnx[openvino]'`")
     encoder = load_encoder(folder, artifact)
+    precision = "bf16" if artifact.engine == "openvino" and computes_in_bf16() else "f32"
 
     def split(streams: int) -> list[OpenVinoModel]:
         if sha256:
             check_checksums(folder, sha256)
-        compiled = _compile(folder / artifact.model_file, threads, streams, hint)
+        compiled = _compile(folder / artifact.model_file, threads, streams, precision)
         requests = [compiled.create_infer_request() for _ in range(streams)]
         return [OpenVinoModel(request, encoder, len(artifact.label_names)) for request in requests]
 
@@ -102,6 +100,16 @@ def open_engine(
 
 load_bundle = partial(onnxruntime.load_bundle, name="openvino", open_with=open_engine)
 """Check a bundle's files, load it, and let it answer its golden texts; see `onnxruntime.load_bundle`."""
+
+
+def load_engine(folder: Path, *, threads: int) -> ModelEngine[Any]:
+    """Load a bundle's engine as whoever deploys it does; see `load_bundle`."""
+    return load_bundle(folder, device="cpu", threads=threads)[1]
+
+
+def computes_in_bf16() -> bool:
+    """Tell whether this CPU computes in bf16, which OpenVINO would otherwise imitate, or leave."""
+    return "BF16" in _runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _runtime() -> Any:
@@ -114,12 +122,12 @@ def _runtime() -> Any:
             del sys.modules["openvino_telemetry"]
 
 
-def _compile(path: Path, threads: int, streams: int, hint: Hint) -> Any:
+def _compile(path: Path, threads: int, streams: int, precision: str) -> Any:
     core = _runtime().Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
-        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_PRECISION_HINT": precision,
         "ENABLE_CPU_PINNING": False,  # pinned, several processes would share one core
     }
     try:
@@ -132,37 +140,26 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
-def _load(run: RunDir, threads: int, _: Path, *, artifact: str, hint: Hint) -> ModelEngine[Any]:
-    opening, is_exact = partial(open_engine, hint=hint), hint == "f32"  # golden answers are those of all bits
-    folder = run.export / artifact
-    return load_bundle(folder, device="cpu", threads=threads, golden=is_exact, open_with=opening)[1]
+def _load(run: RunDir, threads: int, _: Path, *, artifact: str) -> ModelEngine[Any]:
+    return load_engine(run.export / artifact, threads=threads)
 
 
-def _objection(_: RunDir, *, hint: Hint) -> str | None:
-    if hint == "f32":
-        return None
-    can = "BF16" in _runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return None if can else "this CPU does not compute in bf16"
-
-
-def _spec(name: str, artifact: str, precision: str, hint: Hint = "f32", made_with: str = "") -> EngineSpec:
+def _spec(name: str, artifact: str, precision: str, made_with: str = "") -> EngineSpec:
     return EngineSpec(
         name=name,
-        load=partial(_load, artifact=artifact, hint=hint),
+        load=partial(_load, artifact=artifact),
         precision=precision,
         artifact=artifact,
         made_with=made_with,
         imports=("openvino", "tokenizers"),
         packages=("openvino", "tokenizers", "numpy"),
-        can_ship=hint == "f32",
+        can_ship=True,
         is_extra=True,
-        objection=partial(_objection, hint=hint),
     )
 
 
 ENGINES = (
     _spec("onnx-fp32-openvino", ONNX_FP32, "fp32"),
-    _spec("onnx-bf16-openvino", ONNX_FP32, "bf16", "bf16"),
-    _spec("onnx-int8-openvino", ONNX_INT8, "int8", made_with="--quantize"),
+    _spec(ONNX_BF16_OPENVINO, ONNX_BF16_OPENVINO, "bf16", made_with="--quantize"),
+    _spec(ONNX_INT8_OPENVINO, ONNX_INT8_OPENVINO, "int8", made_with="--quantize"),
 )
-"""Of int8 it is fast with static recipes (`--quantize static`); the dynamic ones are slower than onnxruntime's."""

@@ -12,8 +12,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from exporter.bundle.artifact import EngineName
 from exporter.checksums import manifest_sha256
 from exporter.engines.cores import cpu_kind, gpu_name
 from exporter.engines.engine import MOST_TEXTS, Batching
@@ -27,8 +28,6 @@ MOST_TOKENS: Mapping[Device, int] = {"cpu": 8192, "cuda": 131_072}
 MOST_TEXTS_ON: Mapping[Device, int] = {"cpu": MOST_TEXTS, "cuda": 4096}
 """In one call. On a GPU, the gate of the exporter has scored all its texts in calls of many."""
 MOST_STREAMS = 1024
-
-EngineName = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True)

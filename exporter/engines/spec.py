@@ -17,7 +17,8 @@ Device = Literal["cpu", "cuda"]
 Load = Callable[["RunDir", int, Path], "Engine"]
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Tell whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of the package that it is in
@@ -84,7 +85,7 @@ class EngineSpec:
 
     def absent(self) -> list[str]:
         """Return those modules that it cannot do without and that are not installed."""
-        return [name for name in self.imports if not _is_installed(name)]
+        return [name for name in self.imports if not is_installed(name)]
 
     def import_packages(self) -> None:
         """Import what it needs, without loading any model."""

@@ -1,9 +1,13 @@
-"""The ladder: every int8 recipe is made, proved, measured beside fp32 and judged by the accuracy budget."""
+"""The ladder: every recipe is made, proved, measured beside fp32 and judged by the accuracy budget.
+
+All this by the engine that it is meant for.
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +19,7 @@ from exporter.bundle.artifact import Artifact
 from exporter.bundle.golden import write_golden
 from exporter.convert.merge import copy_around_model
 from exporter.engines.engine import ONE_BY_ONE, usual_batching
-from exporter.engines.onnxruntime import open_engine
+from exporter.engines.table import OPEN
 from exporter.int8.budget import judge, texts_to_decide
 from exporter.int8.paired import Paired, pair
 from exporter.int8.recipes import Ingredients, Recipe
@@ -75,9 +79,11 @@ class Ladder:
     def judged(self, max_drop: float) -> list[Candidate]:
         """Judge what was measured by a budget of `max_drop` percentage points.
 
-        Only now is it known how many were tried, and so how wide their intervals have to be.
+        Only now is it known how many were tried, and so how wide their intervals have to be. One is chosen for each
+        engine, among those for it.
         """
-        return [_judged(m, max_drop / 100, tried=len(self.measured)) for m in self.measured]
+        tried = Counter(m.recipe.engine for m in self.measured)
+        return [_judged(m, max_drop / 100, tried=tried[m.recipe.engine]) for m in self.measured]
 
 
 def try_recipes(
@@ -119,7 +125,7 @@ def try_recipes(
             to_do = sum(other.is_usable() for other in recipes[number:])
             each_s = (now - began) / done if done else 0.0
             left = left_text(min(each_s * to_do, deadline - now + each_s)) if done else ""
-            say(f"quantizing to int8: {recipe.name}, {done + 1} of {done + to_do}{left}")
+            say(f"trying {recipe.name}, {done + 1} of {done + to_do}{left}")
             ladder = _try(recipe, unfused, artifact, replace(ingredients, deadline=deadline), baseline, ladder)
             done += 1
     return ladder
@@ -149,11 +155,12 @@ def _try(
         raise
     except Exception as error:  # the quantizers raise whatever they please
         return _fail(ladder, recipe, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
-    load = partial(open_engine, folder, artifact, threads=ingredients.threads)
+    artifact = replace(artifact, precision=recipe.precision, engine=recipe.engine)
+    load = partial(OPEN[recipe.engine], folder, artifact, threads=ingredients.threads)
     try:
         with baseline.chain.proved(folder, load, after=unfused.name, tolerance=SAME_ANSWERS) as worker:
             measured = measure(recipe, folder, worker, baseline, ingredients.threads)
-            write_golden(folder, worker.logits, artifact.precision, pairs=artifact.pairs)
+            write_golden(folder, worker.logits, recipe.precision, pairs=artifact.pairs, engine=recipe.engine)
     except UserError as error:
         if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
             raise
@@ -217,4 +224,5 @@ def _judged(measured: Measured, budget: float, *, tried: int) -> Candidate:
         mean_divergence=measured.mean_divergence,
         speed=measured.speed,
         batch=measured.batch,
+        engine=measured.recipe.engine,
     )

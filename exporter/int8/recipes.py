@@ -1,23 +1,23 @@
 """ONNX to int8, one recipe a function.
 
-All quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes; a recipe
-says which matrices it leaves in float all the same. The products of two activations inside attention stay in float,
-where quantizing costs accuracy, except in a recipe of its own. So do convolutions, of which onnxruntime has none with
-signed weights. All start from the unfused graph: with int8 weights, fused attention was the slower one (6 layers of
-384: 1.9 to 2.3 times as fast as fp32, unfused 2.1 to 2.6; 4 layers of 256 alike).
+All but one quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes; a
+recipe says which matrices it leaves in float all the same. The products of two activations inside attention stay in
+float, where quantizing costs accuracy, except in a recipe of its own. So do convolutions, of which onnxruntime has none with signed weights. All
+start from the unfused graph: with int8 weights, fused attention was the slower one (6 layers of 384: 1.9 to 2.3 times
+as fast as fp32, unfused 2.1 to 2.6; 4 layers of 256 alike).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,13 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from exporter.bundle.artifact import EngineName, Precision
 from exporter.config import Quantize
+from exporter.engines import openvino
 from exporter.engines.onnxruntime import PROVIDERS, Feeds, session_options
+from exporter.engines.spec import is_installed
 from exporter.int8.attention import quantize_attention
+from exporter.int8.weights import PRODUCTS, products_in_float
 from exporter.records import Family
 from trainer.tasks import FloatArray, Task
 
@@ -87,10 +91,17 @@ class Recipe:
     """Whether it lets rare activations fall out of their range."""
     reduces_range: bool = True
     """Whether it can keep weights to 7 bits, or does not need to."""
+    engine: EngineName = "onnxruntime"
+    """What its model is for: what proves and measures it here, and runs it where it is deployed."""
+
+    @property
+    def precision(self) -> Precision:
+        """What its model computes in."""
+        return "bf16" if self.family == "bf16" else "int8"
 
     def is_usable(self) -> bool:
         """Tell whether what it needs is installed."""
-        return self.needs is None or importlib.util.find_spec(self.needs) is not None
+        return self.needs is None or is_installed(self.needs)
 
 
 def dynamic(
@@ -132,18 +143,30 @@ def with_attention(model: Path, output: Path, ingredients: Ingredients) -> Seque
     return left
 
 
-def mixed(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
-    """Quantize dynamically per channel, but leave the most sensitive matrices in float."""
+def mixed(
+    model: Path, output: Path, ingredients: Ingredients, *, quantize: Callable[..., Sequence[str]]
+) -> Sequence[str]:
+    """Quantize with another recipe, but leave the most sensitive matrices in float."""
     products = constant_products(model)
     spared = most_sensitive(sensitivities(model, output.with_suffix(".probe.onnx"), ingredients))
     leave = [node for matrix in spared for node in products[matrix]]
-    return dynamic(model, output, ingredients, per_channel=True, weight_type=QuantType.QInt8, leave=leave)
+    return quantize(model, output, ingredients, leave=leave)
 
 
-def static(model: Path, output: Path, ingredients: Ingredients, *, method: CalibrationMethod) -> Sequence[str]:
+def static(
+    model: Path,
+    output: Path,
+    ingredients: Ingredients,
+    *,
+    method: CalibrationMethod,
+    keeps_sums: bool = False,
+    leave: Sequence[str] = (),
+) -> Sequence[str]:
     """Quantize weights per channel and activations by ranges measured on training texts, in QDQ format.
 
-    Unsigned activations and signed weights are what x86 multiplies fastest.
+    Unsigned activations and signed weights are what x86 multiplies fastest. What a product returns is not rounded:
+    that costs accuracy and time. In this format, onnxruntime's quantizer ignores `MatMulConstBOnly`. With `keeps_sums`,
+    the sums that run past each layer are not rounded either, which is more accurate; onnxruntime is slower with it.
     """
     with _without_advice():
         quantize_static(
@@ -157,10 +180,36 @@ def static(model: Path, output: Path, ingredients: Ingredients, *, method: Calib
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=method,
+            nodes_to_exclude=[*products_of_activations(model), *leave],
             # Text by text: they differ in length, and their activations do not have to fit into memory together.
-            extra_options={**ONLY_CONSTANT, "CalibStridedMinMax": 1},
+            extra_options={"CalibStridedMinMax": 1, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )
-    return ()
+    if keeps_sums:
+        round_only_for_products(output)
+    return leave
+
+
+def round_only_for_products(path: Path) -> None:
+    """Let everything but the products of a model in QDQ format take activations as they were before rounding.
+
+    onnxruntime's quantizer hands the rounded ones to all, the sums that run past each layer among them.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    before = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    rounded = {
+        node.output[0]: before[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in before
+    }
+    for node in graph.node:
+        if node.op_type not in PRODUCTS:
+            node.input[:] = [rounded.get(name, name) for name in node.input]
+    for operator in ("DequantizeLinear", "QuantizeLinear"):  # those that nobody reads any more
+        used = {name for node in graph.node for name in node.input}
+        for node in [n for n in graph.node if n.op_type == operator and n.output[0] not in used]:
+            graph.node.remove(node)
+    onnx.save(model, path)
 
 
 def smooth_quant(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:
@@ -199,6 +248,12 @@ def weight_only(model: Path, output: Path, ingredients: Ingredients) -> Sequence
     return ()
 
 
+def as_it_is(model: Path, output: Path, ingredients: Ingredients) -> Sequence[str]:  # noqa: ARG001
+    """Copy the model: what it is computed in is the engine's business."""
+    shutil.copyfile(model, output)
+    return products_in_float(onnx.load(model).graph)
+
+
 def block_size(model: Path) -> int:
     """Return how many weights share a scale: the largest block that leaves none half filled, the smallest otherwise."""
     multiplied = constant_products(model)
@@ -207,26 +262,45 @@ def block_size(model: Path) -> int:
     return next((block for block in BLOCKS if not any(height % block for height in heights)), BLOCKS[-1])
 
 
+DYNAMIC = partial(dynamic, per_channel=True, weight_type=QuantType.QInt8)
+STATIC = partial(static, method=CalibrationMethod.MinMax)
+STATIC_OPENVINO = partial(STATIC, keeps_sums=True)
+SMOOTHQUANT = Recipe(
+    "static-smoothquant", "static", smooth_quant, needs="nncf", keeps_weights=False, reduces_range=False
+)
+
 RECIPES = (
-    Recipe("dynamic-channel-int8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QInt8)),
+    Recipe("dynamic-channel-int8", "dynamic", DYNAMIC),
+    Recipe("static-minmax-openvino", "static", STATIC_OPENVINO, engine="openvino"),
+    Recipe("bf16-openvino", "bf16", as_it_is, keeps_weights=False, engine="openvino"),
     Recipe("weight-only-int8", "weight-only", weight_only),
-    Recipe("static-minmax", "static", partial(static, method=CalibrationMethod.MinMax)),
+    Recipe("static-minmax", "static", STATIC),
     Recipe("dynamic-tensor-int8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QInt8)),
     Recipe("dynamic-channel-uint8", "dynamic", partial(dynamic, per_channel=True, weight_type=QuantType.QUInt8)),
     Recipe("dynamic-tensor-uint8", "dynamic", partial(dynamic, per_channel=False, weight_type=QuantType.QUInt8)),
     Recipe("static-percentile", "static", partial(static, method=CalibrationMethod.Percentile), clips=True),
     Recipe("static-entropy", "static", partial(static, method=CalibrationMethod.Entropy), clips=True),
-    Recipe("static-smoothquant", "static", smooth_quant, needs="nncf", keeps_weights=False, reduces_range=False),
+    SMOOTHQUANT,
+    replace(SMOOTHQUANT, name="static-smoothquant-openvino", engine="openvino"),
     Recipe("dynamic-attention-int8", "dynamic", with_attention),
-    Recipe("dynamic-mixed", "dynamic", mixed),
+    Recipe("dynamic-mixed", "dynamic", partial(mixed, quantize=DYNAMIC)),
+    Recipe("static-mixed-openvino", "static", partial(mixed, quantize=STATIC_OPENVINO), engine="openvino"),
 )
-"""The ladder, the most promising first: a search that runs out of time has tried those. The last one tries every matrix
-alone and takes the longest."""
+"""The ladder, the most promising first: a search that runs out of time has tried those. The mixed ones try every matrix
+alone and take the longest."""
 
 
 def of_family(recipes: Sequence[Recipe], family: Quantize, *, reduce_range: bool) -> list[Recipe]:
-    """Return the recipes of a family, or all; only those that can keep weights to 7 bits where that is asked for."""
-    return [r for r in recipes if family in ("auto", r.family) and (r.reduces_range or not reduce_range)]
+    """Return the recipes of a family, or all; only those that can keep weights to 7 bits where that is asked for.
+
+    Those for an engine that is not installed are left out.
+    """
+    of_it = [r for r in recipes if family in ("auto", r.family) and (r.reduces_range or not reduce_range)]
+    return [r for r in of_it if r.engine == "onnxruntime" or _is_for_this_machine(r)]
+
+
+def _is_for_this_machine(recipe: Recipe) -> bool:
+    return is_installed(recipe.engine) and (recipe.family != "bf16" or openvino.computes_in_bf16())
 
 
 def sensitivities(model: Path, probe: Path, ingredients: Ingredients) -> dict[str, float]:
@@ -278,6 +352,13 @@ def constant_products(model: Path) -> dict[str, list[str]]:
         if node.op_type == "MatMul" and node.input[1] in constants:
             found.setdefault(node.input[1], []).append(node.name)
     return found
+
+
+def products_of_activations(model: Path) -> list[str]:
+    """Return the products of two activations: those inside attention."""
+    graph = onnx.load(model, load_external_data=False).graph
+    constant = {*products_in_float(graph)}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.name not in constant]
 
 
 def _logits(model: Path, ingredients: Ingredients) -> FloatArray:

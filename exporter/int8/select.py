@@ -29,7 +29,7 @@ def choose(
     """Choose among candidates.
 
     Args:
-        candidates: what was measured, all of one precision.
+        candidates: what was measured, all with one engine and of one precision.
         max_drop: the budget, in percentage points.
         accept_undecided: whether to ship what these texts can not decide, if nothing is known to be within budget.
         precision: what sentences call them.
@@ -57,6 +57,24 @@ def choose(
     else:
         reason = f"no {precision} recipe is faster than fp32 here; the most accurate: {describe(best)}"
     return Choice(best, ships=False, reason=reason)
+
+
+def choose_for_openvino(
+    candidates: Sequence[Candidate], *, max_drop: float, accept_undecided: bool
+) -> Candidate | None:
+    """Return the candidate to ship for machines with OpenVINO, None where onnxruntime is as fast there.
+
+    Args:
+        candidates: what was measured, with both engines.
+        max_drop: the budget, in percentage points.
+        accept_undecided: whether to ship what these texts can not decide, if nothing is known to be within budget.
+    """
+    usual, other = (
+        choose([c for c in candidates if c.engine == engine], max_drop=max_drop, accept_undecided=accept_undecided)
+        for engine in ("onnxruntime", "openvino")
+    )
+    to_beat = usual.best.speed.median if usual.best and usual.ships else FASTER
+    return other.best if other.best and other.ships and other.best.speed.median > to_beat else None
 
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate:

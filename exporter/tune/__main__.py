@@ -66,12 +66,12 @@ def table(plan: Plan) -> str:
     """Render what was tried, the chosen way marked."""
     from statistics import median
 
-    from exporter.tune.search import PLAIN, ratio_to
+    from exporter.tune.search import plain, ratio_to
 
     lines = [f"{'':2}{'':62}{'texts/s':>9}{'one by one':>12}{'rounds':>8}"]
     for trial in plan.trials:
         mark = "*" if trial.way == plan.way else ""
-        ratio = ratio_to(plan.trials, trial.way, PLAIN)
+        ratio = ratio_to(plan.trials, trial.way, plain(plan.trials[0].way))
         rate = f"{plan.texts / median(trial.seconds):,.1f}" if trial.seconds else "-"
         beside = "-" if ratio is None else f"{ratio:.2f}x"
         lines.append(f"{mark:2}{trial.way.name:62}{rate:>9}{beside:>12}{len(trial.seconds):>8}")

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
+from exporter.bundle.artifact import EngineName
 from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE, Batching, usual_batching
 from exporter.engines.onnxruntime import GPU_BATCHING
-from exporter.engines.plan import EngineName, Trial, Way
+from exporter.engines.plan import Trial, Way
 from exporter.engines.spec import Device
 from exporter.proof.timing import draw_batches, speed_ratio
 from trainer.text.texts import Text
@@ -19,8 +20,6 @@ Score = Callable[[Sequence[Text], Way], object]
 """Scores texts in a way."""
 Clock = Callable[[], float]
 
-PLAIN = Way(ONE_BY_ONE)
-"""What nothing may be slower than."""
 TOKENS = (256, 512, 1024, 2048)
 """In a call at most, beside one by one."""
 GPU_TOKENS = (4096, 8192, 16_384, 32_768, 65_536)
@@ -38,20 +37,25 @@ GPU_TEXTS_A_ROUND = 1024
 """On a GPU, which takes hundreds in a call, and to which every new size of a call is slow once."""
 
 
-def usual_way(threads: int, device: Device = "cpu") -> Way:
+def usual_way(threads: int, engine: EngineName = "onnxruntime", device: Device = "cpu") -> Way:
     """Return the way that is taken where nothing was measured."""
-    return Way(usual_batching(threads) if device == "cpu" else GPU_BATCHING)
+    return Way(usual_batching(threads) if device == "cpu" else GPU_BATCHING, engine)
+
+
+def plain(usual: Way) -> Way:
+    """Return the way that nothing may be slower than: one by one, with the engine that is taken without a plan."""
+    return Way(ONE_BY_ONE, usual.engine)
 
 
 def ways(threads: int, engines: Sequence[EngineName] = ("onnxruntime",), device: Device = "cpu") -> list[Way]:
-    """Return the ways worth trying on so many threads with some engines, the usual one first."""
+    """Return the ways worth trying on so many threads with some engines, first the usual one of the first engine."""
     if device != "cpu":
         tried = [replace(GPU_BATCHING, tokens=tokens) for tokens in GPU_TOKENS]
-        return list(dict.fromkeys([usual_way(threads, device), *map(Way, [ONE_BY_ONE, *tried])]))
+        return list(dict.fromkeys([usual_way(threads, device=device), *map(Way, [ONE_BY_ONE, *tried])]))
     calls = [ONE_BY_ONE, *(Batching(texts=MOST_TEXTS, tokens=tokens) for tokens in TOKENS)]
     streams = sorted({1, min(2, threads), threads})
     all_ = [Way(replace(c, streams=s), engine) for engine in engines for s in streams for c in calls]
-    return list(dict.fromkeys([usual_way(threads), *all_]))
+    return list(dict.fromkeys([usual_way(threads, engines[0]), *all_]))
 
 
 def try_ways(
@@ -115,12 +119,12 @@ def choose(trials: Sequence[Trial], usual: Way) -> Way:
     """
     rounds = max((len(trial.seconds) for trial in trials), default=0)
     left = {trial.way: trial.seconds for trial in trials if len(trial.seconds) == rounds}
-    if rounds == 0 or (usual in left and rounds < SURE_ROUNDS and not _is_slower_than_one_by_one(usual, trials)):
+    ratio = ratio_to(trials, usual, plain(usual))
+    is_safe = usual in left and not (ratio is not None and ratio < 1 - MARGIN)
+    if rounds == 0 or (is_safe and rounds < SURE_ROUNDS):
         return usual
     fastest = _fastest(left)
-    if usual in left and not _is_slower(left[usual], left[fastest]) and not _is_slower_than_one_by_one(usual, trials):
-        return usual
-    return fastest
+    return usual if is_safe and not _is_slower(left[usual], left[fastest]) else fastest
 
 
 def ratio_to(trials: Sequence[Trial], way: Way, baseline: Way) -> float | None:
@@ -128,11 +132,6 @@ def ratio_to(trials: Sequence[Trial], way: Way, baseline: Way) -> float | None:
     seconds = {trial.way: trial.seconds for trial in trials}
     pairs = list(zip(seconds.get(baseline, ()), seconds.get(way, ()), strict=False))
     return median(before / after for before, after in pairs) if pairs else None
-
-
-def _is_slower_than_one_by_one(way: Way, trials: Sequence[Trial]) -> bool:
-    ratio = ratio_to(trials, way, PLAIN)
-    return ratio is not None and ratio < 1 - MARGIN
 
 
 def _fastest(taken: Mapping[Way, Sequence[float]]) -> Way:

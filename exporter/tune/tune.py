@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.bundle.artifact import Artifact, open_artifact
+from exporter.bundle.artifact import Artifact, EngineName, open_artifact
 from exporter.bundle.golden import PAIRS, TEXTS, check_golden
-from exporter.checksums import manifest_sha256
-from exporter.engines import onnxruntime, openvino
+from exporter.checksums import IntegrityError, manifest_sha256
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import MOST_TEXTS, ONE_BY_ONE, Batching, ModelEngine
-from exporter.engines.plan import EngineName, Plan, Way, engine_versions, machine_kind, plan_path
-from exporter.engines.spec import Device
+from exporter.engines.plan import Plan, Way, engine_versions, machine_kind, plan_path
+from exporter.engines.spec import Device, is_installed
+from exporter.engines.table import OPEN
 from exporter.tune.search import choose, try_ways, usual_way, ways
 from trainer.errors import UserError
 from trainer.progress import say
@@ -50,62 +50,81 @@ def tune(
 
     Raises:
         IntegrityError: a file of the bundle was changed.
-        UserError: the folder is no ONNX artifact.
+        UserError: the folder is no ONNX artifact, or nothing can be written beside it.
     """
     artifact, threads = open_artifact(folder), threads or usable_cores()
     if not artifact.model_file.endswith(".onnx"):
         raise UserError(f"`{folder}` is not an ONNX artifact", "name one whose model is `model.onnx`")
+    path = plan_path(folder, device)
+    check_can_write(path)
     sha256 = manifest_sha256(folder)
-    engines: dict[EngineName, ModelEngine[Any]] = {
-        "onnxruntime": onnxruntime.open_engine(folder, artifact, device=device, threads=threads, sha256=sha256)
-    }
-    if device == "cpu":
-        _add_openvino(engines, folder, artifact, sha256, texts, threads)
+    engines = _engines(folder, artifact, threads, sha256, texts[:MOST_COMPARED], device)
     plan = make_plan(engines, sha256, texts or (PAIRS if artifact.pairs else TEXTS), threads, seconds, device)
-    write_record(plan_path(folder, device), plan)
+    write_record(path, plan)
     return plan
 
 
-def _add_openvino(
-    engines: dict[EngineName, ModelEngine[Any]],
-    folder: Path,
-    artifact: Artifact,
-    sha256: str,
-    texts: Sequence[Text],
-    threads: int,
-) -> None:
-    """Add OpenVINO to the engines where it is installed and gives the same answers."""
-    if texts and importlib.util.find_spec("openvino"):
+def check_can_write(path: Path) -> None:
+    """Raise a UserError where no file can be made beside `path`."""
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(
+            f"cannot write `{path}`: {error.strerror}", "copy the artifact to a folder where you may write"
+        ) from None
+
+
+def _engines(
+    folder: Path, artifact: Artifact, threads: int, sha256: str, texts: Sequence[Text], device: Device
+) -> dict[EngineName, ModelEngine[Any]]:
+    """Open a bundle with the engine that is taken without a plan, and with others that give the same answers."""
+    if device != "cpu":
+        return {"onnxruntime": OPEN["onnxruntime"](folder, artifact, device=device, threads=threads, sha256=sha256)}
+    usual: EngineName = artifact.engine if is_installed(artifact.engine) else "onnxruntime"
+    engines = {usual: OPEN[usual](folder, artifact, threads=threads, sha256=sha256)}
+    for name in [name for name in OPEN if name != usual and is_installed(name)]:
+        if not texts:
+            say(f"{name} is left out: add `--texts`, on which its answers can be compared")
+            continue
         try:
-            engines["openvino"] = openvino.open_engine(folder, artifact, threads=threads, sha256=sha256)
-            check_golden(folder, engines["openvino"].logits, artifact.meaning(), pairs=artifact.pairs)
-            _check_answers(engines, texts[:MOST_COMPARED], artifact.meaning())
+            other = OPEN[name](folder, artifact, threads=threads, sha256=sha256)
+        except IntegrityError:  # a file was changed meanwhile, which is no fault of the engine
+            raise
         except UserError as error:
-            engines.pop("openvino", None)
-            say(f"openvino is left out: {error.message}")
-    elif importlib.util.find_spec("openvino"):
-        say("openvino is left out: add `--texts`, on which its answers can be compared")
+            say(f"{name} is left out: {error.message}")
+            continue
+        try:
+            check_golden(folder, other.logits, artifact.meaning(), pairs=artifact.pairs)
+            _check_answers(other, engines[usual], texts, artifact.meaning(), usual)
+        except UserError as error:
+            say(f"{name} is left out: {error.message}")
+            continue
+        engines[name] = other
+    return engines
 
 
-def _check_answers(engines: Mapping[EngineName, ModelEngine[Any]], texts: Sequence[Text], task: Task) -> None:
-    """Raise a UserError where OpenVINO gives other answers than the engine that the exporter's gate has tried."""
-    expected = task.answers(engines["onnxruntime"].logits(texts, ONE_BY_ONE))
+def _check_answers(
+    other: ModelEngine[Any], usual: ModelEngine[Any], texts: Sequence[Text], task: Task, name: EngineName
+) -> None:
+    """Raise a UserError where an engine gives other answers than the one called `name`, which the gate has tried."""
+    expected = task.answers(usual.logits(texts, ONE_BY_ONE))
     for batching in (ONE_BY_ONE, Batching(texts=MOST_TEXTS)):
-        changed = int(task.differ(task.answers(engines["openvino"].logits(texts, batching)), expected).sum())
+        changed = int(task.differ(task.answers(other.logits(texts, batching)), expected).sum())
         if changed > MOST_CHANGED * len(texts):
-            raise UserError(f"{changed} of {len(texts)} answers are others than onnxruntime's", "use `onnxruntime`")
+            raise UserError(f"{changed} of {len(texts)} answers are others than {name}'s", f"use `{name}`")
 
 
 def plan_of(
     engine: ModelEngine[Any],
+    name: EngineName,
     artifact_sha256: str,
     texts: Sequence[Text],
     threads: int,
     seconds: float,
     device: Device = "cpu",
 ) -> Plan:
-    """Measure a bundle that is loaded by onnxruntime, and return the plan; runs in the process of the engine."""
-    return make_plan({"onnxruntime": engine}, artifact_sha256, texts, threads, seconds, device)
+    """Measure a bundle that is loaded by the engine called `name`, and return the plan; runs in its process."""
+    return make_plan({name: engine}, artifact_sha256, texts, threads, seconds, device)
 
 
 def make_plan(
@@ -116,7 +135,11 @@ def make_plan(
     seconds: float,
     device: Device = "cpu",
 ) -> Plan:
-    """Measure loaded engines of one bundle, and return the plan; nothing is written."""
+    """Measure loaded engines of one bundle, and return the plan; nothing is written.
+
+    The first engine is the one that is taken without a plan.
+    """
+    usual, *_ = engines
 
     def score(some: Sequence[Text], way: Way) -> None:
         engines[way.engine].logits(some, way.batching)
@@ -128,7 +151,7 @@ def make_plan(
         cpu=machine_kind(device),
         threads=threads,
         versions=engine_versions(),
-        way=choose(trials, usual_way(threads, device)),
+        way=choose(trials, usual_way(threads, usual, device)),
         trials=trials,
         texts=size,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
