@@ -52,7 +52,7 @@ def toy_config(checkpoint: Path, topics_csv: Path, tmp_path_factory: pytest.Temp
     return TrainConfig(
         model=str(checkpoint),
         dataset=str(topics_csv),
-        epochs=12,
+        epochs=16,
         batch_size=8,
         learning_rate=1e-2,
         max_length=24,

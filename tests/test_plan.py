@@ -23,7 +23,6 @@ from local_worker import LocalWorker
 from toys import make_texts
 
 import exporter.tune.__main__
-from exporter.bundle.golden import TOLERANCES
 from exporter.checksums import IntegrityError, manifest_sha256
 from exporter.config import ExportConfig
 from exporter.engines.cores import cpu_kind, usable_cores
@@ -163,7 +162,7 @@ def test_the_search_ends_when_the_best_is_told_apart() -> None:
 def test_answers_agree_under_every_plan(exported: RunDir, name: str) -> None:
     engine = Classifier.load(exported.export / name, threads=2).engine
     alone = engine.logits(TEXTS, ONE_BY_ONE)
-    _, tolerance = TOLERANCES["int8"]
+    tolerance = 0.15  # of dynamic int8, whose ranges are those of a batch; a toy's few numbers move more than a model's
     for way in (way.batching for way in ways(2)):
         found = engine.logits(TEXTS, way)
         gap = np.abs(TASK.probabilities(found) - TASK.probabilities(alone)).max()

@@ -136,6 +136,7 @@ def _throughputs(
     found = {
         name: _throughput(bulks[name], speed, price, product_share(record.machine, infos[name], bulks[name]))
         for name, speed in speeds.items()
+        if name in infos
     }
     return found, noise
 

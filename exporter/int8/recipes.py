@@ -2,9 +2,9 @@
 
 All but one quantize the products with a constant matrix, and the embeddings, which are most of a small model's bytes; a
 recipe says which matrices it leaves in float all the same. The products of two activations inside attention stay in
-float, where quantizing costs accuracy, except in a recipe of its own. So do convolutions, of which onnxruntime has none with signed weights. All
-start from the unfused graph: with int8 weights, fused attention was the slower one (6 layers of 384: 1.9 to 2.3 times
-as fast as fp32, unfused 2.1 to 2.6; 4 layers of 256 alike).
+float, where quantizing costs accuracy, except in a recipe of its own. So do convolutions, of which onnxruntime has none
+with signed weights. All start from the unfused graph: with int8 weights, fused attention was the slower one (6 layers
+of 384: 1.9 to 2.3 times as fast as fp32, unfused 2.1 to 2.6; 4 layers of 256 alike).
 """
 
 from __future__ import annotations
