@@ -17,8 +17,8 @@ demo: $(VENV)/installed  ## train, export, quantize and benchmark on the built-i
 	$(PY) -m exporter --quantize --budget-minutes 0.3 --verify-samples 128 --run-dir $(RUN)
 	$(PY) -m bench --budget-minutes 3 --restarts 6 --calls 40 --cold-starts 2 --soak-calls 60 --run-dir $(RUN)
 
-test: $(VENV)/tools  ## run the default test suite, offline
-	$(PY) -m pytest
+test: $(VENV)/tools  ## run the default test suite, offline, in two processes
+	$(PY) -m pytest -n 2 --dist loadfile --benchmark-disable
 
 lint: $(VENV)/tools  ## check style, format and types
 	$(VENV)/bin/ruff check .

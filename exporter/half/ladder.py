@@ -141,6 +141,7 @@ def try_halves(
             except UserError as error:
                 if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
                     raise
+                say(f"{recipe.name} failed: {error.message}")
                 failed.append(FailedRecipe(recipe.name, error.message))
         for name, load in peers.items():
             workers_of[name] = stack.enter_context(workers.opened(name, load))
