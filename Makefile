@@ -4,6 +4,7 @@ RUN ?= runs/demo
 EXTRAS ?= train
 SECONDS ?= 600
 DEVICE ?= cuda
+GPU_RUN ?= runs/gpu
 MODEL ?= distilbert-base-uncased
 DATASET ?= stanfordnlp/imdb
 ENGINES ?= onnx-fp32-cuda onnx-fp16-cuda pytorch-fp16-cuda pytorch-bf16-cuda pytorch-fp16-cuda-graph \
@@ -32,13 +33,13 @@ format: $(VENV)/tools  ## format the code and sort imports
 bench: $(VENV)/tools  ## time every engine on the sample with pytest-benchmark
 	$(PY) -m pytest -m bench
 
-gpu: $(VENV)/$(DEVICE)  ## test and measure on a GPU; what is promised, and what was measured, is left in RUN/goals.md
+gpu: $(VENV)/$(DEVICE)  ## test and measure on a GPU; what is promised, and what was measured, is left in GPU_RUN/goals.md
 	$(PY) -m pytest -m gpu
-	$(PY) -m trainer --model $(MODEL) --dataset $(DATASET) --device $(DEVICE) --run-dir $(RUN) --overwrite
-	$(PY) -m bench.training --minutes 0.5 --run-dir $(RUN)
-	$(PY) -m exporter --target cuda --run-dir $(RUN)
-	$(PY) -m bench --device $(DEVICE) --engines $(ENGINES) --budget-minutes 2 --calls 40 --cold-starts 1 --run-dir $(RUN)
-	$(PY) -m bench.goals --run-dir $(RUN)
+	$(PY) -m trainer --model $(MODEL) --dataset $(DATASET) --device $(DEVICE) --run-dir $(GPU_RUN) --overwrite
+	$(PY) -m bench.training --minutes 0.5 --run-dir $(GPU_RUN)
+	$(PY) -m exporter --target cuda --run-dir $(GPU_RUN)
+	$(PY) -m bench --device $(DEVICE) --engines $(ENGINES) --budget-minutes 2 --calls 40 --cold-starts 1 --run-dir $(GPU_RUN)
+	$(PY) -m bench.goals --run-dir $(GPU_RUN)
 
 fuzz: $(VENV)/tools  ## look for files that end in a traceback, for SECONDS=600
 	$(PY) -m pip install --quiet 'atheris>=3.0'

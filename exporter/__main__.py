@@ -66,7 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
         choices=get_args(Quantize),
         help="try int8 recipes, all or one family, and choose the fastest within the accuracy budget",
     )
-    parser.add_argument("--max-drop", type=float, metavar="X", help="accuracy that int8 may lose, in percentage points")
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="X",
+        help="accuracy that int8, or half precision on a GPU, may lose, in percentage points",
+    )
     parser.add_argument(
         "--accept-undecided",
         action="store_true",

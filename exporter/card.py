@@ -97,6 +97,11 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
             f"{speed.high:.2f}] its speed, one text a call{in_bulk} (median and quartiles). "
             f"Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} answers change.",
         ]
+    if facts.gpu and artifact.precision == "fp32":
+        lines += [
+            "",
+            "Accuracy was measured in fp32. On a GPU, onnxruntime computes this file in TF32 where it is served.",
+        ]
     here = facts.gpu or f"a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}"
     return [*lines, "", f"Measured on {here}; another one can answer and perform differently."]
 

@@ -42,13 +42,14 @@ class ExportConfig:
                 "leave out `--quantize`; `--target cuda` makes fp16",
             )
         if self.quantize is None:
-            for field in NEED_QUANTIZE[2:] if self.target == "cuda" else NEED_QUANTIZE:
+            for field in NEED_INT8 if self.target == "cuda" else NEED_QUANTIZE:
                 if getattr(self, field) != getattr(type(self), field):
                     raise UserError(f"`{flag_of(field)}` needs `--quantize`", "add `--quantize`")
             if self.target == "portable":
                 raise UserError("`--target portable` needs `--quantize`", "add `--quantize`")
 
 
-NEED_QUANTIZE = ("max_drop", "accept_undecided", "require_int8", "budget_minutes")
-"""Of these, the first two are for half precision, too."""
+NEED_INT8 = ("require_int8", "budget_minutes")
+NEED_QUANTIZE = ("max_drop", "accept_undecided", *NEED_INT8)
+"""The first two are for half precision on a GPU, too."""
 _RANGES = {"verify_samples": Range(1), "budget_minutes": Range(0, 1_000_000), "max_drop": Range(0, 100, "low")}

@@ -80,8 +80,8 @@ TRAINED = "adapter"
 UNFUSED = Path("scratch", "onnx-unfused")
 """A step on the way; what lies beside it is not shipped either."""
 MODEL = "model.onnx"
-HALF_TEXTS_ON_CPU = 32
-"""The maximum number of texts for the proof of half precision without a GPU: a CPU takes long for it."""
+HALF_BATCHES_ON_CPU = 64
+"""Of the proof, for half precision without a GPU: a CPU takes long for them."""
 NO_GPU = (
     "since no GPU could be used here: `onnx-fp16` was proved on this CPU, and measured nowhere; run this command on a "
     "machine with a GPU to have it judged and timed"
@@ -158,7 +158,7 @@ def _export(
         subject.evaluation,
         subject.train.label_names,
         subject.task,
-        most=config.verify_samples if gpu or config.target != "cuda" else min(config.verify_samples, HALF_TEXTS_ON_CPU),
+        most=config.verify_samples,
         workers=workers,
     )
     with _workspace(subject.run) as folder:
@@ -282,7 +282,9 @@ def _halve(
     copy_around_model(unfused, fp16)
     fused = recipe.make(unfused / MODEL, fp16 / MODEL, folder / MERGED, shortened=shortened)
     load = _opening(subject, fp16, "fp16", workers)
-    with chain.proved(fp16, load, after=unfused.name, tolerance=SAME_HALVES) as worker:
+    with chain.proved(
+        fp16, load, after=unfused.name, tolerance=SAME_HALVES, most_batches=HALF_BATCHES_ON_CPU
+    ) as worker:
         write_golden(fp16, worker.logits, "fp16", pairs=subject.train.pairs)
     fp16.rename(folder / ONNX_FP16)
     return Outcome(ONNX_FP32, NO_GPU, (Beside(ONNX_FP16, "fp16", recipe.name, None),), fp16_fused=fused)

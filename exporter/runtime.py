@@ -130,7 +130,7 @@ class Classifier:
 
         Args:
             folder: the artifact's folder.
-            device: where to run. On `cuda`, a width that was never asked before takes up to half a second once.
+            device: where to run. On `cuda`, the first batch of a size may be slow.
             threads: how many CPU threads one call of the model may use; all usable cores where None.
             golden: whether to refuse a classifier that answers differently here than where it was exported.
             require_sha256: the SHA-256 of its `SHA256SUMS`, to refuse every artifact but this one.

@@ -89,6 +89,9 @@ def test_the_last_layer_is_shortened_for_the_first_token_where_that_alone_is_rea
         "labels": torch.tensor([0, 1]),
     }
     model = toy(checkpoint).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # as after some steps: at first they are 0, and hide what goes into them
+            weight.data.normal_()
     seen: list[int] = []
     model.get_base_model().distilbert.transformer.layer[-1].ffn.lin2.register_forward_hook(
         lambda _, inputs, __: seen.append(inputs[0].shape[1])
@@ -111,6 +114,21 @@ def test_the_last_layer_is_shortened_for_the_first_token_where_that_alone_is_rea
     expected = logits_of(decoder, batch)
     assert not shorten_last_layer(decoder, batch)
     assert torch.equal(logits_of(decoder, batch), expected)
+
+
+@pytest.mark.parametrize("target", ["c_attn", "c_fc"])
+def test_a_decoder_whose_only_linear_layers_are_loras_stays_as_it_is(tmp_path: Path, target: str) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    decoder = AutoModelForSequenceClassification.from_pretrained(make_decoder(tmp_path / "d", "gpt2", pad="<pad>"))
+    decoder.config.pad_token_id = 1
+    lora = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=[target], fan_in_fan_out=True)
+    batch = {
+        "input_ids": torch.tensor([[2, 5, 6, 7, 3], [2, 9, 3, 1, 1]]),
+        "attention_mask": torch.tensor([[1] * 5, [1] * 3 + [0] * 2]),
+    }
+    assert not shorten_last_layer(get_peft_model(decoder, lora), batch)
 
 
 def texts_trainer(

@@ -22,12 +22,15 @@ from exporter.engines.shapes import FewShapes
 from exporter.export import export
 from exporter.half.attention import ASKS, kernels_of, open_telling
 from exporter.half.device import usable_gpu
+from exporter.half.ladder import Halves, Made
 from exporter.half.recipes import HALF_RECIPES
-from exporter.records import ExportRecord, load_export
+from exporter.int8.paired import pair
+from exporter.records import ExportRecord, Variation, load_export
 from exporter.report import summary
 from exporter.runtime import Classifier
 from trainer.errors import UserError
 from trainer.run import RunDir
+from trainer.tasks import SingleLabel
 
 
 def on_the_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,10 +69,20 @@ def test_every_recipe_is_judged_and_timed_beside_fp32_and_pytorch(halved: Export
     assert all(c.family == "half" and c.bulk and c.change.tried == len(names) for c in halved.candidates)
     assert [s.name for s in halved.gpu_speeds] == ["onnx-fp32", *names, "pytorch-fp16", "pytorch-bf16"]
     assert all(s.alone_ms.median > 0 and s.texts_per_s.median > 0 for s in halved.gpu_speeds)
-    fp32, fused = halved.gpu_speeds[0], halved.gpu_speeds[1]
-    (candidate,) = [c for c in halved.candidates if c.recipe == fused.name]
+
+
+def test_speeds_are_ratios_to_fp32_in_the_same_rounds() -> None:
+    answers = pair(SingleLabel(2), np.array([0, 1]), np.array([0, 1]), np.array([0, 1]))
+    made = Made("fp16-fused", 7, {}, answers, 0.0, Variation("in batches", 1, 0, 0.0))
+    alone = {"onnx-fp32": (0.004, 0.006), "fp16-fused": (0.002, 0.002), "pytorch-fp16": (0.001, 0.001)}
+    bulk = {"onnx-fp32": (1.0, 1.0), "fp16-fused": (0.5, 0.25), "pytorch-fp16": (2.0, 2.0)}
+    halves = Halves((made,), (), alone, bulk, bulk_texts=100)
+    (candidate,) = halves.candidates(max_drop=0.5)
     assert candidate.bulk
-    assert candidate.bulk.median == pytest.approx(fused.texts_per_s.median / fp32.texts_per_s.median, rel=1)
+    assert (candidate.speed.median, candidate.bulk.median) == (2.5, 3.0)
+    fp32, fused, torch = halves.speeds()
+    assert (fp32.alone_ms.median, fp32.texts_per_s.median) == (5.0, 100.0)
+    assert (fused.texts_per_s.median, torch.name, torch.texts_per_s.median) == (300.0, "pytorch-fp16", 50.0)
 
 
 def test_the_best_is_kept_and_the_choice_follows_from_the_figures(halved: ExportRecord) -> None:
@@ -112,10 +125,10 @@ def test_a_gpu_sees_few_sizes() -> None:
         (1, 64),
         (8, 64),
         (64, 128),
-        (128, 200),
+        (256, 200),
     ]
     assert shapes.size(5, 300) == (8, 300)  # whoever asks for more gets it
-    assert len({shapes.size(rows, width) for rows in range(1, 65) for width in range(1, 201)}) == 3 * 4
+    assert len({shapes.size(rows, width) for rows in range(1, 1025) for width in range(1, 201)}) == 5 * 4
 
 
 @given(
@@ -129,16 +142,18 @@ def test_every_text_is_in_one_batch_of_a_size_that_is_allowed(
     assert sorted(i for batch in batches for i in batch) == [*range(len(lengths))]
     for batch in batches:
         rows, width = shapes.size(len(batch), max(lengths[i] for i in batch))
-        assert len(batch) <= min(texts or 64, 64)
+        assert texts is None or len(batch) <= texts
         assert tokens is None or rows * width <= tokens or rows == 1
-        assert rows < 2 * len(batch) or rows <= 8
+        assert (rows - len(batch)) * width <= 2048 * len(batch)  # padding that single calls would not have
 
 
 def test_a_long_text_does_not_make_many_others_wider() -> None:
     shapes = FewShapes(longest=200)
     assert shapes.batches([5, 190, 6] + [7] * 40, None, None)[-1] == [1]
     assert shapes.batches([5, 190, 6], None, None) == [[0, 2, 1]]
-    assert [len(batch) for batch in shapes.batches([7] * 90, None, None)] == [64, 8, 8, 8, 2]
+    assert [len(batch) for batch in shapes.batches([7] * 90, None, None)] == [64, 26]  # of 64: padding is cheap there
+    assert [len(batch) for batch in shapes.batches([190] * 90, None, None)] == [64, 8, 8, 8, 2]
+    assert [len(batch) for batch in shapes.batches([7] * 600, None, 32_768)] == [256, 256, 64, 24]
 
 
 def test_the_kernels_are_those_that_onnxruntime_prints(capfd: pytest.CaptureFixture[str]) -> None:
@@ -159,15 +174,18 @@ def test_the_kernels_are_those_that_onnxruntime_prints(capfd: pytest.CaptureFixt
 
 
 def test_a_gpu_that_one_of_the_two_cannot_use_is_none(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert usable_gpu() is None
     assert "finds no CUDA device" in capsys.readouterr().err
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setitem(PROVIDERS, "cuda", "CUDAExecutionProvider")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     assert usable_gpu() is None
     assert "replace the package `onnxruntime` by `onnxruntime-gpu`" in capsys.readouterr().err
 
 
 def test_a_provider_that_falls_back_is_an_error(halved: ExportRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROVIDERS, "cuda", "CUDAExecutionProvider")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UserError, match="has no `CUDAExecutionProvider`"):
         Classifier.load(RunDir(halved.config.run_dir).export / "onnx-fp16", device="cuda")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.engines.cuda_graph import GraphModel, without_capturing
 from exporter.bundle.artifact import MERGED
-from exporter.engines.engine import Batching, Model, ModelEngine
+from exporter.engines.engine import GPU_BLOCK_TEXTS, Batching, Model, ModelEngine
 from exporter.engines.spec import Device, EngineSpec
 from exporter.proof.reference import Dtype, TorchModel, load_merged, load_trained
 from trainer.data.sources import locate_base
@@ -43,7 +43,7 @@ def _load_graphs(run: RunDir, threads: int, _: Path, *, dtype: Dtype) -> ModelEn
 
     torch.set_num_threads(threads)
     eager = load_merged(run.export / MERGED, "cuda", dtype).model
-    return _batched(ModelEngine(GraphModel(eager), shapes=eager.shapes), "cuda")
+    return _batched(ModelEngine(GraphModel(eager), shapes=eager.shapes, block=GPU_BLOCK_TEXTS), "cuda")
 
 
 def _batched(engine: ModelEngine[M], device: Device) -> ModelEngine[M]:

@@ -74,7 +74,7 @@ def _on_a_cpu(record: BenchRecord) -> Iterator[Goal]:
     yield Goal(f"many texts, `{name}`", PEER, "at least", bound, _speed(bulks, PEER, by_openvino))
     yield Goal(f"one text, `{ours}`", PEER, "at most", 0.8, _inverse(_speed(singles, PEER, ours)))
     best = _fastest(bulks, [e.name for e in record.engines if e.precision == "int8" and not e.is_peer])
-    rate = "the machine's fastest int8 products"
+    rate = "onnxruntime's fastest int8 products here"
     yield Goal(f"many texts, `{best or 'int8'}`", rate, "at least", 0.7, _share_of_rate(record, best))
     starts = _by_engine([(start.engine, start.total_s) for start in record.cold_starts])
     yield Goal(f"process to first answer, `{ours}`", PEER, "at most", 0.2, _ratio(starts, ours, PEER))

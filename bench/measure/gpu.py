@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from bench.results import Card
+from exporter.engines.cores import ask_driver
 from trainer.records import installed_versions
 
 DEVICE = Path("/dev/nvidia0")
 PACKAGES = tuple(f"nvidia-{name}{suffix}" for name in ("cuda-runtime", "cudnn") for suffix in ("", "-cu13", "-cu12"))
 """What pip brings of CUDA and cuDNN; two of a kind where two packages want different ones."""
 MEBIBYTE, MEGAHERTZ = 2**20, 1e6
-
-
-def ask_driver(*fields: str, what: str = "gpu") -> list[list[str]]:
-    """Return the driver's answers, a row for each card, or for each process where `what` is `compute-apps`.
-
-    Only the card that CUDA calls the first one is asked for. Nothing is returned where there is no driver or no card.
-    """
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
-    query = ["nvidia-smi", f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits"]
-    query += [f"--id={first}"] if first else []
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [[value.strip() for value in line.split(",")] for line in answer.splitlines() if line.strip()]
 
 
 @lru_cache

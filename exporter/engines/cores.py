@@ -67,11 +67,22 @@ def cpu_kind(cpuinfo: Path = CPUINFO) -> str:
     return f"{cpu_name(cpuinfo)}, {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"
 
 
-def gpu_name() -> str | None:
-    """Return the name of the first CUDA device by the word of its driver, None where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def ask_driver(*fields: str, what: str = "gpu") -> list[list[str]]:
+    """Return the answers of NVIDIA's driver, a row for each card, or for each process where `what` is `compute-apps`.
+
+    Only the card that CUDA calls the first one is asked for. Nothing is returned where there is no driver or no card.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    query = ["nvidia-smi", f"--query-{what}={','.join(fields)}", "--format=csv,noheader,nounits"]
+    query += [f"--id={first}"] if first else []
     try:
-        names = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return None
-    return names.splitlines()[0].strip() if names.strip() else None
+        return []
+    return [[value.strip() for value in line.split(",")] for line in answer.splitlines() if line.strip()]
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first CUDA device by the word of its driver, None where that is not known."""
+    names = ask_driver("name")
+    return names[0][0] if names else None

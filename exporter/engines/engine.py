@@ -53,6 +53,8 @@ CAREFUL = Batching(texts=MOST_TEXTS, tokens=256)
 """What is taken where nothing was measured: short texts share a call, and longer ones are alone in theirs."""
 BLOCK_TEXTS = 256
 """Texts that are sorted by length together. While the model runs one block, the next one is tokenised."""
+GPU_BLOCK_TEXTS = 1024
+"""The same on a GPU: they fill batches of all widths."""
 FEW = 4
 """Texts a stream below which one call after the other, on all threads, is as fast: at the end some streams idle."""
 OPENING_PAYS = 128

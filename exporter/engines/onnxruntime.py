@@ -15,7 +15,7 @@ import numpy as np
 from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, EngineName, open_artifact
 from exporter.bundle.golden import check_golden
 from exporter.checksums import check_checksums, manifest_sha256
-from exporter.engines.engine import Batching, ModelEngine, load_encoder, usual_batching
+from exporter.engines.engine import GPU_BLOCK_TEXTS, Batching, ModelEngine, load_encoder, usual_batching
 from exporter.engines.plan import fitting_plan
 from exporter.engines.shapes import FewShapes
 from exporter.engines.spec import Device, EngineSpec
@@ -33,8 +33,6 @@ Feeds = dict[str, IntArray]
 
 GPU_BATCHING = Batching(texts=1024, tokens=32_768)
 """Where nothing was measured: on an H200, 16,384 to 65,536 tokens were as fast as one another, and 4,096 too few."""
-GPU_BLOCK_TEXTS = 1024
-"""Which fill batches of all widths; in longer lists, texts are tokenised while others are scored."""
 NOT_ON_CPU = ("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
 """There, a sum and its layer normalisation take several times as long in one operator as apart."""
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

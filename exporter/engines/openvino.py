@@ -102,9 +102,9 @@ load_bundle = partial(onnxruntime.load_bundle, name="openvino", open_with=open_e
 """Check a bundle's files, load it, and let it answer its golden texts; see `onnxruntime.load_bundle`."""
 
 
-def load_engine(folder: Path, *, threads: int) -> ModelEngine[Any]:
+def load_engine(folder: Path, *, device: Device = "cpu", threads: int) -> ModelEngine[Any]:
     """Load a bundle's engine as whoever deploys it does; see `load_bundle`."""
-    return load_bundle(folder, device="cpu", threads=threads)[1]
+    return load_bundle(folder, device=device, threads=threads)[1]
 
 
 def computes_in_bf16() -> bool:

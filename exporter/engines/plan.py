@@ -28,6 +28,8 @@ MOST_TOKENS: Mapping[Device, int] = {"cpu": 8192, "cuda": 131_072}
 MOST_TEXTS_ON: Mapping[Device, int] = {"cpu": MOST_TEXTS, "cuda": 4096}
 """In one call. On a GPU, the gate of the exporter has scored all its texts in calls of many."""
 MOST_STREAMS = 1024
+UNKNOWN_GPU = "an unknown GPU"
+"""Nobody can tell whether a plan fits another one."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Plan:
 
     def fits(self, artifact_sha256: str, threads: int, device: Device = "cpu") -> bool:
         """Return whether it was made for this bundle, machine, number of threads, and for what is installed."""
+        if self.cpu.startswith(UNKNOWN_GPU):
+            return False
         here = (artifact_sha256, machine_kind(device), threads, engine_versions())
         return (self.artifact_sha256, self.cpu, self.threads, self.versions) == here
 
@@ -87,7 +91,7 @@ def plan_path(folder: Path, device: Device = "cpu") -> Path:
 
 def machine_kind(device: Device) -> str:
     """Return what tells one kind of machine from another, for what runs on a device."""
-    return cpu_kind() if device == "cpu" else f"{gpu_name()}, {cpu_kind()}"
+    return cpu_kind() if device == "cpu" else f"{gpu_name() or UNKNOWN_GPU}, {cpu_kind()}"
 
 
 def engine_versions() -> dict[str, str]:

@@ -135,16 +135,24 @@ def try_halves(
                 fused = recipe.make(unfused / "model.onnx", folder / "model.onnx", checkpoint, shortened=shortened)
                 proved = baseline.chain.proved(folder, opening(folder), after=unfused.name, tolerance=SAME_HALVES)
                 worker = stack.enter_context(proved)
-                made.append(_measure(recipe, folder, worker, baseline, fused))
+                measured = _measure(recipe, folder, worker, baseline, fused)
                 write_golden(folder, worker.logits, "fp16", pairs=pairs)
-                workers_of[recipe.name] = worker
-            except UserError as error:
+            except OSError:  # a full disk, for one, is no fault of the recipe
+                raise
+            except Exception as error:  # the converter raises whatever it pleases
                 if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
                     raise
-                say(f"{recipe.name} failed: {error.message}")
-                failed.append(FailedRecipe(recipe.name, error.message))
+                reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                say(f"{recipe.name} failed: {reason}")
+                failed.append(FailedRecipe(recipe.name, reason))
+                continue
+            made.append(measured)
+            workers_of[recipe.name] = worker
         for name, load in peers.items():
-            workers_of[name] = stack.enter_context(workers.opened(name, load))
+            try:
+                workers_of[name] = stack.enter_context(workers.opened(name, load))
+            except UserError as error:  # it is there for comparison alone
+                say(f"{name} is not timed: {error.message}")
         say(f"timing {len(workers_of)} ways to answer on the GPU")
         alone, bulk = _time(workers_of, texts)
     return Halves(tuple(made), tuple(failed), alone, bulk, min(len(texts), BULK_TEXTS))

@@ -51,19 +51,40 @@ class Chain:
 
     @contextmanager
     def proved(
-        self, folder: Path, load: Callable[[], Engine], *, after: str, tolerance: Tolerance = SAME_NUMBERS
+        self,
+        folder: Path,
+        load: Callable[[], Engine],
+        *,
+        after: str,
+        tolerance: Tolerance = SAME_NUMBERS,
+        most_batches: int | None = None,
     ) -> Iterator[Worker]:
         """Add the step in `folder`, called like it, and keep its process for the length of the `with`.
+
+        Args:
+            folder: the step's.
+            load: loads it.
+            after: the step it was made from.
+            tolerance: how far it may be from that, and from the first.
+            most_batches: of the plan, evenly spread, that it is asked at most; all of them where None.
 
         Raises:
             VerificationError: it is not the same classifier; see `add`.
         """
         with self._workers.opened(folder.name, load) as worker:
             check_labels(folder, self._label_names)
-            self.add(folder.name, worker.run, after=after, tolerance=tolerance)
+            self.add(folder.name, worker.run, after=after, tolerance=tolerance, most_batches=most_batches)
             yield worker
 
-    def add(self, name: str, run: Run, *, after: str | None = None, tolerance: Tolerance = SAME_NUMBERS) -> None:
+    def add(
+        self,
+        name: str,
+        run: Run,
+        *,
+        after: str | None = None,
+        tolerance: Tolerance = SAME_NUMBERS,
+        most_batches: int | None = None,
+    ) -> None:
         """Add a step.
 
         Args:
@@ -71,19 +92,22 @@ class Chain:
             run: answers for it.
             after: the step it was made from; None for the first.
             tolerance: how far it may be from that, and from the first.
+            most_batches: see `proved`; nothing can be compared with a step that was asked a part of the plan.
 
         Raises:
             VerificationError: it differs by more.
         """
-        answers = ask(name, run, self._plan, len(self._label_names))
+        every = 1 if most_batches is None else -(-len(self._plan) // most_batches)
+        answers = ask(name, run, self._plan[::every], len(self._label_names))
         comparisons = []
         for reference in dict.fromkeys([after, *list(self._answers)[:1]]) if after else ():
-            before, names = self._answers[reference], (name, reference)
+            before, names = self._answers[reference].of_every(every, self._plan), (name, reference)
             comparison = compare(before, answers, self._truth, self._task, tolerance, names=names)
             check(comparison)
             comparisons.append(comparison)
         self.comparisons += comparisons
-        self._answers[name] = answers
+        if every == 1:
+            self._answers[name] = answers
 
     def link(self, name: str) -> Comparison:
         """Return the comparison of a step with the first of all."""

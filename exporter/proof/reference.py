@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from exporter.bundle.artifact import Artifact, open_artifact
-from exporter.engines.engine import ModelEngine, load_encoder
+from exporter.engines.engine import BLOCK_TEXTS, GPU_BLOCK_TEXTS, ModelEngine, load_encoder
 from exporter.engines.shapes import FewShapes
 from exporter.engines.spec import Device
 from trainer.config import TaskName
@@ -154,7 +154,8 @@ def load_trained(run: RunDir, device: Device = "cpu", dtype: Dtype = "fp32") -> 
 
 
 def _engine(model: TorchModel) -> ModelEngine[TorchModel]:
-    return ModelEngine(model, shapes=model.shapes)
+    block = GPU_BLOCK_TEXTS if model.shapes else BLOCK_TEXTS
+    return ModelEngine(model, shapes=model.shapes, block=block)
 
 
 def load_checkpoint(folder: Path, label_names: tuple[str, ...], task: TaskName = "single-label") -> PreTrainedModel:

@@ -70,6 +70,11 @@ class Answers:
     indices: npt.NDArray[np.int64]
     """Which of the texts each is; -1 for a piece."""
 
+    def of_every(self, every: int, batches: Sequence[Batch]) -> Answers:
+        """Return the answers to each so manieth batch of the plan that was asked."""
+        kept = np.repeat([i % every == 0 for i in range(len(batches))], [len(batch.encoded) for batch in batches])
+        return Answers(self.logits[kept], self.batch_sizes[kept], self.lengths[kept], self.indices[kept])
+
 
 def choose_examples(examples: Examples, lengths: Sequence[int], most: int) -> Examples:
     """Choose up to `most` examples spread evenly over the range of lengths, shortest and longest included."""

@@ -6,7 +6,8 @@ as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +24,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def settle_frozen(model: PeftModel, device: str, precision: str) -> None:
     """Prepare a model for training: its frozen weights are cast once, and its encoder drops nothing but LoRA's inputs.
 
-    Under autocast, frozen weights would be cast in every step. A dropout in a layer that does not learn only adds
-    noise, its masks take a CPU longer than the products beside them, and in attention it rules out the fast kernel.
+    Under autocast, frozen weights would be cast in every step. For bf16 all of them are cast, so that what flows from
+    layer to layer is in bf16, too; for fp16 those of products alone, since sums could leave its range.
+
+    A dropout in a layer that does not learn only adds noise, its masks take a CPU longer than the products beside them,
+    and in attention it rules out the fast kernel.
     """
     encoder = model.get_base_model().base_model
-    for weight in encoder.parameters():
-        if not weight.requires_grad:
-            weight.data = weight.data.to(DTYPES[precision])
+    for module in encoder.modules():
+        for weight in module.parameters(recurse=False):
+            if not weight.requires_grad and (precision != "fp16" or isinstance(module, nn.Linear)):
+                weight.data = weight.data.to(DTYPES[precision])
     dropouts = []
     for layer in encoder.modules():
         if inputs := getattr(layer, "lora_dropout", None):
@@ -54,19 +59,35 @@ def shorten_last_layer(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> b
     products of the layer. What it gives is added to each of them then, and is right for the first.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    linears = [m for m in max(layers, key=len)[-1].modules() if isinstance(m, nn.Linear)] if layers else []
+    named = max(layers, key=len)[-1].named_modules() if layers else ()
+    linears = [m for name, m in named if isinstance(m, nn.Linear) and "lora_" not in name]
     if not linears:
         return False
     widest = max(linears, key=lambda linear: linear.out_features)
-    before = logits_of(model, batch)
-    hook = widest.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :1], *inputs[1:]))
-    try:
-        is_same = bool(torch.allclose(logits_of(model, batch), before, rtol=SAME, atol=SAME))
-    except (RuntimeError, ValueError, IndexError):  # a layer of another shape
-        is_same = False
+    with _as_if_trained(model):
+        before = logits_of(model, batch)
+        hook = widest.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :1], *inputs[1:]))
+        try:
+            is_same = bool(torch.allclose(logits_of(model, batch), before, rtol=SAME, atol=SAME))
+        except (RuntimeError, ValueError, IndexError):  # a layer of another shape
+            is_same = False
     if not is_same:
         hook.remove()
     return is_same
+
+
+@contextmanager
+def _as_if_trained(model: nn.Module) -> Iterator[None]:
+    """Move the weights that learn meanwhile: LoRA's second matrices are 0 at first, and hide what goes into them."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    before, generator = [weight.detach().clone() for weight in weights], torch.Generator().manual_seed(0)
+    try:
+        for weight in weights:
+            weight.data += 0.02 * torch.randn(weight.shape, generator=generator).to(weight)
+        yield
+    finally:
+        for weight, own in zip(weights, before, strict=True):
+            weight.data.copy_(own)
 
 
 def logits_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
