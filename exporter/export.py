@@ -21,7 +21,6 @@ from exporter.bundle.artifact import (
     ONNX_INT8,
     ONNX_INT8_OPENVINO,
     Artifact,
-    EngineName,
     Precision,
     open_artifact,
     seal,
@@ -167,12 +166,10 @@ def _export(
         fused, logits = _fuse(
             subject, folder, chain, workers, device, fuse_graph=not config.no_fuse, shortened=shortcut
         )
-        if config.quantize:
+        if config.target == "cuda":
+            outcome = _for_gpus(subject, folder, chain, workers, logits, config, gpu, shortened=shortcut)
+        elif config.quantize:
             outcome = _quantize(subject, folder, chain, workers, logits, config, recipes)
-        elif gpu:
-            outcome = _try_halves(subject, folder, chain, workers, logits, config, shortened=shortcut)
-        elif config.target == "cuda":
-            outcome = _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse, shortened=shortcut)
         else:
             outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
         score = subject.score(logits)
@@ -180,9 +177,8 @@ def _export(
         _check_sealed(folder, artifacts, workers)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
         if plan_seconds:
-            for artifact in artifacts:
-                if artifact.name == outcome.chosen or artifact.engine == "openvino":
-                    _plan(subject, folder / artifact.name, artifact.engine, workers, plan_seconds, device)
+            served = [a for a in artifacts if a.name == outcome.chosen or a.engine == "openvino"]
+            _plan(subject, folder, served, workers, plan_seconds, device)
         record = ExportRecord(
             config=config,
             run_sha256=file_sha256(subject.run.record),
@@ -266,6 +262,23 @@ def _fuse(
         write_golden(fp32, worker.logits, "fp32", pairs=subject.train.pairs)
         batching = usual_batching(workers.threads) if device == "cpu" else GPU_BATCHING
         return fused, worker.logits(subject.evaluation.texts, batching)
+
+
+def _for_gpus(
+    subject: Subject,
+    folder: Path,
+    chain: Chain,
+    workers: Workers,
+    fp32_logits: FloatArray,
+    config: ExportConfig,
+    gpu: str | None,
+    *,
+    shortened: bool,
+) -> Outcome:
+    """Make half precision: on the GPU that is here, or on the CPU, where nothing can be said of its speed."""
+    if gpu:
+        return _try_halves(subject, folder, chain, workers, fp32_logits, config, shortened=shortened)
+    return _halve(subject, folder, chain, workers, fuse_graph=not config.no_fuse, shortened=shortened)
 
 
 def _halve(
@@ -446,17 +459,21 @@ def _check_sealed(folder: Path, artifacts: Sequence[Artifact], workers: Workers)
             open_artifact(path)
 
 
-def _plan(subject: Subject, folder: Path, engine: EngineName, workers: Workers, seconds: float, device: Device) -> None:
-    """Find the fastest way to score many texts with a sealed bundle on this machine, and write it beside the bundle."""
-    say(f"trying ways to score many texts with {folder.name}")
-    load = partial(LOAD[engine], folder, device=device, threads=workers.threads)
-    with workers.opened(folder.name, load) as worker:
-        sha256, texts = file_sha256(folder / CHECKSUMS), subject.evaluation.texts
-        try:
-            plan = worker.call(plan_of, engine, sha256, texts, workers.threads, seconds, device)
-            write_record(plan_path(folder, device), plan)
-        except (UserError, OSError) as error:  # nothing depends on it but speed
-            say(f"no plan was made: {error}")
+def _plan(
+    subject: Subject, folder: Path, served: Sequence[Artifact], workers: Workers, seconds: float, device: Device
+) -> None:
+    """Find the fastest way to score many texts with each sealed bundle here, and write it beside the bundle."""
+    for artifact in served:
+        path = folder / artifact.name
+        say(f"trying ways to score many texts with {artifact.name}")
+        load = partial(LOAD[artifact.engine], path, device=device, threads=workers.threads)
+        with workers.opened(artifact.name, load) as worker:
+            sha256, texts = file_sha256(path / CHECKSUMS), subject.evaluation.texts
+            try:
+                plan = worker.call(plan_of, artifact.engine, sha256, texts, workers.threads, seconds, device)
+                write_record(plan_path(path, device), plan)
+            except (UserError, OSError) as error:  # nothing depends on it but speed
+                say(f"no plan was made: {error}")
 
 
 @contextlib.contextmanager
