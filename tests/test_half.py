@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -17,7 +18,7 @@ from exporter.bundle.artifact import CARD
 from exporter.config import ExportConfig
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.engines.onnxruntime import PROVIDERS
-from exporter.engines.plan import fitting_plan, plan_path
+from exporter.engines.plan import fitting_plan, machine_kind, plan_path
 from exporter.engines.shapes import FewShapes
 from exporter.export import export
 from exporter.half.attention import ASKS, kernels_of, open_telling
@@ -100,7 +101,7 @@ def test_the_best_is_kept_and_the_choice_follows_from_the_figures(halved: Export
     assert "a card" in (run.export / "onnx-fp16" / CARD).read_text()
 
 
-def test_a_plan_for_the_gpu_lies_beside_that_for_the_cpu(halved: ExportRecord) -> None:
+def test_a_plan_for_the_gpu_lies_beside_that_for_the_cpu(halved: ExportRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunDir(halved.config.run_dir).export / halved.chosen
     assert plan_path(folder, "cuda") != plan_path(folder)
     plan = fitting_plan(folder, os.cpu_count() or 1, "cuda")
@@ -108,6 +109,11 @@ def test_a_plan_for_the_gpu_lies_beside_that_for_the_cpu(halved: ExportRecord) -
     assert plan.cpu.startswith("a card, ")
     assert fitting_plan(folder, os.cpu_count() or 1) is None
     assert plan.way.batching.streams == 1
+    for name in ("another card", None):
+        monkeypatch.setattr("exporter.engines.plan.gpu_name", lambda name=name: name)
+        assert fitting_plan(folder, os.cpu_count() or 1, "cuda") is None
+    unknown = replace(plan, cpu=machine_kind("cuda"))
+    assert not unknown.fits(plan.artifact_sha256, plan.threads, "cuda")  # it could be any card's
 
 
 def test_a_classifier_on_the_gpu_answers_as_on_the_cpu(halved: ExportRecord) -> None:
@@ -169,7 +175,7 @@ def test_the_kernels_are_those_that_onnxruntime_prints(capfd: pytest.CaptureFixt
     engine = open_telling(load)
     assert ASKS not in os.environ
     assert kernels_of(engine, ["a"], ONE_BY_ONE) == ("cudnn-flash-attention", "math")
-    print("seen again")  # noqa: T201
+    os.write(1, b"seen again\n")
     assert capfd.readouterr().out == "seen again\n"
 
 
