@@ -29,9 +29,10 @@ from exporter.bundle.artifact import (
 from exporter.bundle.golden import write_golden
 from exporter.card import Facts, render
 from exporter.checksums import CHECKSUMS
-from exporter.config import ExportConfig, Exporter
+from exporter.config import ExportConfig, Target
 from exporter.convert.graph import finish_conversion, fuse
 from exporter.convert.merge import copy_around_model, merge
+from exporter.convert.positions import slice_positions
 from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import check_exporter, convert
 from exporter.engines.cores import usable_cores
@@ -41,7 +42,7 @@ from exporter.engines.plan import plan_path
 from exporter.engines.spec import Device
 from exporter.engines.table import LOAD
 from exporter.half.attention import kernels_of, open_telling
-from exporter.half.device import usable_gpu
+from exporter.half.device import usable_gpu, wake
 from exporter.half.ladder import try_halves
 from exporter.half.recipes import HALF_RECIPES
 from exporter.int8.ladder import Baseline, try_recipes
@@ -52,7 +53,7 @@ from exporter.proof.chain import Chain
 from exporter.proof.reference import Dtype, load_trained, open_merged
 from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
-from exporter.proof.worker import StartWorker, Worker, Workers
+from exporter.proof.worker import Spares, StartWorker, Worker, Workers
 from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, GpuSpeed, settle_export
 from exporter.subject import Subject
 from exporter.tune.tune import plan_of
@@ -85,6 +86,10 @@ NO_GPU = (
     "since no GPU could be used here: `onnx-fp16` was proved on this CPU, and measured nowhere; run this command on a "
     "machine with a GPU to have it judged and timed"
 )
+CORES_FOR_SPARES = 8
+"""From which on processes are started ahead on a machine with a GPU; with fewer, they would take turns."""
+PYTORCH_STEPS = 4
+"""What was trained, what was merged, and the two that are timed beside half precision."""
 PLAN_SECONDS = 6.0
 """For a plan at the end of an export; `python -m exporter.tune` takes longer, and is surer."""
 
@@ -141,15 +146,34 @@ def export(
     check_exporter(config.exporter)
     run = RunDir(config.run_dir)
     with run.held():
-        return _export(Subject.read(run, calibration=config.quantize is not None), config, start, recipes, plan_seconds)
+        started = time.monotonic()
+        subject = Subject.read(run, calibration=config.quantize is not None)
+        with _workers(start, config.target) as workers:
+            gpu = usable_gpu() if config.target == "cuda" else None
+            return _export(subject, config, workers, gpu, recipes, plan_seconds, started)
+
+
+@contextlib.contextmanager
+def _workers(start: StartWorker, target: Target) -> Iterator[Workers]:
+    """Have processes started ahead where they import PyTorch and wake a GPU, and there are cores for that."""
+    threads = usable_cores()
+    if target == "cuda" and threads >= CORES_FOR_SPARES and start is Worker:
+        spares = Spares(threads, (load_trained, open_merged), wake, ahead=2, most=PYTORCH_STEPS)
+        with contextlib.closing(spares):
+            yield Workers(threads, spares)
+    else:
+        yield Workers(threads, start)
 
 
 def _export(
-    subject: Subject, config: ExportConfig, start: StartWorker, recipes: Sequence[Recipe], plan_seconds: float
+    subject: Subject,
+    config: ExportConfig,
+    workers: Workers,
+    gpu: str | None,
+    recipes: Sequence[Recipe],
+    plan_seconds: float,
+    started: float,
 ) -> ExportRecord:
-    started = time.monotonic()
-    workers = Workers(usable_cores(), start)
-    gpu = usable_gpu() if config.target == "cuda" else None
     if subject.train.task == "multi-label":
         subject = _choose_thresholds(subject, workers)
     chain = Chain(
@@ -162,7 +186,7 @@ def _export(
     )
     with _workspace(subject.run) as folder:
         device: Device = "cuda" if gpu else "cpu"
-        shortcut = _convert(subject, folder, chain, workers, config.exporter, device)
+        shortcut = _convert(subject, folder, chain, workers, config, device)
         fused, logits = _fuse(
             subject, folder, chain, workers, device, fuse_graph=not config.no_fuse, shortened=shortcut
         )
@@ -220,7 +244,7 @@ def _choose_thresholds(subject: Subject, workers: Workers) -> Subject:
 
 
 def _convert(
-    subject: Subject, folder: Path, chain: Chain, workers: Workers, exporter: Exporter, device: Device
+    subject: Subject, folder: Path, chain: Chain, workers: Workers, config: ExportConfig, device: Device
 ) -> bool:
     """Merge, convert to ONNX, and prove both.
 
@@ -236,9 +260,11 @@ def _convert(
     with chain.proved(merged, load, after=TRAINED):
         pass
     say("converting to ONNX")
-    convert(merged, unfused, exporter)
+    convert(merged, unfused, config.exporter)
     finish_conversion(unfused / MODEL, subject.metadata())
     shortcut = shorten(unfused / MODEL)
+    if config.target == "cuda":
+        slice_positions(unfused / MODEL)
     with chain.proved(unfused, _opening(subject, unfused, "fp32", workers, device), after=MERGED):
         return shortcut
 

@@ -27,16 +27,23 @@ class LocalWorker(Worker):
         threads: int,  # noqa: ARG002
         before: Callable[[], None] | None = None,  # noqa: ARG002
         *,
-        wait: bool = True,  # noqa: ARG002
+        wait: bool = True,
     ) -> None:
         self._name = name
-        self._engine = self._as_worker(load)
+        self._error: UserError | None = None
+        try:
+            self._engine = self._as_worker(load)
+        except UserError as error:
+            self._error = error
+        if wait:
+            self.wait()
 
     def call(self, function: Callable[..., R], *arguments: Any) -> R:
         return self._as_worker(function, self._engine, *arguments)
 
     def wait(self) -> None:
-        pass
+        if self._error:
+            raise self._error
 
     def is_alive(self) -> bool:
         return True

@@ -15,7 +15,7 @@ from onnx import helper
 from onnx.numpy_helper import from_array
 from toys import WORDS, make_tokenizer
 
-from exporter.convert.graph import finish_conversion, share_equals
+from exporter.convert.graph import drop_repeats, finish_conversion, share_equals
 from exporter.convert.to_onnx import convert
 from exporter.engines.onnxruntime import NOT_ON_CPU
 from exporter.int8.recipes import (
@@ -377,3 +377,10 @@ def test_equal_weights_are_stored_once() -> None:
     share_equals(graph)
     assert [tensor.name for tensor in graph.initializer] == ["a", "c"]
     assert graph.node[0].input == ["a", "a"]
+
+
+def test_what_makes_the_same_again_is_dropped() -> None:
+    casts = [helper.make_node("Cast", ["x"], ["y"], "cast", to=1)] * 2
+    graph = helper.make_graph([*casts, helper.make_node("Add", ["y", "y"], ["sum"])], "toy", [], [])
+    drop_repeats(graph)
+    assert [node.op_type for node in graph.node] == ["Cast", "Add"]

@@ -106,3 +106,20 @@ def test_for_openvino_only_what_is_faster_than_the_usual_choice_is_shipped() -> 
 )
 def test_points_have_a_sign(share: float, shown: str) -> None:
     assert points(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("alone", "many", "ships"),
+    [
+        (Spread(0.9, 1.0, 1.06), Spread(1.4, 1.5, 1.6), True),  # not told apart with one, faster with many
+        (Spread(1.4, 1.5, 1.6), Spread(0.9, 0.99, 1.06), True),
+        (Spread(0.9, 0.95, 0.99), Spread(1.4, 1.5, 1.6), False),  # slower with one
+        (Spread(1.4, 1.5, 1.6), Spread(0.9, 0.95, 0.99), False),
+        (Spread(0.9, 1.1, 1.2), Spread(0.9, 1.1, 1.2), False),  # no difference
+    ],
+)
+def test_half_precision_has_to_be_faster_in_one_way_and_slower_in_none(
+    alone: Spread, many: Spread, ships: bool
+) -> None:
+    half = replace(WITHIN, speed=alone, bulk=many)
+    assert choose([half], max_drop=0.5, accept_undecided=False, precision="half-precision").ships == ships

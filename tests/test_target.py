@@ -24,6 +24,13 @@ CASES = [
 def test_instruction_sets(machine: str, line: str, expected: tuple[str, ...], is_safe: bool, tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor : 0\n{line}\nbugs : none\n")
-    found = instruction_sets(machine, cpuinfo)
+    found = instruction_sets(machine, cpuinfo, grants_amx=lambda: True)
     assert found == expected
     assert sums_bytes_exactly(found) is is_safe
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux describes its CPU in a file")
+def test_what_the_kernel_refuses_does_not_count(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(XEON)
+    assert instruction_sets("x86_64", cpuinfo, grants_amx=lambda: False) == ("AVX2", "AVX-512", "AVX-512-VNNI")

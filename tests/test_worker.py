@@ -17,7 +17,7 @@ import pytest
 from exporter.engines.engine import ALL_AT_ONCE, Batching
 from exporter.engines.onnxruntime import load_engine
 from exporter.proof.reference import load_merged
-from exporter.proof.worker import Worker, timed_call
+from exporter.proof.worker import Spares, Worker, timed_call
 from trainer.errors import UserError
 from trainer.run import RunDir
 
@@ -106,3 +106,52 @@ if __name__ == "__main__":
 
 def own_pid(_: object) -> int:
     return os.getpid()
+
+
+def pretend_to_import() -> None:
+    os.environ["IMPORTED"] = str(os.getpid())
+
+
+def imported_in(_: object) -> tuple[str, int]:
+    return os.environ.get("IMPORTED", ""), os.getpid()
+
+
+def load_slowly(name: str) -> str:
+    return name
+
+
+def test_processes_that_were_started_ahead_load_what_they_are_told_later() -> None:
+    spares = Spares(1, [load_slowly], pretend_to_import, ahead=1, most=2)
+    loads = [partial(load_slowly, "a"), partial(os.getenv, "b"), partial(load_slowly, "c"), partial(load_slowly, "d")]
+    workers = []
+    try:
+        first = spares._waiting[0].process
+        workers = [spares("x", load, 1) for load in loads]
+        found = [worker.call(imported_in) for worker in workers]
+        assert found[0] == (str(first.pid), first.pid)
+        assert [bool(imported) for imported, _ in found] == [True, False, True, False]
+        assert len({pid for _, pid in found}) == len(loads)
+        assert not spares._waiting
+    finally:
+        spares.close()
+        for worker in workers:
+            worker.close()
+
+
+def test_those_that_nobody_needed_are_ended() -> None:
+    spares = Spares(1, [load_slowly], pretend_to_import, ahead=1, most=9)
+    (waiting,) = spares._waiting
+    worker = spares("x", partial(load_slowly, "a"), 2)  # other threads: not one of them
+    assert worker.call(imported_in)[0] == ""
+    worker.close()
+    spares.close()
+    assert not waiting.process.is_alive()
+
+
+def test_what_goes_wrong_before_a_load_is_told_with_its_name() -> None:
+    spares = Spares(1, [load_slowly], partial(int, "no number"), ahead=1, most=1)
+    try:
+        with pytest.raises(UserError, match=r"`y` failed: ValueError: .*no number"):
+            spares("y", partial(load_slowly, "a"), 1)
+    finally:
+        spares.close()

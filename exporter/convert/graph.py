@@ -158,6 +158,7 @@ def fuse(
         )
     if half:
         fused.convert_float_to_float16(keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *in_fp32])
+        drop_repeats(fused.model.graph)
     fused.save_model_to_file(str(output))
     return counts
 
@@ -188,5 +189,21 @@ def to_half(
     fused = making(model, output, checkpoint) if fuse_graph else {}
     if not fused:
         blocked = [*DEFAULT_OP_BLOCK_LIST, *in_fp32]
-        onnx.save(convert_float_to_float16(onnx.load(model), keep_io_types=True, op_block_list=blocked), output)
+        halved = convert_float_to_float16(onnx.load(model), keep_io_types=True, op_block_list=blocked)
+        drop_repeats(halved.graph)
+        onnx.save(halved, output)
     return fused
+
+
+def drop_repeats(graph: onnx.GraphProto) -> None:
+    """Keep the first of all nodes that make the same tensor.
+
+    Before 1.32, onnxruntime's converter adds the same cast, under the same name, for each operator that stays in fp32.
+    """
+    seen, kept = set[tuple[str, ...]](), []
+    for node in graph.node:
+        if tuple(node.output) not in seen:
+            kept.append(node)
+        seen.add(tuple(node.output))
+    del graph.node[:]
+    graph.node.extend(kept)

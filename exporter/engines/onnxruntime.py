@@ -5,9 +5,11 @@ The package itself is imported when a model is loaded: a benchmark lists this en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from exporter.bundle.artifact import ONNX_FP16, ONNX_FP32, ONNX_INT8, Artifact, EngineName, open_artifact
 from exporter.bundle.golden import check_golden
 from exporter.checksums import check_checksums, manifest_sha256
+from exporter.engines.captured import CAN_CAPTURE, Captured
 from exporter.engines.engine import GPU_BLOCK_TEXTS, Batching, ModelEngine, load_encoder, usual_batching
 from exporter.engines.plan import fitting_plan
 from exporter.engines.shapes import FewShapes
@@ -35,7 +38,11 @@ GPU_BATCHING = Batching(texts=1024, tokens=32_768)
 """Where nothing was measured: on an H200, 16,384 to 65,536 tokens were as fast as one another, and 4,096 too few."""
 NOT_ON_CPU = ("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
 """There, a sum and its layer normalisation take several times as long in one operator as apart."""
+IN_FP32 = {"use_tf32": "0"}
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 class OnnxModel:
@@ -65,9 +72,11 @@ class OnnxModel:
     ) -> None:
         self.encoder = encoder
         self._labels = labels
-        self.session = _session(path, device, threads, exact=exact)
-        self._inputs = {node.name for node in self.session.get_inputs()}
         self.shapes = FewShapes(encoder.max_length) if device == "cuda" else None
+        self._one_at_a_time = threading.Lock()
+        self._captured = _capturing(path, threads, labels, self.shapes, exact=exact) if self.shapes else None
+        self.session = self._captured.session if self._captured else _session(path, device, threads, exact=exact)
+        self._inputs = {node.name for node in self.session.get_inputs()}
 
     def run(self, batch: Sequence[Encoded], length: int | None = None) -> FloatArray:
         """Return the logits of one batch, [len(batch), classes], padded to the longest text or to `length` tokens."""
@@ -76,7 +85,7 @@ class OnnxModel:
             rows, width = self.shapes.size(rows, width)
         feeds = self.feeds([*batch, *[batch[-1]] * (rows - len(batch))], width)
         try:
-            logits = np.asarray(self.session.run(["logits"], feeds)[0], dtype=np.float32)
+            logits = self._run(feeds, rows)
         except Exception as error:  # onnxruntime raises classes of its own that it does not export
             reason = str(error).partition("\n")[0]
             raise UserError(f"onnxruntime cannot run the model: {reason}", "export the artifact again") from None
@@ -86,6 +95,12 @@ class OnnxModel:
                 f"the model returned logits of shape {logits.shape} for {expected}", "export the artifact again"
             )
         return logits[: len(batch)]
+
+    def _run(self, feeds: Feeds, rows: int) -> FloatArray:
+        if not self._captured:
+            return np.asarray(self.session.run(["logits"], feeds)[0], dtype=np.float32)
+        with self._one_at_a_time:
+            return self._captured.run(feeds) if rows == 1 else self._captured.run_several(feeds)
 
     def feeds(self, batch: Sequence[Encoded], length: int | None = None) -> Feeds:
         """Return the model's inputs for one batch."""
@@ -195,8 +210,10 @@ def session_options(threads: int) -> SessionOptions:
     return options
 
 
-def _session(model: Path, device: Device, threads: int, *, exact: bool) -> InferenceSession:
-    """Open a session on `device`, and refuse the silent fall-back to another one."""
+def _session(
+    model: Path, device: Device, threads: int, *, exact: bool, options: Mapping[str, str] = NO_OPTIONS
+) -> InferenceSession:
+    """Open a session on `device`, with options for CUDA, and refuse the silent fall-back to another one."""
     import onnxruntime
 
     provider = PROVIDERS[device]
@@ -207,12 +224,14 @@ def _session(model: Path, device: Device, threads: int, *, exact: bool) -> Infer
     onnxruntime.disable_telemetry_events()
     if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip installed them
-    asked: list[Any] = [(provider, {"use_tf32": "0"}) if device == "cuda" and exact else provider]
-    options = session_options(threads)
+    asked: list[Any] = [(provider, {**options, **(IN_FP32 if exact else {})}) if device == "cuda" else provider]
+    settings = session_options(threads)
     if device == "cpu":
-        options.add_session_config_entry(*NOT_ON_CPU)
+        settings.add_session_config_entry(*NOT_ON_CPU)
+    if options:
+        settings.log_severity_level = 4  # that a model cannot be recorded is no error
     try:
-        session: Any = onnxruntime.InferenceSession(model, options, providers=asked)
+        session: Any = onnxruntime.InferenceSession(model, settings, providers=asked)
     except Exception as error:  # onnxruntime raises classes of its own that it does not export
         raise UserError(f"onnxruntime cannot load `{model}`: {error}", "export the artifact again") from None
     if session.get_providers()[0] != provider:
@@ -221,6 +240,18 @@ def _session(model: Path, device: Device, threads: int, *, exact: bool) -> Infer
             "install the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
         )
     return session
+
+
+def _capturing(path: Path, threads: int, labels: int | None, shapes: FewShapes, *, exact: bool) -> Captured | None:
+    """Open a session on CUDA that records what it starts for one text, None where this model has none that could."""
+    try:
+        session = _session(path, "cuda", threads, exact=exact, options=CAN_CAPTURE)
+        captured = Captured(session, labels or int(session.get_outputs()[0].shape[-1]))
+        ones = np.ones(shapes.size(1, 1), dtype=np.int64)
+        captured.run({node.name: ones * (node.name != "token_type_ids") for node in session.get_inputs()})
+    except Exception:  # whatever onnxruntime raises of a model with a step on the host, or with one it cannot record
+        return None
+    return captured
 
 
 def _load(run: RunDir, threads: int, _: Path, *, artifact: str, device: Device) -> ModelEngine[OnnxModel]:

@@ -21,7 +21,8 @@ def open_telling(load: Callable[[], Engine]) -> Engine:
     """Load an engine that says which kernels it uses."""
     os.environ[ASKS] = "1"
     try:
-        return load()
+        with _printed():  # its golden answers say so, too
+            return load()
     finally:
         del os.environ[ASKS]
 

@@ -19,3 +19,13 @@ def usable_gpu() -> str | None:
         say("this onnxruntime cannot use CUDA: replace the package `onnxruntime` by `onnxruntime-gpu`")
         return None
     return gpu_name() or str(torch.cuda.get_device_name())
+
+
+def wake() -> None:
+    """Import what PyTorch's steps of an export load with, and open the GPU where there is one."""
+    import peft  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda")

@@ -35,6 +35,7 @@ from trainer.text.texts import Text
 ALONE_CALLS, ALONE_WARMUP = 100, 30
 """One text a call. The first call of each width is slow."""
 BULK_CALLS, BULK_WARMUP, BULK_TEXTS = 7, 2, 1024
+MODEL = "model.onnx"
 Load = Callable[[], Engine]
 Times = Mapping[str, Sequence[float]]
 
@@ -126,13 +127,20 @@ def try_halves(
     """
     texts, made, failed = baseline.evaluation.texts, [], []
     with ExitStack() as stack:
-        workers_of = {ONNX_FP32: baseline.fp32}
+        say(f"converting to half precision: {', '.join(recipe.name for recipe in recipes)}")
+        makers = {}
         for recipe in recipes:
-            say(f"converting to half precision: {recipe.name}")
             folder = unfused.with_name(recipe.name)
             copy_around_model(unfused, folder)
+            make = partial(_make, recipe, unfused / MODEL, folder / MODEL, checkpoint, shortened=shortened)
+            makers[recipe.name] = stack.enter_context(workers.opening(recipe.name, make))
+        comparing = {name: stack.enter_context(workers.opening(name, load)) for name, load in peers.items()}
+        workers_of = {ONNX_FP32: baseline.fp32}
+        for recipe in recipes:
+            folder = unfused.with_name(recipe.name)
             try:
-                fused = recipe.make(unfused / "model.onnx", folder / "model.onnx", checkpoint, shortened=shortened)
+                fused = _made(makers[recipe.name])
+                say(f"proving {recipe.name}")
                 proved = baseline.chain.proved(folder, opening(folder), after=unfused.name, tolerance=SAME_HALVES)
                 worker = stack.enter_context(proved)
                 measured = _measure(recipe, folder, worker, baseline, fused)
@@ -148,14 +156,38 @@ def try_halves(
                 continue
             made.append(measured)
             workers_of[recipe.name] = worker
-        for name, load in peers.items():
+        for name, worker in comparing.items():
             try:
-                workers_of[name] = stack.enter_context(workers.opened(name, load))
+                worker.wait()
+                workers_of[name] = worker
             except UserError as error:  # it is there for comparison alone
                 say(f"{name} is not timed: {error.message}")
         say(f"timing {len(workers_of)} ways to answer on the GPU")
         alone, bulk = _time(workers_of, texts)
     return Halves(tuple(made), tuple(failed), alone, bulk, min(len(texts), BULK_TEXTS))
+
+
+def _make(
+    recipe: HalfRecipe, model: Path, output: Path, checkpoint: Path, *, shortened: bool
+) -> dict[str, int] | OSError:
+    """Make a recipe in a process of its own, beside the others, and return what was fused, or that nothing can be."""
+    try:
+        return recipe.make(model, output, checkpoint, shortened=shortened)
+    except OSError as error:
+        return error
+
+
+def _made(maker: Worker) -> dict[str, int]:
+    maker.wait()
+    found: dict[str, int] | OSError = maker.call(_itself)
+    maker.close()
+    if isinstance(found, OSError):
+        raise found
+    return found
+
+
+def _itself(made: dict[str, int] | OSError) -> dict[str, int] | OSError:
+    return made
 
 
 def _measure(recipe: HalfRecipe, folder: Path, worker: Worker, baseline: Baseline, fused: dict[str, int]) -> Made:
@@ -167,7 +199,7 @@ def _measure(recipe: HalfRecipe, folder: Path, worker: Worker, baseline: Baselin
     before, after = task.answers(baseline.fp32_logits), task.answers(logits)
     return Made(
         recipe=recipe.name,
-        size_bytes=(folder / "model.onnx").stat().st_size,
+        size_bytes=(folder / MODEL).stat().st_size,
         fused=fused,
         paired=pair(task, before, after, task.truth(baseline.evaluation.labels)),
         mean_divergence=task.divergence(baseline.fp32_logits, logits),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ def choose(
     budget = f"the budget of {max_drop:g} points"
     if not candidates:
         return Choice(None, ships=False, reason=f"there is no {precision} candidate")
-    faster = [c for c in candidates if min(c.speed.median, _in_bulk(c)) >= FASTER]
+    faster = [c for c in candidates if _is_faster(c)]
     if within := [c for c in faster if c.judgement == "within budget"]:
         best = _fastest(within)
         return Choice(best, ships=True, reason=f"the fastest within {budget}: {describe(best)}")
@@ -77,13 +76,17 @@ def choose_for_openvino(
     return other.best if other.best and other.ships and other.best.speed.low > to_beat else None
 
 
+def _is_faster(candidate: Candidate) -> bool:
+    """Tell whether it is faster than fp32: in one way at least, and slower in none, where both were measured."""
+    alone, many = candidate.speed, candidate.bulk
+    if many is None:
+        return alone.median >= FASTER
+    return min(alone.high, many.high) >= FASTER and max(alone.low, many.low) > FASTER
+
+
 def _fastest(candidates: Sequence[Candidate]) -> Candidate:
     """Return the fastest with many texts at a time where that was measured, else with one."""
-    return max(candidates, key=lambda c: _in_bulk(c) if c.bulk else c.speed.median)
-
-
-def _in_bulk(candidate: Candidate) -> float:
-    return candidate.bulk.median if candidate.bulk else math.inf
+    return max(candidates, key=lambda c: (c.bulk or c.speed).median)
 
 
 def describe(candidate: Candidate) -> str:

@@ -12,10 +12,12 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from exporter.engines.engine import ALL_AT_ONCE, Batching, Engine, Model, ModelEngine
 from trainer.errors import UserError
@@ -28,6 +30,13 @@ R = TypeVar("R")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
+class Started(NamedTuple):
+    """A process that waits for the engine that it is to load."""
+
+    process: BaseProcess
+    pipe: Connection
+
+
 class Worker:
     """A process that holds one engine and answers for it; `close` it.
 
@@ -37,6 +46,7 @@ class Worker:
         threads: how many CPU threads it may use.
         before: called in the other process before it loads anything.
         wait: whether to wait until it is loaded; else `wait` does.
+        started: the process, where one is there already.
 
     Raises:
         UserError: it cannot be loaded here.
@@ -50,16 +60,13 @@ class Worker:
         before: Callable[[], None] | None = None,
         *,
         wait: bool = True,
+        started: Started | None = None,
     ) -> None:
         self._name = name
-        context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, load, before), daemon=True)
-        # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
-        # since the child takes a moment before it could set it for itself.
-        with _ignored(signal.SIGINT), _thread_variables(threads):
-            self._process.start()
-        theirs.close()
+        self._process, self._pipe = started or _start(threads, before)
+        with contextlib.suppress(ConnectionError):  # a process that died is noticed on receiving
+            self._pipe.send(name)
+            self._pipe.send(load)
         if wait:
             self.wait()
 
@@ -125,6 +132,64 @@ class Worker:
         return answer
 
 
+class Spares:
+    """Starts workers; those for some loads in processes that were started ahead, and have imported by now what is slow.
+
+    `close` it. It takes the place of `Worker` where there are cores to spare.
+
+    Args:
+        threads: how many CPU threads each may use.
+        loads: the functions, called by a `partial`, that they are for. Other engines get a process of their own.
+        before: called in each of them at once.
+        ahead: how many wait at a time.
+        most: how many there are in all.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        loads: Sequence[Callable[..., Any]],
+        before: Callable[[], None],
+        *,
+        ahead: int,
+        most: int,
+    ) -> None:
+        self._threads, self._loads, self._before = threads, loads, before
+        self._left, self._waiting = most, deque[Started]()
+        for _ in range(ahead):
+            self._add()
+
+    def __call__(
+        self,
+        name: str,
+        load: Callable[[], Any],
+        threads: int,
+        before: Callable[[], None] | None = None,
+        *,
+        wait: bool = True,
+    ) -> Worker:
+        """Give the process that was started first something to load, and start another in its place."""
+        is_for_it = getattr(load, "func", None) in self._loads and threads == self._threads and not before
+        if not is_for_it or not self._waiting:
+            return Worker(name, load, threads, before, wait=wait)
+        started = self._waiting.popleft()
+        self._add()
+        return Worker(name, load, threads, wait=wait, started=started)
+
+    def close(self) -> None:
+        """End those that still wait."""
+        for process, pipe in self._waiting:
+            pipe.close()
+            process.terminate()
+        for process, _ in self._waiting:
+            process.join()
+
+    def _add(self) -> None:
+        if self._left:
+            self._left -= 1
+            self._waiting.append(_start(self._threads, self._before))
+
+
 class StartWorker(Protocol):
     """Starts a worker as the class does, or stands in for it; see `Worker` for the arguments."""
 
@@ -148,8 +213,12 @@ class Workers:
     start: StartWorker = Worker
 
     def opened(self, name: str, load: Callable[[], Any]) -> contextlib.closing[Worker]:
-        """Load an engine in a process of its own, while the `with` block runs."""
+        """Load an engine in a process of its own, which ends with the `with` block."""
         return contextlib.closing(self.start(name, load, self.threads))
+
+    def opening(self, name: str, load: Callable[[], Any]) -> contextlib.closing[Worker]:
+        """Do the same, but do not wait until it is loaded: `Worker.wait` does."""
+        return contextlib.closing(self.start(name, load, self.threads, wait=False))
 
 
 def timed_call(
@@ -172,12 +241,27 @@ def _run(engine: ModelEngine[Model], batch: Sequence[Encoded], length: int | Non
     return engine.model.run(batch, length)
 
 
-def _serve(pipe: Connection, name: str, load: Callable[[], Any], before: Callable[[], None] | None) -> None:
-    """Load the engine and answer questions until the other end closes."""
+def _start(threads: int, before: Callable[[], None] | None) -> Started:
+    context = multiprocessing.get_context("spawn")  # a forked copy would inherit this process's thread pools
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, before), daemon=True)
+    # Ctrl-C goes to the whole group of a terminal: it is for this process, which then closes the pipe. Set here,
+    # since the child takes a moment before it could set it for itself.
+    with _ignored(signal.SIGINT), _thread_variables(threads):
+        process.start()
+    theirs.close()
+    return Started(process, ours)
+
+
+def _serve(pipe: Connection, before: Callable[[], None] | None) -> None:
+    """Load an engine and answer questions until the other end closes."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    name = None
     try:
         if before:
             before()
+        name = pipe.recv()
+        load = pipe.recv()
         engine = load()
         pipe.send("ready")
         while True:
@@ -188,7 +272,8 @@ def _serve(pipe: Connection, name: str, load: Callable[[], Any], before: Callabl
     except UserError as error:
         pipe.send(error)
     except Exception as error:  # whatever a runtime raises is a reason to report, such as a device out of memory
-        pipe.send(failure(name, error))
+        with contextlib.suppress(EOFError, ConnectionError):
+            pipe.send(failure(name or pipe.recv(), error))
 
 
 def _die_with_parent() -> None:
