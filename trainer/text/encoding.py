@@ -110,12 +110,19 @@ class Encoder:
             TypeError: a text comes where a pair is expected, or the other way round.
             UserError: the tokenizer cannot, or takes too long.
         """
+        return [self.fit(bodies) for bodies in self.tokens(texts)]
+
+    def tokens(self, texts: Sequence[Text]) -> list[tuple[list[int], ...]]:
+        """Return the tokens of each text, or of both of a pair, before they are cut; see `encode`.
+
+        Of a text of more than 2^16 characters, these are the ends alone: more than are kept of it.
+        """
         parts = [parts_of(text) for text in texts]
         if any(len(of_text) != len(self._special) - 1 for of_text in parts):
             raise TypeError(f"this encoder takes {'pairs of texts' if self.pairs else 'single texts'}")
         room = self.room
         bodies = self._tokenizer.tokens([*chain.from_iterable(parts)], room, room - self._head(room))
-        return [self._fit(own) for own in zip(*[iter(bodies)] * (len(self._special) - 1), strict=True)]
+        return [*zip(*[iter(bodies)] * (len(self._special) - 1), strict=True)]
 
     def resize(self, encoded: Encoded, tokens: int) -> Encoded:
         """Return a text, or a pair, of exactly `tokens` tokens of its own: cut, or repeated from its start."""
@@ -145,7 +152,7 @@ class Encoder:
                 types[row, : len(e)] = self._types_of(e)
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
-    def _fit(self, bodies: Sequence[list[int]]) -> Encoded:
+    def fit(self, bodies: Sequence[list[int]]) -> Encoded:
         """Cut the tokens of a text, or of both of a pair, and put the special tokens around them."""
         sizes = [len(body) for body in bodies]
         if sum(sizes) <= self.room:

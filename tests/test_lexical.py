@@ -1,0 +1,102 @@
+"""A linear classifier of hashed tokens: what it reads, what it answers, and its file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.errors import UserError
+from trainer.lexical.features import features_of
+from trainer.lexical.file import read_lexical, to_bytes
+from trainer.lexical.fit import fit
+from trainer.lexical.model import Lexical, bits_for
+
+TEXTS = [[[3, 4, 3]], [[]], [[9]], [[4, 3]]]
+
+
+def test_a_text_has_its_tokens_and_their_pairs_with_damped_counts() -> None:
+    features = features_of(TEXTS, 17)
+    assert np.diff(features.starts).tolist() == [4, 0, 1, 3]  # 3 twice, 4, (3, 4), (4, 3)
+    first = features.weights[:4]
+    assert (first**2).sum() == pytest.approx(1)
+    assert first.max() / first.min() == pytest.approx(1 + math.log(2))
+    again = set(features.buckets[:4]) & set(features.buckets[5:])
+    assert len(again) == 3  # 3, 4 and (4, 3) of the last text are in the first as well
+
+
+def test_both_texts_of_a_pair_have_buckets_of_their_own() -> None:
+    buckets = [set(features_of([parts], 17).buckets) for parts in ([[5, 6], [7]], [[7], [5, 6]])]
+    assert not buckets[0] & buckets[1]
+
+
+@given(st.lists(st.lists(st.integers(0, 250_000), max_size=30), min_size=1, max_size=8), st.integers(8, 17))
+def test_texts_are_hashed_alone_as_together(texts: list[list[int]], bits: int) -> None:
+    together = features_of([[text] for text in texts], bits)
+    for i, text in enumerate(texts):
+        own = slice(*together.starts[i : i + 2])
+        alone = features_of([[text]], bits)
+        np.testing.assert_array_equal(together.buckets[own], alone.buckets)
+        np.testing.assert_array_equal(together.weights[own], alone.weights)
+
+
+def learn(classes: int) -> tuple[Lexical, float]:
+    rng = np.random.default_rng(0)
+    labels = [i % classes for i in range(240)]
+    texts = [[[*rng.integers(100, 140, 20), *rng.choice([label, label, 50], 6)]] for label in labels]
+    fitted = fit(texts, labels, classes, seed=0)
+    return fitted.lexical, float((fitted.out_of_fold.argmax(axis=1) == labels).mean())
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_it_learns_what_words_say_and_tells_it_of_texts_that_it_has_not_seen(classes: int, tmp_path: Path) -> None:
+    lexical, out_of_fold = learn(classes)
+    assert out_of_fold > 0.95
+    answers = lexical.logits([[[label] * 9] for label in range(classes)])
+    assert answers.argmax(axis=1).tolist() == [*range(classes)]
+    assert lexical.logits([[[]]]).shape == (1, classes)
+    path = tmp_path / "lexical.safetensors"
+    path.write_bytes(to_bytes(lexical))
+    assert path.stat().st_size < 2**19 + 2**12
+    np.testing.assert_array_equal(read_lexical(path, classes).logits(TEXTS), lexical.logits(TEXTS))
+    from safetensors.numpy import load_file
+
+    np.testing.assert_array_equal(load_file(path)["weights"], lexical.weights)
+
+
+def test_what_training_never_saw_is_not_known() -> None:
+    lexical = Lexical(np.zeros((2**17, 1), np.float16), np.zeros(1, np.float32))
+    features = features_of([[[7, 8]], [[]]], 17)
+    assert lexical.known(features).tolist() == [0, 0]
+    lexical.weights[features_of([[[7]]], 17).buckets] = 1
+    np.testing.assert_allclose(lexical.known(features), [1 / 3, 0])
+
+
+def test_more_classes_have_fewer_buckets() -> None:
+    assert [bits_for(classes) for classes in (2, 3, 4, 20)] == [17, 16, 16, 13]
+    assert all(2 * classes * 2 ** bits_for(classes) <= 2**19 for classes in range(3, 2000))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda content: content[:-2], "not in the file"),
+        (lambda content: b"\0" * len(content), "does not begin"),
+        (lambda content: content.replace(b'"F16"', b'"I16"'), "not F16"),
+        (lambda content: content[:-4] + np.float32(np.nan).tobytes(), "not a finite number"),
+        (lambda content: content + b"x" * 2**20, "cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_refused(spoil: object, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "lexical.safetensors"
+    lexical = Lexical(np.ones((2**17, 1), np.float16), np.zeros(1, np.float32))
+    path.write_bytes(spoil(to_bytes(lexical)))  # type: ignore[operator]
+    with pytest.raises(UserError, match=reason):
+        read_lexical(path, 2)
+    path.write_bytes(to_bytes(lexical))
+    with pytest.raises(UserError, match="another number of classes"):
+        read_lexical(path, 3)
