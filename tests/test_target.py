@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +38,13 @@ def test_what_the_kernel_refuses_does_not_count(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(XEON)
     assert instruction_sets("x86_64", cpuinfo, grants_amx=lambda: False) == ("AVX2", "AVX-512", "AVX-512-VNNI")
+
+
+@pytest.mark.skipif(
+    platform.system() != "Linux" or platform.machine() != "x86_64", reason="AMX is of x86, asked of Linux"
+)
+def test_amx_can_be_refused_to_whatever_a_command_starts() -> None:
+    code = "from exporter.int8.target import instruction_sets; print(instruction_sets())"
+    refused = [sys.executable, "tests/without_amx.py", sys.executable, "-c", code]
+    printed = subprocess.run(refused, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
+    assert ast.literal_eval(printed) == tuple(name for name in instruction_sets() if name != "AMX")

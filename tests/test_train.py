@@ -24,7 +24,7 @@ from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir, Training, TrainRecord, reload_splits
-from trainer.training.loop import choose_device, choose_precision
+from trainer.training.hardware import choose_device, choose_precision, gain_of_bf16
 from trainer.training.train import train
 
 Command = Callable[..., tuple[int, str, str]]
@@ -274,7 +274,11 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 def test_precision_is_bf16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert choose_precision("auto", "cpu") == "bf16"
+    assert choose_precision("auto", "cpu", lambda: 1.5) == "bf16"
+    assert choose_precision("auto", "cpu", lambda: 1.1) == "fp32"
+    times = {torch.float32: iter([9.0, *[3.0] * 7]), torch.bfloat16: iter([2.0] * 8)}
+    assert gain_of_bf16(lambda dtype: next(times[dtype])) == 1.5
+    assert gain_of_bf16() > 0
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
     assert choose_precision("auto", "cpu") == "fp32"
     assert choose_precision("auto", "mps") == "fp32"

@@ -36,7 +36,7 @@ from trainer.text.encoding import Encoder
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from trainer.training.loop import Hardware
+    from trainer.training.hardware import Hardware
 
 FILE = "training_speed.json"
 TEXTS = 4_000
@@ -57,7 +57,7 @@ def compare(config: TrainingSpeedConfig) -> TrainingSpeed:
         UserError: there is no run that was trained here, or its texts or its base model have changed since.
     """
     from exporter.proof.reference import adapter_encoder
-    from trainer.training.loop import choose_hardware
+    from trainer.training.hardware import choose_hardware
 
     run = RunDir(config.run_dir)
     record = run.load()

@@ -27,11 +27,10 @@ from trainer.pretrain.terms import IdArray, Terms
 from trainer.progress import left_text, quiet_libraries, say, say_source
 from trainer.records import file_sha256, installed_versions, write_record
 from trainer.run import discard
+from trainer.training.hardware import Hardware, choose_hardware
 from trainer.training.loop import (
     PACKAGES,
     CheckpointKeeper,
-    Hardware,
-    choose_hardware,
     keep_stdout_clean,
     run_loop,
     training_arguments,

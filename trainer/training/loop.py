@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,12 @@ import torch
 import transformers
 from torch.nn.attention import sdpa_kernel
 
-from trainer.config import Device, Precision
 from trainer.data.load import NAMES_SHOWN, Examples, abridged
-from trainer.errors import UserError
 from trainer.progress import left_text, say
 from trainer.tasks import Label, Task, as_set
 from trainer.text.encoding import Encoded, Encoder
 from trainer.training.graphs import KERNELS
+from trainer.training.hardware import Hardware
 from trainer.training.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 
 UNEVEN = 2
@@ -38,50 +37,6 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenize
 
 Collator = Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]
 """Makes a padded batch of rows."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where a training runs, and in which precision."""
-
-    device: str
-    """`cuda`, `mps` or `cpu`."""
-    precision: str
-    """`fp32`, `bf16` or `fp16`."""
-
-    @property
-    def name(self) -> str:
-        """The GPU's name, or else the kind of device."""
-        return str(torch.cuda.get_device_name()) if self.device == "cuda" else self.device
-
-
-def choose_hardware(device: Device, precision: Precision) -> Hardware:
-    """Return the device and the precision to train with, or raise a UserError for what does not exist here."""
-    chosen = choose_device(device)
-    return Hardware(chosen, choose_precision(precision, chosen))
-
-
-def choose_device(asked: Device) -> str:
-    """Return `cuda`, `mps` or `cpu`: what was asked for, or the best available."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return next(device for device, is_available in available.items() if is_available)
-    if not available[asked]:
-        raise UserError(f"no `{asked}` device on this machine", "leave out `--device` to use the best available")
-    return asked
-
-
-def choose_precision(asked: Precision, device: str) -> str:
-    """Return the precision to train in; `auto` is bf16 where the hardware multiplies it natively, else fp32."""
-    if asked == "fp16" and device != "cuda":
-        raise UserError("fp16 training needs a CUDA device", "leave out `--precision` to use the best available")
-    if asked != "auto":
-        return asked
-    if device == "cuda":
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    # A CPU with AMX tiles or AVX-512's bf16 products trains about twice as fast in it; others emulate it, slower.
-    features = torch.cpu.get_capabilities() if device == "cpu" else {}
-    return "bf16" if features.get("amx_bf16") or features.get("avx512_bf16") else "fp32"
 
 
 def training_arguments(

@@ -27,12 +27,11 @@ from trainer.text.encoding import Encoder
 from trainer.text.texts import Text
 from trainer.training.frozen import DTYPES, settle_frozen, shorten_last_layer
 from trainer.training.graphs import GraphTrainer, takes_wide_mask
+from trainer.training.hardware import Hardware, choose_hardware
 from trainer.training.loop import (
     PACKAGES,
     CheckpointKeeper,
     EpochReport,
-    Hardware,
-    choose_hardware,
     encode_rows,
     full_batches,
     keep_stdout_clean,
