@@ -114,7 +114,10 @@ def _solve(matrix: csr_array, truth: npt.NDArray[np.int64], strength: float) -> 
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3)
+    used = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]))  # few, where texts are few or short
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the last step was not small
-        model.fit(matrix, truth)
-    return model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)
+        model.fit(matrix[:, used], truth)
+    weights = np.zeros((matrix.shape[1], len(model.intercept_)), np.float32)
+    weights[used] = model.coef_.T
+    return weights, model.intercept_.astype(np.float32)
