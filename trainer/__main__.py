@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from trainer.config import ClassWeights, Device, Precision, TaskName, TrainConfig, Truncation
+from trainer.config import ClassWeights, Device, Precision, TaskName, TrainConfig, TruncationOrAuto
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, JoinNames, add_column_flags, parse, run_dir_flag, take_defaults
 from trainer.progress import show
@@ -46,7 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-train-samples", type=int, help="maximum number of training texts; 0 for all")
     add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")
     add("--max-length", type=int, help="maximum number of tokens in a text")
-    add("--truncation", choices=get_args(Truncation), help="which tokens of a longer text are kept")
+    add("--truncation", choices=get_args(TruncationOrAuto), help="which tokens of a longer text are kept; auto "
+        "compares the rules on training texts")  # fmt: skip
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=int, help="passes over the training texts; the best one is kept")
     add("--batch-size", type=int, help="texts per step and device")

@@ -10,6 +10,7 @@ from trainer.errors import UserError
 from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check_numbers, check_text_column
 
 Truncation = Literal["head", "tail", "head-tail"]
+TruncationOrAuto = Literal["auto", Truncation]
 TaskName = Literal["single-label", "multi-label"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ClassWeights = Literal["equal", "balanced"]
@@ -41,7 +42,7 @@ class TrainConfig:
     early_stopping_patience: int | None = None
     class_weights: ClassWeights = "equal"
     max_length: int = 256
-    truncation: Truncation = "head"
+    truncation: TruncationOrAuto = "auto"
     seed: int = 42
     device: Device = "auto"
     precision: Precision = "auto"

@@ -17,6 +17,9 @@ from trainer.data.load import Columns, Splits, load_splits, write_examples
 from trainer.data.sources import Base, Source
 from trainer.errors import UserError
 from trainer.files.tables import Reading
+from trainer.lexical.file import to_bytes
+from trainer.lexical.model import Lexical
+from trainer.lexical.truncation import TruncationChoice
 from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
 from trainer.text.encoding import Encoder
@@ -74,7 +77,9 @@ class RunDir:
         self.evaluation = path / "data" / "evaluation.jsonl"
         """The evaluation texts: the later stages measure on exactly these."""
         self.calibration = path / "data" / "calibration.jsonl"
-        """Some of the training texts, on which the exporter measures ranges of activations."""
+        """Texts on which the exporter measures ranges of activations, and chooses thresholds."""
+        self.lexical = path / "lexical.safetensors"
+        """The linear classifier of the training texts, where there is one: see `trainer.lexical`."""
         self.checkpoints = path / "checkpoints"
         """The state of an unfinished run, removed when it finishes."""
         self.unfinished = self.checkpoints / "config.json"
@@ -106,6 +111,8 @@ class RunDir:
                 f"the run in `{self.path}` is too old: it has no calibration texts",
                 f"run `{TrainRecord.MADE_BY} --overwrite` again",
             )
+        if record.lexical_sha256:
+            files[self.lexical] = record.lexical_sha256
         for path, sha256 in files.items():
             if not path.is_file() or file_sha256(path) != sha256:
                 raise UserError(
@@ -149,12 +156,15 @@ class RunDir:
         if not (new.record.is_file() and is_first_process()):
             return
         with contextlib.nullcontext() if is_held(self.path) else hold(self.path):
+            if new.adapter.exists():  # nothing is in place yet, and there may be no new one
+                self.lexical.unlink(missing_ok=True)
             for source, target in ((new.adapter, self.adapter), (new.evaluation.parent, self.evaluation.parent)):
                 if source.exists():  # otherwise it is in place already
                     discard(target)
                     source.rename(target)
-            if new.record.is_file():
-                new.record.replace(self.record)
+            for source, target in ((new.lexical, self.lexical), (new.record, self.record)):
+                if source.is_file():
+                    source.replace(target)
             discard(new.path)
 
 
@@ -193,6 +203,8 @@ class Training:
     """Of the training and evaluation texts with their labels; empty for runs older than schema 4."""
     eval_dataset: Source | None = None
     """The separate evaluation dataset, where there was one."""
+    truncation_choice: TruncationChoice | None = None
+    """How the rule was found, where none was asked for."""
 
     @property
     def best(self) -> EpochScores:
@@ -236,7 +248,7 @@ def _listed(value: Any) -> Any:
 class TrainRecord:
     """What a run holds: everything that the exporter needs to know about it."""
 
-    SCHEMA: ClassVar[int] = 6
+    SCHEMA: ClassVar[int] = 7
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {
         1: _name_adapter_files,
         2: _gather_training,
@@ -261,6 +273,12 @@ class TrainRecord:
     evaluation_sha256: str
     calibration_sha256: str = ""
     """Empty for runs older than schema 2, which kept no calibration texts."""
+    calibration_is_apart: bool = False
+    """Whether it is known that nothing was trained on the calibration texts."""
+    lexical_sha256: str = ""
+    """Of the linear classifier of the training texts; empty where there is none."""
+    lexical_reason: str = ""
+    """Why there is none; empty for runs older than schema 7, too."""
     task: TaskName = "single-label"
     pairs: bool = False
     """Whether it reads pairs of texts."""
@@ -274,7 +292,7 @@ class TrainRecord:
 class UnfinishedRun:
     """What an unfinished run was given."""
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {2: _list_columns}
     MADE_BY: ClassVar[str] = "python -m trainer"
 
@@ -282,6 +300,8 @@ class UnfinishedRun:
     base_sha256: str = ""
     data_sha256: str = ""
     """Of the training and evaluation texts with their labels."""
+    truncation_choice: TruncationChoice | None = None
+    """Which is not made anew when the run is resumed; None where the rule was asked for."""
 
 
 def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: str | Source | None) -> Splits:
@@ -329,17 +349,21 @@ def write_run(
     versions: dict[str, str],
     *,
     task: TaskName,
+    lexical: Lexical | str,
     adopted: AdoptConfig | None = None,
 ) -> TrainRecord:
     """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
 
-    `base` is what the adapter adapts, or the whole checkpoint where there is none. Some of the training texts are kept
-    for calibration. `training` is None where that was elsewhere; `versions` are of the packages that made the run.
+    `base` is what the adapter adapts, or the whole checkpoint where there is none. Texts that nothing was trained on
+    are kept for calibration, or else some of the training texts. `training` is None where that was elsewhere;
+    `versions` are of the packages that made the run; `lexical` may be the reason why there is none.
     """
     chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
-    calibration = splits.calibration or splits.train.take(chosen)
+    apart = splits.calibration or splits.left_over
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    write_examples(run.calibration, calibration, splits.label_names)
+    write_examples(run.calibration, apart or splits.train.take(chosen), splits.label_names)
+    if isinstance(lexical, Lexical):
+        run.lexical.write_bytes(to_bytes(lexical))
     record = TrainRecord(
         base=base.source,
         base_sha256=base.sha256(),
@@ -354,6 +378,9 @@ def write_run(
         adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
         evaluation_sha256=file_sha256(run.evaluation),
         calibration_sha256=file_sha256(run.calibration),
+        calibration_is_apart=bool(apart),
+        lexical_sha256=file_sha256(run.lexical) if isinstance(lexical, Lexical) else "",
+        lexical_reason="" if isinstance(lexical, Lexical) else lexical,
         adopted=adopted,
         task=task,
         pairs=encoder.pairs,

@@ -66,7 +66,8 @@ def _adopt(config: AdoptConfig, run: RunDir, folder: Path) -> TrainRecord:
     say_unseparated(encoder)
     new = run.new_results()
     _copy(folder, tokenizer, new.adapter)
-    record = write_run(new, base, splits, encoder, None, {}, task=task, adopted=config)
+    reason = "it is not known what was trained on"
+    record = write_run(new, base, splits, encoder, None, {}, task=task, lexical=reason, adopted=config)
     run.settle()
     return record
 

@@ -26,7 +26,7 @@ from trainer.data.sources import (
     saved_splits,
     source_of_files,
 )
-from trainer.data.splitting import draw, hold_out, strata, without
+from trainer.data.splitting import draw, draw_apart, hold_out, strata, without
 from trainer.errors import UserError
 from trainer.files.tables import Reading, Rows, listed, not_empty, open_rows, read_table
 from trainer.records import write_text
@@ -38,6 +38,8 @@ EVALUATION_SPLITS = ("validation", "valid", "dev", "test")
 NAMES_SHOWN = 10
 CALIBRATION_SHARE, MOST_CALIBRATION_TEXTS = 0.1, 1000
 """Of the training texts, and at most so many, that are kept from training where thresholds are to be chosen on them."""
+FEWEST_LEFT_OVER, MOST_LEFT_OVER = 64, 2000
+"""Of the labelled texts that nothing is trained on: fewer are no better to calibrate on than training texts."""
 
 TEXT_COLUMNS = ("text", "text_pair")
 """What the columns of texts are called in the files that are written here."""
@@ -96,6 +98,8 @@ class Splits:
     """What the texts are called in the data."""
     calibration: Examples | None = None
     """Texts to choose thresholds on, neither trained nor evaluated on; None where there are none to choose."""
+    left_over: Examples | None = None
+    """Texts beyond the limit of training texts, none of them trained or evaluated on; None where there are too few."""
 
     @property
     def pairs(self) -> bool:
@@ -169,14 +173,18 @@ def load_splits(
     if not len(train):
         raise UserError("every training text is in the evaluation data, too", "give other texts with `--eval-dataset`")
     kept = evaluation.take(draw(strata(evaluation.labels), max_eval_samples, seed))
-    drawn = train.take(draw(strata(train.labels), max_train_samples, seed))
-    used, apart = (len(drawn), len(kept)), None
+    taken, rest = draw_apart(strata(train.labels), max_train_samples, seed)
+    drawn = train.take(taken)
+    used, apart, left_over = (len(drawn), len(kept)), None, None
     if columns.task == "multi-label":
         is_trained = calibration is None
         drawn, kept, apart = _with_calibration(drawn, kept, seed, is_trained=is_trained, is_held_out=not eval_tables)
+    elif calibration is None:
+        left_over = _left_over(train.take(rest), drawn, seed)
     return Splits(
         train=drawn,
         calibration=apart,
+        left_over=left_over,
         text_columns=named.text_columns,
         evaluation=_shuffled(kept, seed),
         label_names=names,
@@ -221,6 +229,13 @@ def _set_apart(examples: Examples, seed: int) -> tuple[Examples, Examples]:
     share = min(CALIBRATION_SHARE, MOST_CALIBRATION_TEXTS / len(examples))
     rest, apart = hold_out(examples.texts, strata(examples.labels), None, seed, share=share)
     return examples.take(rest), examples.take(apart)
+
+
+def _left_over(rest: Examples, trained: Examples, seed: int) -> Examples | None:
+    """Return some of the examples that are not trained on, but for texts that are."""
+    some = rest.take(draw(strata(rest.labels), MOST_LEFT_OVER, seed))
+    apart = some.take(without(some.texts, trained.texts))
+    return apart if len(apart) >= FEWEST_LEFT_OVER else None
 
 
 def read_texts(

@@ -62,7 +62,12 @@ def _normalise(text: Text) -> str:
 
 def draw(labels: Sequence[int], size: int, seed: int) -> Sequence[int]:
     """Draw `size` indices, each label by its share; all of them where `size` is 0 or not below their number."""
-    return _by_label(labels, size, seed)[0] if 0 < size < len(labels) else range(len(labels))
+    return draw_apart(labels, size, seed)[0]
+
+
+def draw_apart(labels: Sequence[int], size: int, seed: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Draw as `draw` does, and return the indices that are left over, too, in random order."""
+    return _by_label(labels, size, seed) if 0 < size < len(labels) else (range(len(labels)), ())
 
 
 def _by_label(labels: Sequence[int], size: int, seed: int) -> tuple[list[int], list[int]]:

@@ -7,6 +7,7 @@ installing transformers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -100,6 +101,12 @@ class Encoder:
             raise UserError(f"`{path}` is damaged: {reason}", "make the folder again") from None
         return cls(tokenizer, max_length, truncation, pad_token_id, pairs=pairs)
 
+    def under(self, truncation: Truncation) -> Encoder:
+        """Return this encoder with another truncation rule."""
+        other = copy(self)
+        other.truncation = truncation
+        return other
+
     def encode(self, texts: Sequence[Text]) -> list[Encoded]:
         """Encode each text, or pair, cut to `max_length` tokens.
 
@@ -154,13 +161,18 @@ class Encoder:
 
     def fit(self, bodies: Sequence[list[int]]) -> Encoded:
         """Cut the tokens of a text, or of both of a pair, and put the special tokens around them."""
-        sizes = [len(body) for body in bodies]
-        if sum(sizes) <= self.room:
-            return self._wrap(bodies, truncated=False)
-        return self._wrap(
-            [self._cut(body, size) for body, size in zip(bodies, _shares(sizes, self.room), strict=True)],
-            truncated=True,
-        )
+        return self._wrap(self.cut(bodies), truncated=self.is_longer(bodies))
+
+    def is_longer(self, bodies: Sequence[list[int]]) -> bool:
+        """Return whether a text, or a pair, has more tokens than are kept of it."""
+        return sum(map(len, bodies)) > self.room
+
+    def cut(self, bodies: Sequence[list[int]]) -> Sequence[list[int]]:
+        """Return the tokens that are kept of a text, or of both of a pair."""
+        if not self.is_longer(bodies):
+            return bodies
+        shares = _shares([*map(len, bodies)], self.room)
+        return [self._cut(body, size) for body, size in zip(bodies, shares, strict=True)]
 
     def _cut(self, body: list[int], size: int) -> list[int]:
         if len(body) <= size:

@@ -15,12 +15,14 @@ from trainer.config import TrainConfig
 from trainer.data import Splits
 from trainer.data.sources import Base, locate_base
 from trainer.errors import UserError
+from trainer.lexical.of_run import fit_lexical
+from trainer.lexical.truncation import TruncationChoice, choose_truncation
 from trainer.locks import hold
 from trainer.model.adapters import save_adapter
 from trainer.model.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
 from trainer.model.load import build_model, inputs_of, load_tokenizer, make_encoder, settle_padding
 from trainer.progress import quiet_libraries, say, say_source, say_unseparated
-from trainer.records import installed_versions
+from trainer.records import installed_versions, read_record
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
 from trainer.tasks import NO_LABEL, Task, as_set, task_of
 from trainer.text.encoding import Encoder
@@ -98,9 +100,11 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     task = task_of(config.task, len(splits.label_names))
     model = _build_model(config, base, splits, task, hardware)
     encoder = _make_encoder(config, model, tokenizer, pairs=splits.pairs)
+    choice = _settle_truncation(config, run, encoder, splits, task)
+    encoder = encoder.under(choice.rule) if choice else encoder
     trainer = make_trainer(config, model, encoder, splits, task, hardware)
     if trainer.is_world_process_zero():
-        begin(run, UnfinishedRun(config, base.sha256(), splits.sha256()))
+        begin(run, UnfinishedRun(config, base.sha256(), splits.sha256(), choice))
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
@@ -110,8 +114,9 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     save_adapter(model, base.source, new.adapter)
     tokenizer.save_pretrained(new.adapter)
     examples = _predict_examples(trainer, encoder, splits, task)
-    training = _describe(config, splits, model, scores, hardware, started)
-    write_run(new, base, splits, encoder, training, installed_versions(PACKAGES), task=config.task)
+    lexical = fit_lexical(encoder, splits.train, task, config.seed)
+    training = _describe(config, splits, model, scores, hardware, choice, started)
+    write_run(new, base, splits, encoder, training, installed_versions(PACKAGES), task=config.task, lexical=lexical)
     run.settle()
     discard(run.checkpoints)
     return TrainResult(training, task.headline(asdict(training.best)), len(splits.evaluation), examples)
@@ -128,6 +133,8 @@ def _load_data(config: TrainConfig) -> Splits:
         say(f"{name}: {len(examples):,} {'pairs of ' * splits.pairs}texts{limited}")
     if splits.calibration:
         say(f"kept: {len(splits.calibration):,} texts on which the exporter chooses thresholds")
+    if splits.left_over:
+        say(f"left over: {len(splits.left_over):,} texts, which nothing is trained on, for the exporter's calibration")
     if splits.duplicates_dropped:
         say(f"dropped {splits.duplicates_dropped:,} rows whose {'pair' if splits.pairs else 'text'} is evaluated on")
     return splits
@@ -158,10 +165,23 @@ def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTo
     check_length(capacity, config.max_length)
     check_tokens(capacity, tokenizer)
     check_padding(classifier)
-    encoder = make_encoder(tokenizer, config.max_length, config.truncation, pad_token_id, pairs=pairs)
+    rule = "head" if config.truncation == "auto" else config.truncation
+    encoder = make_encoder(tokenizer, config.max_length, rule, pad_token_id, pairs=pairs)
     check_token_types(classifier.config, encoder)
     say_unseparated(encoder)
     return encoder
+
+
+def _settle_truncation(
+    config: TrainConfig, run: RunDir, encoder: Encoder, splits: Splits, task: Task
+) -> TruncationChoice | None:
+    """Choose the truncation rule on the training texts, or return the choice of the run that is resumed."""
+    if config.truncation != "auto":
+        return None
+    before = read_record(run.unfinished, UnfinishedRun).truncation_choice if config.resume else None
+    choice = before or choose_truncation(encoder, splits.train, task, config.seed)
+    say(str(choice))
+    return choice
 
 
 def make_trainer(
@@ -259,6 +279,7 @@ def _describe(
     model: PeftModel,
     scores: tuple[EpochScores, ...],
     hardware: Hardware,
+    choice: TruncationChoice | None,
     started: float,
 ) -> Training:
     trainable, total = model.get_nb_trainable_parameters()
@@ -276,4 +297,5 @@ def _describe(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data_sha256=splits.sha256(),
         eval_dataset=splits.eval_source,
+        truncation_choice=choice,
     )
