@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.engines import ctranslate2, nncf, pipelines, pytorch, tfidf
-from exporter.engines import onnxruntime, openvino
+from exporter.engines import cascade, onnxruntime, openvino
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 
@@ -13,6 +13,7 @@ ENGINES = (
     *pytorch.ENGINES,
     *onnxruntime.ENGINES,
     *openvino.ENGINES,
+    *cascade.ENGINES,
     *pipelines.ENGINES,
     *nncf.ENGINES,
     *ctranslate2.ENGINES,
