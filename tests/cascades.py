@@ -16,7 +16,7 @@ from trainer.lexical.features import features_of
 from trainer.lexical.file import to_bytes
 from trainer.lexical.model import Lexical
 
-USUAL = Cascade(temperature=0.5, threshold=0.9, least_known=0.2, fewest_tokens=2, most_tokens=40)
+USUAL = Cascade(temperature=3.0, threshold=0.9, least_known=0.2, fewest_tokens=2, most_tokens=40)
 BITS = 12
 
 

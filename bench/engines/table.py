@@ -41,6 +41,9 @@ def choose_engines(
 
 
 def reference_of(engines: Sequence[EngineSpec]) -> EngineSpec:
-    """Return what the others are compared with: PyTorch on the CPU, else another engine of ours in fp32."""
+    """Return what the others are compared with: PyTorch on the CPU, else another engine of ours in fp32.
+
+    Without one, it is a model that answers alone, where there is one.
+    """
     ours = [spec for spec in engines if spec.precision == "fp32" and not spec.is_peer]
-    return min(ours or engines, key=lambda spec: (spec.name != REFERENCE, spec.name))
+    return min(ours or engines, key=lambda spec: (spec.name != REFERENCE, spec.has_first_stage, spec.name))

@@ -128,9 +128,9 @@ def has_model(engine: Engine) -> bool:
     return engine.model is not None
 
 
-def first_stage_count(engine: Engine, texts: Sequence[Text]) -> int | None:
-    """Return how many texts the first stage of a cascade answers, None without one; runs in the engine's process."""
-    return engine.stages(texts).count("lexical") if isinstance(engine, CascadeEngine) else None
+def first_stage_count(cascade: CascadeEngine, texts: Sequence[Text]) -> int:
+    """Return how many texts the first stage of a cascade answers; runs in the engine's process."""
+    return cascade.stages(texts).count("lexical")
 
 
 def soak(

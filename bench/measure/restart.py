@@ -332,9 +332,10 @@ class Restart:
 
     def _first_stage(self, name: str, answers: Sequence[Answers]) -> tuple[int, ...] | None:
         """Ask a cascade how many texts of each part its first stage answered; None of an engine that is none."""
-        parts = [[self._workload.examples.texts[i] for i in own.texts] for own in answers]
-        counts = [self._workers[name].call(first_stage_count, part) for part in parts]
-        return tuple(count for count in counts if count is not None) or None
+        if not any(spec.has_first_stage for spec in self._engines if spec.name == name.removesuffix(SECOND)):
+            return None
+        parts = ([self._workload.examples.texts[i] for i in own.texts] for own in answers)
+        return tuple(self._workers[name].call(first_stage_count, part) for part in parts)
 
     def _parts(self) -> list[tuple[int, ...]]:
         """Cut the restart's texts into parts, alike in length, and each in an order of which any beginning is, too."""

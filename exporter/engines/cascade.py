@@ -43,6 +43,7 @@ ENGINES = (
         imports=("onnxruntime", "tokenizers"),
         packages=("onnxruntime", "tokenizers", "numpy"),
         can_ship=True,
+        has_first_stage=True,
         objection=_objection,
     ),
 )
