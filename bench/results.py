@@ -157,6 +157,8 @@ class Bulk:
     tokens: tuple[int, ...]
     """Without padding."""
     seconds: tuple[float, ...]
+    first_stage: tuple[int, ...] | None = None
+    """How many texts of each part the first stage of a cascade answered; None for an engine that is none."""
 
 
 @dataclass(frozen=True)
@@ -336,7 +338,7 @@ def _sets(labels: list[int]) -> list[list[int]]:
 class BenchRecord:
     """What a benchmark did and measured."""
 
-    SCHEMA: ClassVar[int] = 6
+    SCHEMA: ClassVar[int] = 7
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m bench"
 

@@ -35,8 +35,8 @@ Source: OWASP, "CSV Injection".
 """
 
 
-def json_line(text: Text, answer: Prediction, *, task: TaskName) -> Iterator[str]:
-    """Render one answer as a line of JSON, in pieces."""
+def json_line(text: Text, answer: Prediction, *, task: TaskName, stages: bool = False) -> Iterator[str]:
+    """Render one answer as a line of JSON, in pieces; `stages` says by which stage of a cascade."""
     yield "{"
     for name, part in zip(TEXT_COLUMNS, parts_of(text), strict=False):
         yield f'"{name}": "'
@@ -45,22 +45,23 @@ def json_line(text: Text, answer: Prediction, *, task: TaskName) -> Iterator[str
         yield '", '
     own = {"label": answer.label} if task == "single-label" else {"labels": answer.labels}
     rest = own | {"probabilities": answer.probabilities, "truncated": answer.truncated}
+    rest |= {"stage": answer.stage} if stages else {}
     yield json.dumps(rest, ensure_ascii=False)[1:] + "\n"
 
 
-def csv_header(label_names: tuple[str, ...], *, task: TaskName, pairs: bool) -> Iterator[str]:
-    """Render the first row of a CSV file of answers to texts, or to `pairs` of texts."""
+def csv_header(label_names: tuple[str, ...], *, task: TaskName, pairs: bool, stages: bool = False) -> Iterator[str]:
+    """Render the first row of a CSV file of answers to texts, or to `pairs` of texts, from `stages` of a cascade."""
     yield ",".join((*TEXT_COLUMNS[: 1 + pairs], "label" if task == "single-label" else "labels"))
     for name in label_names:
         yield ","
         yield from _cell(f"probability_{name}", safe=False)
-    yield ",truncated\n"
+    yield ",truncated,stage\n" if stages else ",truncated\n"
 
 
-def csv_row(text: Text, answer: Prediction, *, task: TaskName, safe: bool) -> Iterator[str]:
+def csv_row(text: Text, answer: Prediction, *, task: TaskName, safe: bool, stages: bool = False) -> Iterator[str]:
     """Render one answer as a row of CSV, in pieces; `safe` marks cells that a spreadsheet may take for formulas.
 
-    Several labels are a list in JSON, in one cell.
+    `stages` says by which stage of a cascade. Several labels are a list in JSON, in one cell.
     """
     for part in parts_of(text):
         yield from _cell(part, safe=safe)
@@ -68,7 +69,7 @@ def csv_row(text: Text, answer: Prediction, *, task: TaskName, safe: bool) -> It
     several = json.dumps(answer.labels, ensure_ascii=False)
     yield from _cell(answer.label if task == "single-label" else several, safe=safe)
     yield "".join(f",{share:.6f}" for share in answer.probabilities.values())
-    yield f",{str(answer.truncated).lower()}\n"
+    yield f",{str(answer.truncated).lower()}{f',{answer.stage}' if stages else ''}\n"
 
 
 def _cell(text: str, *, safe: bool) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from exporter.answers import AnswerFile, answer_file, check_output, csv_header, csv_row, json_line
 from exporter.bundle.artifact import MANIFEST, Artifact
+from exporter.cascade.explain import reasons
 from exporter.engines.spec import is_installed
 from exporter.records import load_export
 from trainer.config import TrainConfig
@@ -28,7 +29,11 @@ from trainer.text.characters import visible
 from trainer.text.texts import Text, shortened
 
 if TYPE_CHECKING:
+    from exporter.cascade.engine import CascadeEngine
     from exporter.runtime import Prediction
+
+MOST_REASONS = 10
+"""Printed for an answer."""
 
 
 def main() -> None:
@@ -37,6 +42,9 @@ def main() -> None:
     if args.artifact and args.run_dir:
         raise UserError("both `--artifact` and `--run-dir` were given", "give one of them")
     texts = Counted(_texts(args, _manifest(args)))
+    if args.explain and (args.output or args.no_cascade):
+        other = "--output" if args.output else "--no-cascade"
+        raise UserError(f"both `--explain` and `{other}` were given", "give one of them")
     if args.output:
         check_output(args.output)
         _check_apart(args.output, args.file)
@@ -45,13 +53,19 @@ def main() -> None:
         from exporter.runtime import Classifier  # onnxruntime: --help should not wait for it
 
         classifier = Classifier.load(
-            folder, golden=not args.no_golden, require_sha256=args.require_sha256, engine=args.engine
+            folder,
+            golden=not args.no_golden,
+            require_sha256=args.require_sha256,
+            engine=args.engine,
+            cascade=not args.no_cascade,
         )
-        answered = classifier.stream(texts)
+        if args.explain and classifier.cascade is None:
+            raise UserError(f"`{folder}` has no first stage to explain", "leave out `--explain`")
+        answered, stages = classifier.stream(texts), classifier.cascade is not None
         if answers is None:
-            number = _print(answered)
+            number = _print(answered, classifier.cascade, explain=args.explain)
         else:
-            number = _write(answers, answered, classifier.artifact, csv_safe=args.csv_safe)
+            number = _write(answers, answered, classifier.artifact, csv_safe=args.csv_safe, stages=stages)
         if number != texts.number:
             raise UserError(f"there are {number} answers to {texts.number} texts", "please report this as a bug")
     if args.output:
@@ -99,15 +113,25 @@ def make_parser() -> argparse.ArgumentParser:
         help="what runs the model; `auto` is what `python -m exporter.tune` found to be the fastest here, or what the "
         "artifact was made for",
     )
+    parser.add_argument("--no-cascade", action="store_true", help="ask the model alone, without its first stage")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="after each answer of the first stage, print the tokens and pairs whose weights decided",
+    )
     parser.set_defaults(encoding=Reading.encoding)
     return parser
 
 
-def describe(text: Text, answer: Prediction) -> str:
-    """Render one answer as a line for a person: its labels, every probability, a note if the text was cut, the text."""
+def describe(text: Text, answer: Prediction, *, stages: bool = False) -> str:
+    """Render one answer as a line for a person: its labels, every probability, a note if the text was cut, the text.
+
+    Of a cascade with `stages`, another note says which of them answered.
+    """
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{name} {share:.1%}" for name, share in ranked)
     given, note = ", ".join(answer.labels) or NO_LABEL, "  [truncated]" if answer.truncated else ""
+    note += f"  [{answer.stage}]" if stages else ""
     return visible(f"{given}  ({shares}){note}  {shortened(text, 60)}")
 
 
@@ -127,22 +151,31 @@ class Counted:
         return text
 
 
-def _print(answered: Iterator[tuple[Text, Prediction]]) -> int:
-    """Print all answers; return how many there are."""
+def _print(answered: Iterator[tuple[Text, Prediction]], cascade: CascadeEngine | None, *, explain: bool) -> int:
+    """Print all answers, and what decided those of a first stage if asked for; return how many there are."""
     number = 0
     for text, answer in answered:
-        print(describe(text, answer))
+        print(describe(text, answer, stages=cascade is not None))
+        if cascade and explain and answer.stage == "lexical":
+            for reason in reasons(cascade.first, cascade.encoder, text)[:MOST_REASONS]:
+                print(visible(f"    {reason.weight:+.2f}  {shortened(reason.tokens, 60)}"))
         number += 1
     return number
 
 
 def _write(
-    answers: AnswerFile, answered: Iterator[tuple[Text, Prediction]], artifact: Artifact, *, csv_safe: bool
+    answers: AnswerFile,
+    answered: Iterator[tuple[Text, Prediction]],
+    artifact: Artifact,
+    *,
+    csv_safe: bool,
+    stages: bool,
 ) -> int:
     """Write all answers; return how many there are."""
     is_csv = answers.path.suffix.lower() == ".csv"
-    render = partial(csv_row, task=artifact.task, safe=csv_safe) if is_csv else partial(json_line, task=artifact.task)
-    header = csv_header(artifact.label_names, task=artifact.task, pairs=artifact.pairs) if is_csv else iter(())
+    task, names = artifact.task, artifact.label_names
+    render = partial(partial(csv_row, safe=csv_safe) if is_csv else json_line, task=task, stages=stages)
+    header = csv_header(names, task=task, pairs=artifact.pairs, stages=stages) if is_csv else iter(())
     number = 0
     for text, answer in answered:
         number += 1

@@ -15,6 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from exporter.bundle.artifact import Artifact, EngineName, made_for
+from exporter.cascade.engine import CascadeEngine
+from exporter.cascade.load import load_cascade
+from exporter.cascade.stage import Stage
 from exporter.checksums import manifest_sha256
 from exporter.engines import openvino
 from exporter.engines.cores import usable_cores
@@ -43,6 +46,8 @@ class Prediction:
     """Whether the text, or the pair, was longer than the classifier reads."""
     labels: tuple[str, ...]
     """All labels that the text has, the most probable first: one, or any number if a text may have several."""
+    stage: Stage = "model"
+    """What answered: `lexical` is the first stage of a cascade, which reads the whole text."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Source:
     golden: bool
     require_sha256: str | None
     engine: Literal[EngineName, "auto"]
+    cascade: bool
 
     def settled(self) -> Source:
         """Return it with the engine that `auto` means here and now, which other processes then use as well."""
@@ -66,17 +72,32 @@ class Source:
         best = plan.way.engine if plan else made_for(self.folder)
         return replace(self, engine=best if is_installed(best) else "onnxruntime")
 
-    def load(self) -> tuple[Artifact, ModelEngine[Model]]:
+    def load(self) -> Loaded:
         """Check the files and load them."""
         threads = self.threads or usable_cores()
         load = openvino.load_bundle if self.engine == "openvino" else load_bundle
-        return load(
+        artifact, engine = load(
             self.folder,
             device=self.device,
             threads=threads,
             golden=self.golden,
             require_sha256=self.require_sha256,
         )
+        if not self.cascade:
+            return Loaded(artifact, engine, None)
+        on_gpu = self.device == "cuda"
+        return Loaded(artifact, engine, load_cascade(self.folder, artifact, engine, golden=self.golden, on_gpu=on_gpu))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What answers in one process."""
+
+    artifact: Artifact
+    engine: ModelEngine[Model]
+    """The model alone."""
+    cascade: CascadeEngine | None
+    """None where the artifact has none, or it is not to be used."""
 
 
 class Classifier:
@@ -87,28 +108,35 @@ class Classifier:
 
     Args:
         source: where it comes from.
-        artifact: what it is called, and what its classes are.
-        engine: answers for it in this process.
+        loaded: answers for it in this process.
     """
 
-    def __init__(self, source: Source, artifact: Artifact, engine: ModelEngine[Model]) -> None:
-        self.artifact = artifact
+    def __init__(self, source: Source, loaded: Loaded) -> None:
+        self.artifact = loaded.artifact
         self._source = source
         # The threads of a session do not survive a fork, and without them it cannot even be freed: the engine of the
         # process that was forked is kept, and not used.
-        self._engines = {os.getpid(): engine}
+        self._loaded = {os.getpid(): loaded}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: everything but the loaded model."""
-        return {**self.__dict__, "_engines": {}}
+        return {**self.__dict__, "_loaded": {}}
+
+    def _here(self) -> Loaded:
+        process = os.getpid()
+        if process not in self._loaded:
+            self._loaded[process] = self._source.load()
+        return self._loaded[process]
 
     @property
     def engine(self) -> ModelEngine[Model]:
-        """What answers in this process; see `Classifier.load` for the errors of loading it again."""
-        process = os.getpid()
-        if process not in self._engines:
-            self._engines[process] = self._source.load()[1]
-        return self._engines[process]
+        """The model in this process, without a first stage; see `Classifier.load` for errors of loading it again."""
+        return self._here().engine
+
+    @property
+    def cascade(self) -> CascadeEngine | None:
+        """What asks a first stage before the model, None where there is none or it is not to be used; see `engine`."""
+        return self._here().cascade
 
     @property
     def encoder(self) -> Encoder:
@@ -125,6 +153,7 @@ class Classifier:
         golden: bool = True,
         require_sha256: str | None = None,
         engine: Literal[EngineName, "auto"] = "auto",
+        cascade: bool = True,
     ) -> Classifier:
         """Load an ONNX artifact after checking its files, and let it answer its golden texts.
 
@@ -136,15 +165,16 @@ class Classifier:
             require_sha256: the SHA-256 of its `SHA256SUMS`, to refuse every artifact but this one.
             engine: what runs the model; `auto` is the one of a plan that `python -m exporter.tune` made here, or else
                 the one that the artifact was made for; onnxruntime where that is not installed.
+            cascade: whether `predict` and `stream` ask the artifact's first stage before the model, where it has one.
 
         Raises:
             IntegrityError: a file was changed, the artifact is not the required one, or the golden answers come out
                 differently.
             UserError: the folder is no ONNX artifact, or the device cannot be used.
         """
-        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256, engine).settled()
-        artifact, loaded = source.load()
-        return cls(replace(source, require_sha256=manifest_sha256(source.folder)), artifact, loaded)
+        source = Source(Path(folder).absolute(), device, threads, golden, require_sha256, engine, cascade).settled()
+        loaded = source.load()
+        return cls(replace(source, require_sha256=manifest_sha256(source.folder)), loaded)
 
     def predict(self, texts: Iterable[Text]) -> list[Prediction]:
         """Classify texts, as this machine does it fastest: see `python -m exporter.tune`.
@@ -180,7 +210,7 @@ class Classifier:
             first += len(window)
 
     def logits(self, texts: Sequence[Text], *, batch_tokens: int | None = None) -> FloatArray:
-        """Return the logits of one or more texts, [len(texts), classes].
+        """Return the model's logits of one or more texts, [len(texts), classes]; no first stage is asked.
 
         Args:
             texts: the texts.
@@ -194,8 +224,7 @@ class Classifier:
     def _answers(self, texts: Sequence[Text], first: int) -> list[Prediction]:
         """Classify texts; `first` is the number of the first one, for messages."""
         _check_unicode(texts, first)
-        engine = self.engine
-        encoded, logits = engine.answer(texts, engine.for_list(len(texts)))
+        truncated, logits, stages = self._scored(texts)
         if len(bad := np.flatnonzero(~np.isfinite(logits).all(axis=-1))):
             raise UserError(
                 f"the classifier returned NaN or infinity for text {first + int(bad[0])} of the input",
@@ -204,17 +233,27 @@ class Classifier:
         task = self.artifact.meaning()
         given = task.label_sets(task.answers(logits))
         return [
-            _prediction(self.artifact.label_names, row, labels, truncated=e.truncated)
-            for e, row, labels in zip(encoded, task.probabilities(logits), given, strict=True)
+            _prediction(self.artifact.label_names, row, labels, stage, truncated=is_cut)
+            for is_cut, row, labels, stage in zip(truncated, task.probabilities(logits), given, stages, strict=True)
         ]
 
+    def _scored(self, texts: Sequence[Text]) -> tuple[Sequence[bool], FloatArray, Sequence[Stage]]:
+        """Return whether each text was cut, its logits, and what answered it."""
+        here = self._here()
+        if here.cascade:
+            return here.cascade.answer_all(texts)
+        encoded, logits = here.engine.answer(texts, here.engine.for_list(len(texts)))
+        return [e.truncated for e in encoded], logits, ["model"] * len(texts)
 
-def _prediction(names: Sequence[str], row: FloatArray, given: Sequence[int], *, truncated: bool) -> Prediction:
+
+def _prediction(
+    names: Sequence[str], row: FloatArray, given: Sequence[int], stage: Stage, *, truncated: bool
+) -> Prediction:
     """Return the answer to a text: `row` holds the probability of each label, and those in `given` are its own."""
     probabilities = dict(zip(names, map(float, row), strict=True))
     ranked = sorted(names, key=lambda name: -probabilities[name])
     own = {names[i] for i in given}
-    return Prediction(ranked[0], probabilities, truncated, tuple(name for name in ranked if name in own))
+    return Prediction(ranked[0], probabilities, truncated, tuple(name for name in ranked if name in own), stage)
 
 
 def _check_unicode(texts: Sequence[Text], first: int) -> None:

@@ -26,10 +26,12 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT: dict[str, set[str]] = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 DEPLOYED = {
-    "exporter": ("bundle.", "engines.", "checksums", "runtime"),
-    "trainer": ("config", "errors", "flags", "limits", "records", "tasks", "text."),
+    "exporter": ("bundle.", "cascade.", "engines.", "checksums", "runtime"),
+    "trainer": ("config", "errors", "flags", "lexical.", "limits", "records", "tasks", "text."),
 }
 """What a deployed classifier may load of ours."""
+MAKES = {("exporter", "cascade.bundle"), ("exporter", "cascade.synthetic"), ("trainer", "lexical.fit")}
+"""What makes a first stage, and none who asks one loads."""
 
 
 def imports(folder: str) -> set[tuple[str, str, bool]]:
@@ -75,6 +77,7 @@ def test_a_deployed_classifier_loads_nothing_of_ours_that_it_does_not_need() -> 
     ours = {name.partition(".")[::2] for name in done.stdout.split() if name.partition(".")[0] in MAY_IMPORT}
     assert ("exporter", "runtime") in ours
     assert {(p, rest) for p, rest in ours if not f"{rest}.".startswith(tuple(f"{a}" for a in DEPLOYED[p]))} == set()
+    assert ours & MAKES == set()
 
 
 def test_reports_are_functions_of_the_summary_alone() -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 import toy_engine
 from bench_records import REFERENCE
+from cascades import put_into
 from local_worker import LOCAL
 from toy_engine import Majority, failing, in_the_grid
 from toys import INTERRUPTED, QUICK_BENCH, start, write_csv
@@ -31,12 +32,12 @@ from bench.measure.instruments import Instruments
 from bench.report.tables import markdown
 from bench.results import BenchRecord, Skipped
 from bench.run import bench as run_bench
-from exporter.checksums import IntegrityError
+from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine, usual_batching
 from exporter.engines.spec import EngineSpec
 from exporter.records import ExportRecord
 from trainer.errors import UserError
-from trainer.records import file_sha256, read_record
+from trainer.records import file_sha256, read_record, write_record
 from trainer.run import RunDir
 from trainer.tasks import FloatArray
 
@@ -77,7 +78,7 @@ def test_the_whole_benchmark(
     assert record.is_complete
     names = [info.name for info in record.engines]
     assert sorted(names) == sorted(CPU)
-    assert [s.engine for s in record.skipped] == ["all engines on CUDA"]
+    assert [s.engine for s in record.skipped] == ["cascade-int8-cpu", "all engines on CUDA"]
     both = [*names, SECOND]
     assert {(s.engine, len(s.total_s), len(s.run_s)) for s in record.singles} == {(n, 5, 5) for n in both}
     assert sorted((b.engine, sum(b.texts)) for b in record.bulks) == sorted([(n, 16) for n in both] * 2)
@@ -105,6 +106,30 @@ def test_the_whole_benchmark(
     loss = next(a.loss for a in record.accuracies if a.engine == REFERENCE)
     assert loss == pytest.approx(training.best.loss, abs=1e-4)
     check_reports(run, record, out)
+
+
+def test_a_cascade_is_a_row_that_says_how_much_its_first_stage_answered(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    run = copy_of(exported)
+    put_into(run.export / "onnx-int8")
+    export = read_record(run.export_record, ExportRecord)
+    sha256 = export.artifact_sha256 | {"onnx-int8": file_sha256(run.export / "onnx-int8" / CHECKSUMS)}
+    write_record(run.export_record, replace(export, artifact_sha256=sha256))
+    config = BenchConfig(run.path, engines=("onnx-int8-cpu", "cascade-int8-cpu"), restarts=1, calls=4, soak_calls=0)
+    summary = run_bench(config, LOCAL)
+    row, alone = summary.row("cascade-int8-cpu"), summary.row("onnx-int8-cpu")
+    assert row
+    assert alone
+    assert row.accuracy
+    assert row.throughput
+    assert alone.throughput
+    share = row.throughput.first_stage_share
+    assert 0 < (share or 0) < 1
+    assert alone.throughput.first_stage_share is None
+    said = f"`cascade-int8-cpu` answered {share:.0%} of the texts. A cascade lowers the median and not the tail"
+    assert said in run.bench_report.read_text()
+    assert "lowers the median and not the tail" in run.bench_report.with_suffix(".html").read_text()
 
 
 def test_fewer_engines_and_texts_on_request_and_all_over_again(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cascades import put_into
 from toy_engine import Majority
 from toys import TOPICS
 
@@ -17,6 +18,8 @@ from bench.engines.cuda_graph import GraphModel, Replay, widths_of
 from bench.engines.peers import own_best
 from bench.engines.pytorch import _batched
 from bench.engines.table import ENGINES, choose_engines, reference_of
+from bench.measure.calls import first_stage_count, timed
+from exporter.cascade.engine import CascadeEngine
 from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
 from exporter.engines.shapes import FewShapes
 from exporter.proof.reference import TorchModel, load_merged
@@ -51,6 +54,7 @@ def test_the_reference_is_pytorch_on_the_cpu_or_else_another_of_ours_in_fp32() -
     assert reference_of(choose_engines(names)).name == "pytorch-fp32-cpu"
     assert reference_of(choose_engines(names[:3])).name == "onnx-fp32-cpu"
     assert reference_of(choose_engines(names[:2])).name == "onnx-int8-cpu"
+    assert reference_of(choose_engines(["cascade-int8-cpu", "onnx-int8-cpu"])).name == "onnx-int8-cpu"
 
 
 def test_reasons(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
@@ -71,6 +75,27 @@ def test_reasons(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
     run = copy_of(exported)
     (run.adapter / "adapter_config.json").unlink()
     assert "merged checkpoint" in why("adapter-fp32-cpu", run=run)
+
+
+def test_a_cascade_is_measured_where_the_artifact_has_one(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], tmp_path: Path
+) -> None:
+    spec = BY_NAME["cascade-int8-cpu"]
+    assert spec.why_unusable(exported, ARTIFACTS, None) == "`onnx-int8` has no first stage"
+    with pytest.raises(UserError, match="`onnx-int8` has no first stage"):
+        spec.load(exported, 1, tmp_path)
+    run = copy_of(exported)
+    put_into(run.export / "onnx-int8")
+    assert spec.why_unusable(run, ARTIFACTS, None) is None
+    engine, alone = spec.load(run, 1, tmp_path), BY_NAME["onnx-int8-cpu"].load(run, 1, tmp_path)
+    texts = read_examples(run.evaluation, run.load().label_names).texts
+    assert isinstance(engine, CascadeEngine)
+    count = first_stage_count(engine, texts)
+    assert 0 < count < len(texts)
+    same = np.isclose(engine.logits(texts, ONE_BY_ONE), alone.logits(texts, ONE_BY_ONE), atol=1e-5).all(axis=1)
+    assert same.sum() == len(texts) - count
+    call = timed(engine, texts[0], SingleLabel(4))
+    assert (call.tokenise_s, call.run_s) == (None, None)
 
 
 def test_cuda_in_onnxruntime_is_refused_where_it_would_fall_back(exported: RunDir, tmp_path: Path) -> None:

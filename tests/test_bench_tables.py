@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from bench_records import make_summary, with_restarts
+from bench_records import make_record, make_summary, with_restarts
 
 from bench.judge.summarise import summarise
 from bench.report.tables import comma_separated, console, markdown, notes
@@ -52,7 +52,28 @@ class TestReports:
         assert float(int8["p99_s"]) > float(int8["p90_s"])
         empty = {"p99.9_s", "own_p95_s", "cost_per_million"}  # too few calls, no `--texts`, no price
         empty |= {"f1_micro", "f1_macro", "average_precision"}  # a text has one label
+        empty |= {"first_stage_share"}  # it is no cascade
         assert {column for column, value in int8.items() if value == ""} == empty
+
+    def test_of_a_cascade_it_says_what_the_first_stage_answered_and_no_share_of_products(self) -> None:
+        record = make_record()
+        name = "onnx-int8-cpu"
+        bulks = [replace(b, first_stage=(60,) * len(b.texts)) if b.engine == name else b for b in record.bulks]
+        before, summary = summarise(record).row(name), summarise(replace(record, bulks=tuple(bulks)))
+        row = summary.row(name)
+        assert row
+        assert row.throughput
+        assert before
+        assert before.throughput
+        texts = next(b.texts[0] for b in bulks if b.engine == name)
+        assert (before.throughput.first_stage_share, row.throughput.first_stage_share) == (None, 60 / texts)
+        assert before.throughput.product_share is not None
+        assert row.throughput.product_share is None
+        said = (
+            f"The first stage of `{name}` answered {60 / texts:.0%} of the texts. A cascade lowers the median and not"
+        )
+        assert said in markdown(summary)
+        assert "first stage" not in markdown(make_summary())
 
     def test_csv_is_empty_where_nothing_was_measured(self) -> None:
         summary = make_summary()

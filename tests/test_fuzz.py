@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trainer.run import RunDir
 
 CORPUS = Path(__file__).parent / "fuzzing" / "corpus"
-EXAMPLES = {"checkpoint": 10, "adapter": 5, "bundle": 40, "baseline": 30}
+EXAMPLES = {"checkpoint": 10, "adapter": 5, "bundle": 40, "first-stage": 40, "baseline": 30}
 """Of the slower ones; 100 of each other."""
 
 

@@ -81,6 +81,10 @@ def test_more_classes_have_fewer_buckets() -> None:
     assert all(2 * classes * 2 ** bits_for(classes) <= 2**19 for classes in range(3, 2000))
 
 
+def with_header(content: bytes, header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + content
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -88,7 +92,10 @@ def test_more_classes_have_fewer_buckets() -> None:
         (lambda content: b"\0" * len(content), "does not begin"),
         (lambda content: content.replace(b'"F16"', b'"I16"'), "not F16"),
         (lambda content: content[:-4] + np.float32(np.nan).tobytes(), "not a finite number"),
+        (lambda content: content[:-4] + np.float32(3e38).tobytes(), "a bias too large"),
         (lambda content: content + b"x" * 2**20, "cannot be read"),
+        (lambda content: with_header(content, b"[" * 4000), "cannot be read"),
+        (lambda content: content.replace(b"[131072,1]", b"[131e999]"), "cannot be read"),
     ],
 )
 def test_a_damaged_file_is_refused(spoil: object, reason: str, tmp_path: Path) -> None:

@@ -39,11 +39,11 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (4, "7e6a279ab9496dde9da4a515515f70539268f2f2a47421cf46427612399d33a3"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (6, "0a89e9d9e77deb5ffd01327f8fbbead38daa8fa4f6f8af5911200e1219830012"),
-    Artifact: (4, "255d9a88110573d5845a6a4a5dbd20833e1f95722208e91a7111de35c1cea40e"),
+    ExportRecord: (7, "d688b31eaafd02da50d8d789c070c13f089ee313df71a596f2540744452966c4"),
+    Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
-    Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
-    BenchRecord: (6, "444ced24e122c37548e3a4c769ff717abb662787df218359a00d76c1f77d96e0"),
+    Golden: (3, "488dd9b6b1b21ed117091aa53a8d93626e75bc54fb79df8f41528fa9543a8c11"),
+    BenchRecord: (7, "ab88c63fa39fa65fce4684f6b0f5a3228b65f605ef5712dea075289052cd92b6"),
     TrainingSpeed: (1, "3ba68cf38978c6c9207e028bf25bf8f21b893ce58991dbd6cb6e68240f08768e"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from cascades import put_into
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,6 +186,8 @@ BLOCKED = (
     "optimum",
     "datasets",
     "sklearn",
+    "scipy",
+    "safetensors",
     "onnx",
     "pandas",
     "pyarrow",
@@ -196,14 +199,18 @@ def test_it_answers_where_nothing_but_the_base_dependencies_can_be_imported(
     exported: RunDir, tmp_path: Path, copy_of: Callable[[RunDir], RunDir]
 ) -> None:
     folder = (copy_of(exported).export / "onnx-int8").rename(tmp_path / "deployed")
+    put_into(folder)
     code = f"""
 import sys
 for name in {BLOCKED}:
     sys.modules[name] = None
 import runpy
-sys.argv = ["exporter.predict", "--artifact", {str(folder)!r}, "goal race team ball"]
+sys.argv = ["exporter.predict", "--artifact", {str(folder)!r}, "--explain", "goal race team ball", "the a of"]
 runpy.run_module("exporter.predict", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("sport  (sport ")
+    first, *reasons, last = done.stdout.splitlines()
+    assert first.startswith("sport  (sport ")
+    assert ("[lexical]" in first, "[model]" in last) == (True, True)
+    assert any(line.endswith("goal race") for line in reasons)

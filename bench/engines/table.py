@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.engines import ctranslate2, nncf, pipelines, pytorch, tfidf
-from exporter.engines import onnxruntime, openvino
+from exporter.engines import cascade, onnxruntime, openvino
 from exporter.engines.spec import EngineSpec
 from trainer.errors import UserError
 
@@ -13,6 +13,7 @@ ENGINES = (
     *pytorch.ENGINES,
     *onnxruntime.ENGINES,
     *openvino.ENGINES,
+    *cascade.ENGINES,
     *pipelines.ENGINES,
     *nncf.ENGINES,
     *ctranslate2.ENGINES,
@@ -40,6 +41,9 @@ def choose_engines(
 
 
 def reference_of(engines: Sequence[EngineSpec]) -> EngineSpec:
-    """Return what the others are compared with: PyTorch on the CPU, else another engine of ours in fp32."""
+    """Return what the others are compared with: PyTorch on the CPU, else another engine of ours in fp32.
+
+    Without one, it is a model that answers alone, where there is one.
+    """
     ours = [spec for spec in engines if spec.precision == "fp32" and not spec.is_peer]
-    return min(ours or engines, key=lambda spec: (spec.name != REFERENCE, spec.name))
+    return min(ours or engines, key=lambda spec: (spec.name != REFERENCE, spec.has_first_stage, spec.name))

@@ -124,10 +124,10 @@ def product_share(machine: Machine | None, info: EngineInfo, bulks: Sequence[Bul
     """Return the share of an engine's bulk time that its products with constant matrices take at the measured peak.
 
     The rest is everything else: attention, the other operators, and what the products fall short of the peak by. None
-    where the machine was not measured.
+    where the machine was not measured, and for a cascade, which leaves out most products.
     """
     peaks = _peaks(machine, info)
-    if machine is None or info.precision not in peaks:
+    if machine is None or info.precision not in peaks or any(bulk.first_stage for bulk in bulks):
         return None
     asked = sum(machine.flops_per_token * sum(b.tokens) + machine.flops_per_text * sum(b.texts) for b in bulks)
     return asked / peaks[info.precision] / sum(sum(bulk.seconds) for bulk in bulks)

@@ -157,7 +157,13 @@ def _throughput(
         speed=speed,
         cost_per_million=per_million_cost(per_s.median, price_per_hour) if price_per_hour else None,
         product_share=product_share,
+        first_stage_share=_first_stage_share(bulks),
     )
+
+
+def _first_stage_share(bulks: Sequence[Bulk]) -> float | None:
+    counts = [count for bulk in bulks for count in bulk.first_stage or ()]
+    return sum(counts) / sum(sum(bulk.texts) for bulk in bulks) if counts else None
 
 
 def _row(record: BenchRecord, info: EngineInfo, latency: Latency | None, throughput: Throughput | None) -> Row:

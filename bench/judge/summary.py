@@ -89,6 +89,8 @@ class Throughput:
     cost_per_million: float | None
     product_share: float | None
     """Of its time, what its products with constant matrices would take at this machine's fastest rate."""
+    first_stage_share: float | None
+    """Of the texts, those that the first stage of a cascade answered; None without one."""
 
 
 @dataclass(frozen=True)

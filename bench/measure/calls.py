@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.measure.memory import resident_bytes
 from bench.results import BatchingTrial
+from exporter.cascade.engine import CascadeEngine
 from exporter.engines.engine import ONE_BY_ONE, Batching, Engine
 from trainer.errors import UserError
 from trainer.tasks import FloatArray, Task
@@ -125,6 +126,11 @@ def batch_time(engine: Engine, text: Text, batch: int, length: int, clock: Clock
 def has_model(engine: Engine) -> bool:
     """Tell whether the model can be run alone; runs in the engine's process."""
     return engine.model is not None
+
+
+def first_stage_count(cascade: CascadeEngine, texts: Sequence[Text]) -> int:
+    """Return how many texts the first stage of a cascade answers; runs in the engine's process."""
+    return cascade.stages(texts).count("lexical")
 
 
 def soak(

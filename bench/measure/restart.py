@@ -25,6 +25,7 @@ from bench.measure.calls import (
     batch_time,
     batchings,
     best_batchings,
+    first_stage_count,
     has_model,
     rounds,
     scored,
@@ -323,10 +324,18 @@ class Restart:
                 texts=tuple(len(a.texts) for a in own),
                 tokens=tuple(sum(workload.tokens[i] for i in a.texts) for a in own),
                 seconds=tuple(seconds[name]),
+                first_stage=self._first_stage(name, own),
             )
             for name, own in answers.items()
         )
         return tuple(a for own in answers.values() for a in own), bulks
+
+    def _first_stage(self, name: str, answers: Sequence[Answers]) -> tuple[int, ...] | None:
+        """Ask a cascade how many texts of each part its first stage answered; None of an engine that is none."""
+        if not any(spec.has_first_stage for spec in self._engines if spec.name == name.removesuffix(SECOND)):
+            return None
+        parts = ([self._workload.examples.texts[i] for i in own.texts] for own in answers)
+        return tuple(self._workers[name].call(first_stage_count, part) for part in parts)
 
     def _parts(self) -> list[tuple[int, ...]]:
         """Cut the restart's texts into parts, alike in length, and each in an order of which any beginning is, too."""

@@ -10,7 +10,9 @@ from bench.judge.summary import Summary
 
 def circumstances(summary: Summary) -> tuple[str, ...]:
     """Return a sentence on each circumstance that there is."""
-    return tuple(sentence for sentence in (_end(summary), _looks(summary), _company(summary)) if sentence)
+    return tuple(
+        sentence for sentence in (*_cascades(summary), _end(summary), _looks(summary), _company(summary)) if sentence
+    )
 
 
 def scored_texts(summary: Summary) -> str:
@@ -19,6 +21,17 @@ def scored_texts(summary: Summary) -> str:
     if scored < summary.evaluation_texts and summary.is_complete:
         return f"{scored:,} of {summary.evaluation_texts:,} evaluation texts, for the others there was no time"
     return f"all {scored:,} evaluation texts"
+
+
+def _cascades(summary: Summary) -> list[str]:
+    """Say what each first stage answered, and what times that changes."""
+    shares = [(row.info.name, row.throughput.first_stage_share) for row in summary.rows if row.throughput]
+    return [
+        f"The first stage of `{name}` answered {share:.0%} of the texts. A cascade lowers the median and not the tail: "
+        "the other texts take as long as without it."
+        for name, share in shares
+        if share is not None
+    ]
 
 
 def _end(summary: Summary) -> str:

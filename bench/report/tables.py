@@ -49,6 +49,7 @@ CSV_COLUMNS = {
     "bulk_verdict": "throughput.speed.verdict",
     "cost_per_million": "throughput.cost_per_million",
     "bulk_product_share": "throughput.product_share",
+    "first_stage_share": "throughput.first_stage_share",
     "cold_start_s": "start.total_s.median",
     "cold_start_s_low": "start.total_s.low",
     "cold_start_s_high": "start.total_s.high",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.bundle.onnx_file import check_onnx_file
+from exporter.cascade.stage import LEXICAL, Cascade
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
 from trainer.config import TaskName, Truncation
 from trainer.errors import UserError
@@ -49,7 +50,7 @@ class Artifact:
     Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
     """
 
-    SCHEMA: ClassVar[int] = 4
+    SCHEMA: ClassVar[int] = 5
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -73,6 +74,8 @@ class Artifact:
     """What the texts were called in training: these columns of a file are looked for first."""
     engine: EngineName = "onnxruntime"
     """What it was made for, proved and measured with."""
+    cascade: Cascade | None = None
+    """When its first stage, `lexical.safetensors`, answers; None where it has none."""
 
     def meaning(self) -> Task:
         """Return what its logits mean."""
@@ -125,7 +128,7 @@ def open_artifact(folder: Path, require_sha256: str | None = None) -> Artifact:
     artifact = read_record(folder / MANIFEST, Artifact)
     if problem := _problem(artifact):
         raise UserError(f"`{folder / MANIFEST}` is damaged: {problem}", "export the artifact again")
-    _check_listed(folder, listed, artifact.model_file)
+    _check_listed(folder, listed, artifact.model_file, *((LEXICAL,) if artifact.cascade else ()))
     if artifact.model_file.endswith(".onnx"):
         check_onnx_file(folder / artifact.model_file)
     return artifact
@@ -153,4 +156,17 @@ def _problem(artifact: Artifact) -> str | None:
     expected = len(names) if artifact.task == "multi-label" else 0
     if len(artifact.thresholds) != expected or not all(0 <= threshold <= 1 for threshold in artifact.thresholds):
         return f"`thresholds` are not {expected} probabilities"
+    if artifact.cascade and artifact.task != "single-label":
+        return "`cascade` is for one label a text"
+    return _problem_of(artifact.cascade) if artifact.cascade else None
+
+
+def _problem_of(cascade: Cascade) -> str | None:
+    """Return what the manifest says of a first stage that no exporter writes."""
+    if not 0.01 <= cascade.temperature <= 100:
+        return "the `temperature` of `cascade` is not from 0.01 to 100"
+    if not (0 < cascade.threshold <= 1 and 0 <= cascade.least_known <= 1):
+        return "`threshold` and `least_known` of `cascade` are not shares"
+    if not 0 <= cascade.fewest_tokens <= cascade.most_tokens < 2**31:
+        return "`fewest_tokens` and `most_tokens` of `cascade` are not the ends of a range"
     return None

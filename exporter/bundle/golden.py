@@ -52,10 +52,30 @@ engine that does not compute in bf16 computes in fp32."""
 
 
 @dataclass(frozen=True)
+class FirstAnswers:
+    """Texts, or pairs of texts, that the first stage of a cascade is sure of, and some that it is just not sure of.
+
+    They are made of its tokens with the largest weights, and of no text of anybody.
+    """
+
+    texts: tuple[str, ...]
+    second_texts: tuple[str, ...]
+    """See `Golden`."""
+    logits: tuple[tuple[float, ...], ...]
+    """Its own, calibrated, for each text."""
+    answered: tuple[bool, ...]
+    """Whether these are the answer to each text; the others go on to the model."""
+
+    def asked(self) -> list[Text]:
+        """Return what the cascade is asked."""
+        return _zipped(self.texts, self.second_texts)
+
+
+@dataclass(frozen=True)
 class Golden:
     """Texts, or pairs of texts, and a classifier's logits for each, asked alone."""
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -67,10 +87,16 @@ class Golden:
     tolerance: float
     second_texts: tuple[str, ...] = ()
     """Of the pairs whose first texts are `texts`; none where it reads single texts."""
+    first_stage: FirstAnswers | None = None
+    """Of a cascade."""
 
     def asked(self) -> list[Text]:
         """Return what the classifier is asked."""
-        return [*zip(self.texts, self.second_texts, strict=True)] if self.second_texts else [*self.texts]
+        return _zipped(self.texts, self.second_texts)
+
+
+def _zipped(texts: Sequence[str], second_texts: Sequence[str]) -> list[Text]:
+    return [*zip(texts, second_texts, strict=True)] if second_texts else [*texts]
 
 
 Ask = Callable[[Sequence[Text]], FloatArray]
@@ -107,6 +133,17 @@ def check_golden(folder: Path, ask: Ask, task: Task, *, pairs: bool, on_gpu: boo
     Raises:
         IntegrityError: it answers otherwise than when it was exported.
     """
+    golden = read_golden(folder, pairs=pairs)
+    found = np.concatenate([ask([text]) for text in golden.asked()])
+    compare(folder, golden, golden.logits, found, task, on_gpu=on_gpu)
+
+
+def read_golden(folder: Path, *, pairs: bool) -> Golden:
+    """Read the golden answers in a bundle.
+
+    Raises:
+        IntegrityError: there are none, or they are damaged.
+    """
     if not (folder / GOLDEN).is_file():
         raise IntegrityError(
             f"`{folder}` has no golden answers to check itself by",
@@ -115,11 +152,23 @@ def check_golden(folder: Path, ask: Ask, task: Task, *, pairs: bool, on_gpu: boo
     golden = read_record(folder / GOLDEN, Golden)
     if problem := _problem(golden, pairs=pairs):
         raise IntegrityError(f"`{folder / GOLDEN}` is damaged: {problem}", "copy or export the artifact again")
+    return golden
+
+
+def compare(
+    folder: Path,
+    golden: Golden,
+    logits: Sequence[Sequence[float]],
+    found: FloatArray,
+    task: Task,
+    *,
+    on_gpu: bool = False,
+) -> None:
+    """Raise an IntegrityError if the model in `folder` answers otherwise than with `logits`; see `check_golden`."""
     measure, tolerance = golden.measure, golden.tolerance
     if on_gpu and measure == "logit":
         measure, tolerance = TOLERANCES["fp16"]
-    expected = np.array(golden.logits, dtype=np.float32)
-    found = np.concatenate([ask([text]) for text in golden.asked()])
+    expected = np.array(logits, dtype=np.float32)
     if measure == "probability":
         expected, found = task.probabilities(expected), task.probabilities(found)
     gap = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
@@ -134,12 +183,19 @@ def check_golden(folder: Path, ask: Ask, task: Task, *, pairs: bool, on_gpu: boo
 
 def _problem(golden: Golden, *, pairs: bool) -> str | None:
     """Return what the golden answers say that no exporter writes."""
-    widths = {len(row) for row in golden.logits}
-    if not 1 <= len(golden.texts) <= MAX_GOLDEN_TEXTS or len(golden.logits) != len(golden.texts) or len(widths) != 1:
+    first = golden.first_stage
+    if first and not (len(first.answered) == len(first.texts) and any(first.answered)):
+        return "it does not say which texts the first stage answers"
+    return next(filter(None, (_problem_of(part, pairs=pairs) for part in (golden, first) if part)), None)
+
+
+def _problem_of(answers: Golden | FirstAnswers, *, pairs: bool) -> str | None:
+    widths = {len(row) for row in answers.logits}
+    if not 1 <= len(answers.texts) <= MAX_GOLDEN_TEXTS or len(answers.logits) != len(answers.texts) or len(widths) != 1:
         return f"it does not have a row of logits for each of 1 to {MAX_GOLDEN_TEXTS} texts"
-    if len(golden.second_texts) != (len(golden.texts) if pairs else 0):
+    if len(answers.second_texts) != (len(answers.texts) if pairs else 0):
         return f"its texts are not {'pairs' if pairs else 'single'}, as the classifier reads them"
-    texts = (*golden.texts, *golden.second_texts)
+    texts = (*answers.texts, *answers.second_texts)
     if not all(map(is_unicode, texts)) or sum(map(len, texts)) > MAX_GOLDEN_CHARACTERS:
         return "its texts are too long or not valid Unicode"
     return None

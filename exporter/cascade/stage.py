@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import numpy.typing as npt
 from trainer.lexical.features import features_of
 from trainer.lexical.model import Lexical
 from trainer.tasks import FloatArray
+
+Stage = Literal["lexical", "model"]
+"""What answered a text: the linear classifier of the first stage, or the model."""
 
 LEXICAL = "lexical.safetensors"
 """Its file in a bundle."""

@@ -7,7 +7,7 @@ at every operator for the slowest of them. Calls on a core each never wait, leas
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,7 @@ class Engine(Protocol):
 
 M = TypeVar("M", bound=Model, covariant=True)
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class ModelEngine(Generic[M]):
@@ -123,7 +124,7 @@ class ModelEngine(Generic[M]):
         self.bulk = bulk or CAREFUL
         if bulk:
             self.batchings = (bulk,)
-        self._split, self._shapes, self._block = split, shapes, block
+        self._split, self._shapes, self.block = split, shapes, block
         self._streams: dict[int, Sequence[Model]] = {}
         self._opening = threading.Lock()
         self._listed = 0
@@ -134,21 +135,17 @@ class ModelEngine(Generic[M]):
 
     def answer(self, texts: Sequence[Text], batching: Batching) -> tuple[list[Encoded], FloatArray]:
         """Return texts, one or more, as the model reads them, and their logits, [len(texts), classes]."""
-        encode = self.model.encoder.encode
-        if batching == ALL_AT_ONCE or len(texts) <= self._block:
-            encoded = encode(texts)
-            return encoded, self.run_all(encoded, batching)
-        blocks = [texts[i : i + self._block] for i in range(0, len(texts), self._block)]
         done: list[Encoded] = []
         rows = []
-        coming = _Later(partial(encode, blocks[0]))
-        for following in [*blocks[1:], None]:
-            block = coming.result()
-            if following is not None:
-                coming = _Later(partial(encode, following))
+        for block in ahead(self.model.encoder.encode, self.blocks(texts, batching)):
             rows.append(self.run_all(block, batching))
             done += block
         return done, np.concatenate(rows)
+
+    def blocks(self, texts: Sequence[Text], batching: Batching) -> list[Sequence[Text]]:
+        """Return texts, one or more, in the parts that are encoded together."""
+        size = len(texts) if batching == ALL_AT_ONCE else self.block
+        return [texts[i : i + size] for i in range(0, len(texts), size)]
 
     def run_all(self, encoded: Sequence[Encoded], batching: Batching) -> FloatArray:
         """Return the logits of encoded texts, one or more, [len(encoded), classes]."""
@@ -209,6 +206,18 @@ def _run(models: Sequence[Model], batches: Sequence[Sequence[Encoded]]) -> list[
     for other in others:
         other.result()
     return [found[number] for number in range(len(batches))]
+
+
+def ahead(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
+    """Yield what a function returns for each part, the next of which is computed meanwhile."""
+    if len(parts) == 1:
+        yield function(parts[0])
+        return
+    coming = _Later(partial(function, parts[0]))
+    for following in parts[1:]:
+        done, coming = coming.result(), _Later(partial(function, following))
+        yield done
+    yield coming.result()
 
 
 class _Later(Generic[R]):

@@ -59,6 +59,8 @@ class EngineSpec:
     """Whether it is another tool's, measured on request for comparison."""
     is_extra: bool = False
     """Whether it is left out without a word where what it imports is not installed."""
+    has_first_stage: bool = False
+    """Whether it is a `CascadeEngine`: something smaller than its model answers what it is sure of."""
     prepare: Callable[[RunDir, Path], None] | None = None
     """Makes what it loads, once for a whole benchmark, in an empty folder."""
     files: Callable[[RunDir], Iterable[Path]] = _no_files

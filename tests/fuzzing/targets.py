@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+from cascades import put_into
 from huggingface_hub.constants import HF_HOME
 from toys import make_texts
 
@@ -25,6 +26,7 @@ from bench.report.tables import comparison
 from bench.results import BenchRecord
 from exporter.bundle.artifact import GOLDEN, MANIFEST
 from exporter.bundle.onnx_file import check_onnx_file
+from exporter.cascade.stage import LEXICAL
 from exporter.checksums import CHECKSUMS, write_checksums
 from exporter.records import ExportRecord
 from exporter.runtime import Classifier
@@ -43,8 +45,8 @@ Target = Callable[[bytes], None]
 NAMES = ("food", "money", "music", "sport")
 RECORDS = Path(__file__).parents[1] / "data" / "records"
 """A real one of each kind and schema."""
-TARGETS = ("csv", "tsv", "json-lines", "json-array", "gzip", "parquet", "records", "baseline", "bundle", "checksums",
-           "onnx", "checkpoint", "adapter")  # fmt: skip
+TARGETS = ("csv", "tsv", "json-lines", "json-array", "gzip", "parquet", "records", "baseline", "bundle", "first-stage",
+           "checksums", "onnx", "checkpoint", "adapter")  # fmt: skip
 
 
 def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str, Target]:
@@ -56,6 +58,7 @@ def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str,
         scratch: an empty folder for what they write.
     """
     bundle = Path(shutil.copytree(run.export / "onnx-fp32", scratch / "bundle"))
+    put_into(bundle)
     base = Path(shutil.copytree(checkpoint, scratch / "checkpoint"))
     adapter = Path(shutil.copytree(run.adapter, scratch / "adapter"))
     parquet = scratch / "texts.parquet"
@@ -74,6 +77,7 @@ def make_fuzz_targets(run: RunDir, checkpoint: Path, scratch: Path) -> dict[str,
         "records": _edited(RECORDS.glob("*.json"), scratch / "record.json", _record),
         "baseline": _edited(RECORDS.glob("BenchRecord*.json"), scratch / "bench.json", _baseline),
         "bundle": _among([bundle / name for name in (MANIFEST, GOLDEN, "tokenizer.json")], _bundle),
+        "first-stage": _raw(bundle / LEXICAL, _bundle),
         "checksums": _raw(bundle / CHECKSUMS, lambda path: Classifier.load(path.parent)),
         "onnx": _raw(bundle / "model.onnx", check_onnx_file),
         "checkpoint": _among(sorted(base.glob("*.json")), _checkpoint),

@@ -44,9 +44,8 @@ def features_of(texts: Sequence[Sequence[Sequence[int]]], bits: int) -> Features
         ids = np.fromiter((i for parts in texts for i in parts[place]), np.uint64, int(sizes.sum()))
         row = np.repeat(np.arange(count), sizes)
         same = row[1:] == row[:-1]
-        ids += np.uint64(1 + (place << 24))
-        pairs = (ids[:-1][same] << np.uint64(32)) | ids[1:][same]
-        hashed += [ids, pairs]
+        tokens, pairs = _keys(ids, place)
+        hashed += [tokens, pairs[same]]
         rows += [row, row[1:][same]]
     buckets = _hash(np.concatenate(hashed or [np.empty(0, np.uint64)]), bits)
     keys, counts = np.unique((np.concatenate(rows or [buckets]) << bits) | buckets, return_counts=True)
@@ -55,6 +54,24 @@ def features_of(texts: Sequence[Sequence[Sequence[int]]], bits: int) -> Features
     lengths = np.sqrt(np.bincount(row, weights**2, count))
     starts = np.concatenate([[0], np.bincount(row, minlength=count).cumsum()])
     return Features(starts, buckets, (weights / lengths[row]).astype(np.float32))
+
+
+def buckets_of(own: Sequence[int], place: int, bits: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the bucket of each token of a text, and of each pair of neighbours in it.
+
+    Args:
+        own: the ids of its tokens.
+        place: 1 for the second of a pair of texts, else 0.
+        bits: see `features_of`.
+    """
+    tokens, pairs = _keys(np.array(own, np.uint64), place)
+    return _hash(tokens, bits), _hash(pairs, bits)
+
+
+def _keys(ids: npt.NDArray[np.uint64], place: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Return what is hashed for each token, and for each two neighbours."""
+    tokens = ids + np.uint64(1 + (place << 24))
+    return tokens, (tokens[:-1] << np.uint64(32)) | tokens[1:]
 
 
 def _hash(values: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ from trainer.limits import read_regular
 
 NAMES = {"weights": ("F16", np.float16), "bias": ("F32", np.float32)}
 MOST_HEADER = 4096
+MOST_BIAS = 1e4
 
 
 def to_bytes(lexical: Lexical) -> bytes:
@@ -38,7 +39,7 @@ def read_lexical(path: Path, classes: int) -> Lexical:
     """
     try:
         lexical = _parse(read_regular(path, MOST_BYTES + 4 * classes + MOST_HEADER + 8))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"`{path}` cannot be read: {error}", "copy or make the folder again") from None
     if problem := _problem(lexical, 1 if classes == 2 else classes):
         raise UserError(f"`{path}` is damaged: {problem}", "copy or make the folder again")
@@ -65,6 +66,6 @@ def _problem(lexical: Lexical, columns: int) -> str | None:
         return "it is for another number of classes"
     if shape[0] != 1 << lexical.bits or not 1 <= lexical.bits <= MOST_BITS:
         return "its number of buckets is no power of two, or too large"
-    if not (np.isfinite(lexical.weights).all() and np.isfinite(lexical.bias).all()):
-        return "a weight is not a finite number"
+    if not (np.isfinite(lexical.weights).all() and (np.abs(lexical.bias) <= MOST_BIAS).all()):
+        return "a weight is not a finite number, or a bias too large"
     return None

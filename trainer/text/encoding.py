@@ -131,6 +131,14 @@ class Encoder:
         bodies = self._tokenizer.tokens([*chain.from_iterable(parts)], room, room - self._head(room))
         return [*zip(*[iter(bodies)] * (len(self._special) - 1), strict=True)]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some tokens."""
+        return self._tokenizer.decode(ids)
+
+    def vocabulary(self) -> list[int]:
+        """Return all tokens that a text can have, but special ones."""
+        return self._tokenizer.vocabulary()
+
     def resize(self, encoded: Encoded, tokens: int) -> Encoded:
         """Return a text, or a pair, of exactly `tokens` tokens of its own: cut, or repeated from its start."""
         sizes = (tokens - tokens // 2, tokens // 2) if self.pairs else (tokens,)

@@ -92,6 +92,15 @@ class TextTokenizer:
         encoding = guarded(lambda: self._tokenizer.encode(text, second))
         return encoding.ids, encoding.type_ids, encoding.sequence_ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of some tokens."""
+        return guarded(lambda: self._tokenizer.decode(ids, skip_special_tokens=False))
+
+    def vocabulary(self) -> list[int]:
+        """Return all tokens but special ones."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return sorted(set(self._tokenizer.get_vocab(with_added_tokens=False).values()) - set(added))
+
     def tokens(self, texts: Sequence[str], room: int, tail: int) -> Iterator[list[int]]:
         """Yield each text's tokens. Of a longer text than `room` tokens some in the middle may be missing.
 
