@@ -9,10 +9,10 @@ from functools import cached_property
 
 from exporter.bundle.artifact import Artifact, Precision
 from exporter.int8.paired import ratio_of
-from exporter.proof.reference import adapter_encoder
 from exporter.proof.verify import choose_examples
 from exporter.thresholds import choose_thresholds
 from trainer.data import Examples, read_examples
+from trainer.model.trained import adapter_encoder
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import FloatArray, MultiLabel, Task, task_of
 from trainer.text.encoding import Encoder

@@ -35,8 +35,8 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (6, "7b196b94781638c2c5a9210baed3c693de63f3a6c2d582e29a96f8df50b76e04"),
-    UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
+    TrainRecord: (7, "c46adb932e67b769ef9081568081f3c53b9068835dd31ae5dcb2115ff620d07d"),
+    UnfinishedRun: (4, "a0dfbdeb73d432a716c1bb64c2889e558a40e298ebd0be6ab22043d8d7227256"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
     ExportRecord: (6, "0a89e9d9e77deb5ffd01327f8fbbead38daa8fa4f6f8af5911200e1219830012"),

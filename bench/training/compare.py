@@ -56,7 +56,7 @@ def compare(config: TrainingSpeedConfig) -> TrainingSpeed:
     Raises:
         UserError: there is no run that was trained here, or its texts or its base model have changed since.
     """
-    from exporter.proof.reference import adapter_encoder
+    from trainer.model.trained import adapter_encoder
     from trainer.training.loop import choose_hardware
 
     run = RunDir(config.run_dir)
@@ -177,7 +177,7 @@ def _make_sides(
         output_dir=str(config.run_dir),
         num_train_epochs=1,
         per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        learning_rate=config.peak_rate,
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
