@@ -39,7 +39,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (4, "a0dfbdeb73d432a716c1bb64c2889e558a40e298ebd0be6ab22043d8d7227256"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (6, "0a89e9d9e77deb5ffd01327f8fbbead38daa8fa4f6f8af5911200e1219830012"),
+    ExportRecord: (7, "1e0f7d5ce0ecb17955fed1434e03fc5e4f387718260ac9b869011667a72ea3a4"),
     Artifact: (4, "255d9a88110573d5845a6a4a5dbd20833e1f95722208e91a7111de35c1cea40e"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),

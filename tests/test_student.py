@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_worker import LocalWorker
 from toys import make_texts, write_csv
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 import trainer.__main__
+from exporter.config import ExportConfig
+from exporter.export import export
+from exporter.int8.select import describe_verdict
+from exporter.proof.against import Other
 from exporter.proof.reference import load_trained
+from exporter.records import ExportRecord
+from exporter.report import summary
+from exporter.subject import Subject
 from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.data.sources import Base, Source
 from trainer.errors import UserError
 from trainer.model.load import load_classifier
-from trainer.records import file_sha256
-from trainer.run import RunDir, reload_splits
+from trainer.records import file_sha256, write_record
+from trainer.run import RunDir, Teaching, reload_splits
 from trainer.student.layers import evenly, take_layers
 from trainer.student.loss import LABEL_SHARE, make_loss
 from trainer.student.teacher import Teacher
@@ -273,3 +282,86 @@ def test_the_command_takes_it_all(
     assert status == 0
     assert "next: python -m exporter --quantize" in out
     assert f"the teacher in `{trained.path}` answers 128 texts" in err
+
+
+@pytest.fixture(scope="module")
+def compared(student: RunDir, trained: RunDir, tmp_path_factory: pytest.TempPathFactory) -> ExportRecord:
+    """The student's export, compared with its teacher."""
+    run = tmp_path_factory.mktemp("runs") / "compared"
+    shutil.copytree(student.path, run)
+    asked = ExportConfig(
+        run_dir=run, against_run=trained.path, max_drop=5.0, quantize="dynamic", accept_undecided=True, verify_samples=8
+    )
+    return export(asked, LocalWorker)
+
+
+def test_an_export_says_what_a_student_loses_against_its_teacher(
+    compared: ExportRecord, student: RunDir, trained: RunDir
+) -> None:
+    against = compared.against
+    assert against
+    record = student.load()
+    evaluation = read_examples(student.evaluation, record.label_names)
+    truth = np.array(evaluation.labels)  # type: ignore[arg-type]
+    was, is_now = (answers(run, evaluation.texts).argmax(-1) == truth for run in (trained, student))
+    first = against.verdicts[0]
+    assert [v.artifact for v in against.verdicts] == list(dict.fromkeys(["onnx-fp32", compared.chosen]))
+    assert (first.change.harmful, first.change.helpful) == ((was & ~is_now).sum(), (is_now & ~was).sum())
+    assert against.score == pytest.approx(was.mean())
+    assert first.change.tried == len(against.verdicts)
+    assert first.judgement == "undecided"  # 32 texts cannot tell
+    assert first.smaller > 1.2
+    assert against.run_sha256 == file_sha256(trained.record)
+    assert against.unchecked == ""
+
+
+def test_the_verdict_stands_in_the_report_and_on_the_card(compared: ExportRecord, trained: RunDir) -> None:
+    against = compared.against
+    assert against
+    said = describe_verdict(against, against.verdicts[0])
+    assert "undecided of 5 points" in said
+    assert said in summary(compared)
+    card = (compared.config.run_dir / "export" / "onnx-fp32" / "README.md").read_text()
+    assert f"Against the classifier `{trained.path.name}`: {said}" in card
+    assert "some layers of a fine-tuned `checkpoint0`, fine-tuned in full on 128 texts" in card
+    assert "- lora\n" not in card
+
+
+def test_a_teacher_that_has_seen_the_evaluation_texts_is_not_compared_with(
+    student_config: TrainConfig, trained: RunDir, topics_csv: Path, tmp_path: Path
+) -> None:
+    """The same file is split by another seed, as naming it allows."""
+    run = RunDir(tmp_path / "run")
+    train(replace(student_config, dataset=str(topics_csv), seed=7, epochs=1, run_dir=run.path))
+    with pytest.raises(UserError, match=r"was trained on \d+ of the 32 evaluation texts"):
+        Other.read(trained.path, Subject.read(run, calibration=False))
+
+
+def test_what_cannot_be_checked_of_a_teacher_is_said(
+    student: RunDir, trained: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    subject, teacher = Subject.read(student, calibration=False), copy_of(trained)
+    record = teacher.load()
+    write_record(teacher.record, replace(record, training=None))
+    assert "which was elsewhere" in Other.read(teacher.path, subject).unchecked
+    taught = Teaching(Path("older"), "", 2.0, 9)
+    write_record(teacher.record, replace(record, teaching=taught))
+    assert Other.read(teacher.path, subject).unchecked == "the 9 texts without labels that it learnt from"
+
+
+def test_a_run_with_other_labels_is_not_compared_with(
+    student: RunDir, trained: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    other, names = copy_of(trained), ("food", "money", "sport", "music")
+    write_record(other.record, replace(other.load(), label_names=names))
+    subject = Subject.read(student, calibration=False)
+    with pytest.raises(UserError, match="cannot be compared"):
+        Other.read(other.path, subject)
+    with pytest.raises(UserError, match="with itself"):
+        Other.read(student.path, subject)
+
+
+def test_a_budget_may_be_for_another_run_alone() -> None:
+    assert ExportConfig(against_run=Path("big"), max_drop=1.0).max_drop == 1.0
+    with pytest.raises(UserError, match="`--max-drop` needs `--quantize`"):
+        ExportConfig(max_drop=1.0)

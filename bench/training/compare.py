@@ -26,6 +26,7 @@ from bench.training.record import TrainingSpeed, TrainingSpeedConfig
 from trainer.config import TrainConfig
 from trainer.data.load import Splits
 from trainer.data.sources import Base, locate_base
+from trainer.errors import UserError
 from trainer.model.load import build_model, inputs_of, settle_padding
 from trainer.progress import quiet_libraries, say
 from trainer.records import file_sha256, write_record
@@ -61,6 +62,11 @@ def compare(config: TrainingSpeedConfig) -> TrainingSpeed:
 
     run = RunDir(config.run_dir)
     record = run.load()
+    if run.has_checkpoint():
+        raise UserError(
+            f"the run in `{run.path}` has no adapter: it was trained otherwise than what is compared",
+            "name a run that was trained with LoRA on a base model",
+        )
     splits = _some(reload_splits(record))
     asked = record.training.config  # type: ignore[union-attr]  # without one, there are no texts either
     quiet_libraries()
