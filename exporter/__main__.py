@@ -67,10 +67,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="try int8 recipes, all or one family, and choose the fastest within the accuracy budget",
     )
     parser.add_argument(
+        "--against-run",
+        type=Path,
+        metavar="RUN",
+        help="another run, such as a student's teacher: say whether what is exported is as good, within --max-drop",
+    )
+    parser.add_argument(
         "--max-drop",
         type=float,
         metavar="X",
-        help="accuracy that int8, or half precision on a GPU, may lose, in percentage points",
+        help="accuracy that int8, half precision on a GPU, or a student may lose, in percentage points",
     )
     parser.add_argument(
         "--accept-undecided",

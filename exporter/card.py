@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from exporter.bundle.artifact import Artifact
-from exporter.int8.select import points
+from exporter.int8.select import describe_verdict, points
 from exporter.int8.target import instruction_sets
-from exporter.records import Candidate, Comparison
+from exporter.records import Candidate, Comparison, OtherRun
 from trainer.data.sources import Source
 from trainer.run import TrainRecord
 from trainer.text.characters import visible
@@ -28,6 +28,8 @@ class Facts:
     """What its recipe cost and brought, for an artifact from the ladder, or in half precision."""
     gpu: str | None = None
     """The GPU that it was measured on; None where that was a CPU."""
+    against: OtherRun | None = None
+    """The run that it was compared with, where it was."""
 
 
 def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
@@ -43,7 +45,7 @@ def _metadata(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]
         "- onnx",
         "- onnxruntime",
         *["- openvino"] * (artifact.engine == "openvino"),
-        *["- lora"] * (train.training is not None),
+        *["- lora"] * (train.training is not None and not train.training.config.trains_all),
         f"- {artifact.precision}",
     ]
     lines += ["- lora2onnx"]
@@ -97,6 +99,7 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
             f"{speed.high:.2f}] its speed, one text a call{in_bulk} (median and quartiles). "
             f"Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} answers change.",
         ]
+    lines += _against(artifact.name, facts.against)
     if facts.gpu and artifact.precision == "fp32":
         lines += [
             "",
@@ -104,6 +107,15 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         ]
     here = facts.gpu or f"a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}"
     return [*lines, "", f"Measured on {here}; another one can answer and perform differently."]
+
+
+def _against(name: str, other: OtherRun | None) -> list[str]:
+    """Return how an artifact compares with another run, nothing where it was not compared."""
+    verdict = next((v for v in other.verdicts if v.artifact == name), None) if other else None
+    if other is None or verdict is None:
+        return []
+    unknown = f" Not checked was whether the texts are among {other.unchecked}." if other.unchecked else ""
+    return ["", f"Against the classifier {_code(other.run.name)}: {describe_verdict(other, verdict)}.{unknown}"]
 
 
 def _score(facts: Facts, metric: str, texts: str, *, flattered: bool) -> str:
@@ -129,9 +141,14 @@ def _origin(train: TrainRecord) -> str:
     base, dataset = _code(_shown(train.base)), _code(_shown(train.dataset))
     if train.training is None:
         return f"It was trained elsewhere on top of {base}, and exported after measuring it on texts of {dataset}."
-    return (
-        f"It is {base}, fine-tuned with LoRA on {train.training.train_texts:,} texts of {dataset}, merged and exported."
-    )
+    taught, config = train.teaching, train.training.config
+    how = "in full" if config.trains_all else "with LoRA"
+    what = f"some layers of a fine-tuned {base}" if config.takes_layers else base
+    story = f"It is {what}, fine-tuned {how} on {train.training.train_texts:,} texts of {dataset}, merged and exported."
+    if taught is None:
+        return story
+    more = f", to {taught.unlabelled_texts:,} texts without labels, too" if taught.unlabelled_texts else ""
+    return f"{story} It learnt the answers of a larger classifier, {_code(taught.run.name)}{more}."
 
 
 def _use(artifact: Artifact) -> list[str]:

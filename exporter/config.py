@@ -25,6 +25,7 @@ class ExportConfig:
 
     run_dir: Path = TrainConfig.run_dir
     quantize: Quantize | None = None
+    against_run: Path | None = None
     max_drop: float = 0.5
     accept_undecided: bool = False
     require_int8: bool = False
@@ -43,6 +44,8 @@ class ExportConfig:
             )
         if self.quantize is None:
             for field in NEED_INT8 if self.target == "cuda" else NEED_QUANTIZE:
+                if field == "max_drop" and self.against_run:
+                    continue
                 if getattr(self, field) != getattr(type(self), field):
                     raise UserError(f"`{flag_of(field)}` needs `--quantize`", "add `--quantize`")
             if self.target == "portable":
@@ -51,5 +54,5 @@ class ExportConfig:
 
 NEED_INT8 = ("require_int8", "budget_minutes")
 NEED_QUANTIZE = ("max_drop", "accept_undecided", *NEED_INT8)
-"""The first two are for half precision on a GPU, too."""
+"""The first two are for half precision on a GPU, too, and the first for another run."""
 _RANGES = {"verify_samples": Range(1), "budget_minutes": Range(0, 1_000_000), "max_drop": Range(0, 100, "low")}

@@ -49,12 +49,13 @@ from exporter.int8.ladder import Baseline, try_recipes
 from exporter.int8.recipes import RECIPES, Ingredients, Recipe, of_family
 from exporter.int8.select import choose, choose_for_openvino
 from exporter.int8.target import instruction_sets, sums_bytes_exactly
+from exporter.proof.against import Other, compare, weights_bytes
 from exporter.proof.chain import Chain
 from exporter.proof.reference import Dtype, load_trained, open_merged
 from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
 from exporter.proof.worker import Spares, StartWorker, Worker, Workers
-from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, GpuSpeed, settle_export
+from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, GpuSpeed, OtherRun, settle_export
 from exporter.subject import Subject
 from exporter.tune.tune import plan_of
 from trainer.errors import UserError
@@ -174,6 +175,7 @@ def _export(
     plan_seconds: float,
     started: float,
 ) -> ExportRecord:
+    other = Other.read(config.against_run, subject) if config.against_run else None
     if subject.train.task == "multi-label":
         subject = _choose_thresholds(subject, workers)
     chain = Chain(
@@ -197,7 +199,8 @@ def _export(
         else:
             outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
         score = subject.score(logits)
-        artifacts = _seal(subject, folder, chain, outcome, score, gpu)
+        against = _compare(subject, other, folder, outcome, logits, workers, config, device) if other else None
+        artifacts = _seal(subject, folder, chain, outcome, score, gpu, against)
         _check_sealed(folder, artifacts, workers)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
         if plan_seconds:
@@ -228,6 +231,7 @@ def _export(
             gpu_speeds=outcome.gpu_speeds,
             attention=_attention(subject, folder / outcome.chosen, workers) if gpu else (),
             variations=varied,
+            against=against,
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=installed_versions(PACKAGES),
@@ -437,8 +441,41 @@ def _opening(
     return partial(open_engine, folder, artifact, device=device, threads=workers.threads, exact=True)
 
 
+def _compare(
+    subject: Subject,
+    other: Other,
+    folder: Path,
+    outcome: Outcome,
+    fp32_logits: FloatArray,
+    workers: Workers,
+    config: ExportConfig,
+    device: Device,
+) -> OtherRun:
+    """Let another run and the artifact to ship answer the evaluation texts, and judge them and `onnx-fp32`."""
+    teacher, texts = other.subject, subject.evaluation.texts
+    say(f"asking `{teacher.run.path}` the same {len(texts):,} texts")
+    if teacher.train.task == "multi-label":
+        other = replace(other, subject=_choose_thresholds(teacher, workers))
+    batching = usual_batching(workers.threads) if device == "cpu" else GPU_BATCHING
+    with workers.opened(TRAINED, partial(load_trained, teacher.run, device)) as worker:
+        logits, size_bytes = worker.logits(texts, batching), worker.call(weights_bytes)
+    answers = {folder / ONNX_FP32: fp32_logits}
+    for beside in outcome.beside:
+        if beside.name == outcome.chosen:
+            path = folder / beside.name
+            with workers.opened(path.name, _opening(subject, path, beside.precision, workers, device)) as worker:
+                answers[path] = worker.logits(texts, batching)
+    return compare(subject, other, logits, size_bytes, answers, config.max_drop)
+
+
 def _seal(
-    subject: Subject, folder: Path, chain: Chain, outcome: Outcome, score: float, gpu: str | None
+    subject: Subject,
+    folder: Path,
+    chain: Chain,
+    outcome: Outcome,
+    score: float,
+    gpu: str | None,
+    against: OtherRun | None,
 ) -> tuple[Artifact, ...]:
     """Complete the artifacts with their cards, manifests and checksums.
 
@@ -448,14 +485,14 @@ def _seal(
     texts = len(subject.evaluation)
     merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
-    facts = [(subject.artifact(ONNX_FP32, "fp32"), Facts(score, texts, chain.link(ONNX_FP32), gpu=gpu))]
+    facts = [(subject.artifact(ONNX_FP32, "fp32"), Facts(score, texts, chain.link(ONNX_FP32), None, gpu, against))]
     for other in outcome.beside:
         rung = other.rung
         artifact = subject.artifact(other.name, other.precision)
         if rung:
             artifact = replace(artifact, engine=rung.engine)
         own = score + rung.change.change if rung else None
-        facts.append((artifact, Facts(own, texts, chain.link(other.recipe), rung, gpu)))
+        facts.append((artifact, Facts(own, texts, chain.link(other.recipe), rung, gpu, against)))
     artifacts = [merged]
     for unsized, known in facts:
         name = unsized.name

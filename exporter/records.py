@@ -116,6 +116,37 @@ class GpuSpeed:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """How an artifact compares with another run's classifier."""
+
+    artifact: str
+    smaller: float
+    """How many times smaller its model file is than the other's weights in fp32."""
+    change: ScoreChange
+    """Of the score, against the other's."""
+    judgement: Judgement
+    texts_to_decide: int | None
+    """Where undecided: how many texts would decide at these rates, None where no number would."""
+
+
+@dataclass(frozen=True)
+class OtherRun:
+    """A run that artifacts were compared with: a student's teacher."""
+
+    run: Path
+    run_sha256: str
+    """Of its `run.json`."""
+    score: float
+    """Of its classifier in PyTorch, on the evaluation texts of the run that is exported."""
+    max_drop: float
+    """The score that artifacts may lose against it, in percentage points."""
+    verdicts: tuple[Verdict, ...]
+    """Of `onnx-fp32`, and of the artifact to ship where that is another one."""
+    unchecked: str
+    """What it may have learnt from that could not be told; empty where all is known."""
+
+
+@dataclass(frozen=True)
 class FailedRecipe:
     """A rung that broke: what could not be made, does not run, or is not the same classifier any more."""
 
@@ -205,6 +236,8 @@ class ExportRecord:
     """The kernels that compute the attention of the chosen artifact on the GPU, as onnxruntime calls them."""
     variations: tuple[Variation, ...] = ()
     """Of the chosen artifact."""
+    against: OtherRun | None = None
+    """None where no other run was named."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from exporter.bundle.artifact import Artifact
 from exporter.config import ExportConfig
-from exporter.int8.select import describe, points
-from exporter.records import ExportRecord
+from exporter.int8.select import describe, describe_verdict, points
+from exporter.records import ExportRecord, OtherRun
 from exporter.thresholds import USUAL
 from trainer.flags import run_dir_flag
 
@@ -16,6 +16,7 @@ def summary(record: ExportRecord) -> str:
     flag = run_dir_flag(run_dir, ExportConfig.run_dir)
     text = '"A text." "And its pair."' if record.artifacts[0].pairs else '"An unforgettable film."'
     parts = [proof(record), ladder(record) if record.candidates or record.failed else "", choice(record)]
+    parts.append(against(record.against) if record.against else "")
     return "\n\n".join(
         [part for part in parts if part]
         + [f"next: python -m exporter.predict{flag} {text}\n      python -m bench{flag}"]
@@ -91,6 +92,15 @@ def _thresholds(artifact: Artifact) -> list[str]:
     pairs = zip(artifact.label_names, artifact.thresholds, strict=True)
     found = ", ".join(f"{name} {threshold:.0%}" for name, threshold in pairs)
     return [f"a label is given from this probability on, chosen on texts kept for that: {found}"]
+
+
+def against(other: OtherRun) -> str:
+    """Render how the artifacts compare with another run."""
+    lines = [f"against `{other.run}`:"]
+    lines += [f"  {verdict.artifact}: {describe_verdict(other, verdict)}" for verdict in other.verdicts]
+    if other.unchecked:
+        lines.append(f"  not checked, whether the evaluation texts are among {other.unchecked}")
+    return "\n".join(lines)
 
 
 def choice(record: ExportRecord) -> str:

@@ -9,12 +9,12 @@ from functools import cached_property
 
 from exporter.bundle.artifact import Artifact, Precision
 from exporter.int8.paired import ratio_of
-from exporter.proof.reference import adapter_encoder
 from exporter.proof.verify import choose_examples
 from exporter.thresholds import choose_thresholds
 from trainer.data import Examples, read_examples
+from trainer.model.trained import adapter_encoder
 from trainer.run import RunDir, TrainRecord
-from trainer.tasks import FloatArray, MultiLabel, Task, task_of
+from trainer.tasks import Answers, FloatArray, MultiLabel, Task, task_of
 from trainer.text.encoding import Encoder
 
 VARIED_TEXTS = 64
@@ -89,8 +89,11 @@ class Subject:
 
     def score(self, logits: FloatArray) -> float:
         """Return the score of answers to the evaluation texts, logits of [texts, classes]."""
-        truth = self.task.truth(self.evaluation.labels)
-        return ratio_of(self.task.parts(self.task.answers(logits), truth))
+        return self.score_of(self.task.answers(logits))
+
+    def score_of(self, answers: Answers) -> float:
+        """Return the score of answers to the evaluation texts."""
+        return ratio_of(self.task.parts(answers, self.task.truth(self.evaluation.labels)))
 
     def varied(self) -> Examples:
         """Return some evaluation texts of all lengths, mixed, so that a batch of them is padded."""

@@ -36,7 +36,7 @@ from exporter.checksums import IntegrityError, write_checksums
 from exporter.config import ExportConfig
 from exporter.export import export
 from exporter.int8.recipes import RECIPES
-from exporter.proof.reference import load_adapter, load_trained
+from exporter.proof.reference import load_trained
 from exporter.records import ExportRecord, load_export
 from exporter.report import summary
 from exporter.runtime import Classifier, windows
@@ -47,6 +47,7 @@ from trainer.data import read_examples, read_texts
 from trainer.errors import UserError
 from trainer.model.capacity import check_token_types
 from trainer.model.load import inputs_of
+from trainer.model.trained import load_adapter
 from trainer.progress import say_unseparated
 from trainer.records import read_record
 from trainer.run import RunDir

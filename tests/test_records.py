@@ -35,11 +35,11 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (7, "e5d290ab1c358732b64218c57f9eb562121f8016aff32659cf68dc82609075b5"),
-    UnfinishedRun: (4, "7e6a279ab9496dde9da4a515515f70539268f2f2a47421cf46427612399d33a3"),
+    TrainRecord: (7, "73079fa2299c91aedf1ce3758911e3d298a277003c4415023abb16e198a4d478"),
+    UnfinishedRun: (4, "eb22d8092edace2b577e6987db8c1c63bba13fed9bd2b815051f8f6c69818c1a"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (7, "d688b31eaafd02da50d8d789c070c13f089ee313df71a596f2540744452966c4"),
+    ExportRecord: (7, "a1ed569391f150f5b63316bb6dc54650287bb040d01d4b9c2b4b39c39c24cc4c"),
     Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (3, "488dd9b6b1b21ed117091aa53a8d93626e75bc54fb79df8f41528fa9543a8c11"),

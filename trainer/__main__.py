@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from trainer.config import ClassWeights, Device, Precision, TaskName, TrainConfig, TruncationOrAuto
+from trainer.config import (
+    FULL_RATE,
+    LORA_RATE,
+    ClassWeights,
+    Device,
+    Precision,
+    TaskName,
+    TrainConfig,
+    TruncationOrAuto,
+)
 from trainer.errors import run_command
 from trainer.flags import HelpFormatter, JoinNames, add_column_flags, parse, run_dir_flag, take_defaults
 from trainer.progress import show
@@ -35,7 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m trainer", description="Fine-tune a text classifier with LoRA.", formatter_class=HelpFormatter
     )
     add = parser.add_argument_group("data").add_argument
-    add("--model", help="base model: a folder, a Hub id, or `sample` (by default DistilBERT)")
+    add("--model", help="base model: a folder, a Hub id, or `sample` (by default DistilBERT); with "
+        "--teacher also `small`, some of its layers, the default there")  # fmt: skip
     several: dict[str, Any] = {"nargs": "+", "action": JoinNames, "metavar": "DATASET"}
     add("--dataset", **several, help="CSV, TSV, JSON or Parquet files, a saved dataset, a Hub id, or `sample` (by "
         "default IMDB)")  # fmt: skip
@@ -51,7 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=int, help="passes over the training texts; the best one is kept")
     add("--batch-size", type=int, help="texts per step and device")
-    add("--learning-rate", type=float, help="peak learning rate")
+    add("--learning-rate", type=float, help=f"peak learning rate (by default {LORA_RATE:g}, for all weights "
+        f"{FULL_RATE:g})")  # fmt: skip
     add("--warmup-ratio", type=float, help="share of the steps in which the learning rate rises")
     add("--weight-decay", type=float, help="AdamW's weight decay")
     add("--gradient-accumulation-steps", type=int, help="batches per optimizer step")
@@ -61,7 +72,17 @@ def make_parser() -> argparse.ArgumentParser:
     add("--lora-alpha", type=int, help="scale of the LoRA update, divided by the rank")
     add("--lora-dropout", type=float, help="dropout before the LoRA matrices")
     add("--lora-targets", nargs="+", metavar="LAYER", help="layers to adapt (by default the query and value layers)")
+    add("--full", action=argparse.BooleanOptionalAction, help="train all weights instead of LoRA (by default those of "
+        "a student)")  # fmt: skip
     add("--seed", type=int, help="seed of the data split, the new weights and the order of the texts")
+    add = parser.add_argument_group("student").add_argument
+    add("--teacher", type=Path, metavar="RUN", help="a finished run, whose answers are learnt; without --dataset its "
+        "texts, too")  # fmt: skip
+    add("--student-layers", type=int, help="layers of `small`, taken evenly from the teacher (by default half)")
+    add("--temperature", type=float, help="divides both models' logits, so that the student learns what the teacher "
+        "finds unlikely, too")  # fmt: skip
+    several["metavar"] = "FILE"
+    add("--unlabelled", **several, help="files of texts without labels, for which the teacher's answers are learnt")
     add = parser.add_argument_group("run").add_argument
     add("--device", choices=get_args(Device), help="where to train")
     add("--precision", choices=get_args(Precision), help="auto is bf16 where that is fast")

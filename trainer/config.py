@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainer.errors import UserError
-from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check_numbers, check_text_column
+from trainer.flags import LEARNING_RATE, SEED, SHARE, WEIGHT_DECAY, Range, check_numbers, check_text_column, flag_of
 
 Truncation = Literal["head", "tail", "head-tail"]
 TruncationOrAuto = Literal["auto", Truncation]
@@ -15,6 +15,14 @@ TaskName = Literal["single-label", "multi-label"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ClassWeights = Literal["equal", "balanced"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+SMALL = "small"
+"""The model that is made of layers of a teacher."""
+LORA_RATE, FULL_RATE = 1e-3, 1e-4
+"""Peak learning rates for LoRA and for all weights, see docs/measurements.md."""
+LORA_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
+TEACHER_FIELDS = ("temperature", "unlabelled")
+"""Those that mean something only with LoRA, and only with a teacher."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class TrainConfig:
     max_eval_samples: int = 2_000
     epochs: int = 3
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     warmup_ratio: float = 0.06
     weight_decay: float = 0.01
     gradient_accumulation_steps: int = 1
@@ -50,6 +58,11 @@ class TrainConfig:
     lora_alpha: int = 16
     lora_dropout: float = 0.1
     lora_targets: tuple[str, ...] | None = None
+    full: bool | None = None
+    teacher: Path | None = None
+    student_layers: int | None = None
+    temperature: float = 2.0
+    unlabelled: str | None = None
     resume: bool = False
     run_dir: Path = Path("runs/default")
     overwrite: bool = False
@@ -62,6 +75,39 @@ class TrainConfig:
                 "`--resume` and `--overwrite` cannot be combined",
                 "use `--resume` to continue an interrupted run, or `--overwrite` to start it again",
             )
+        if self.trains_all:
+            self._check_unset(LORA_FIELDS, "--no-full")
+        if self.teacher is None:
+            self._check_unset(TEACHER_FIELDS, "--teacher RUN")
+        self._check_student()
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether all weights are trained, rather than LoRA's: those of a student by default."""
+        return self.teacher is not None if self.full is None else self.full
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or (FULL_RATE if self.trains_all else LORA_RATE)
+
+    @property
+    def takes_layers(self) -> bool:
+        """Whether the model is made of layers of its teacher."""
+        return self.teacher is not None and self.model in (None, SMALL)
+
+    def _check_unset(self, fields: tuple[str, ...], needed: str) -> None:
+        for name in fields:
+            if getattr(self, name) != getattr(type(self), name):
+                raise UserError(f"`{flag_of(name)}` needs `{needed}`", f"add `{needed}`, or leave it out")
+
+    def _check_student(self) -> None:
+        if self.model == SMALL and self.teacher is None:
+            raise UserError("`--model small` takes its layers from a teacher", "add `--teacher RUN`")
+        if self.student_layers is not None and not self.takes_layers:
+            raise UserError("`--student-layers` is for `--model small`", "leave it out")
+        if self.teacher is not None and self.class_weights != "equal":
+            raise UserError("`--class-weights` is for labels, and a student learns from probabilities", "leave it out")
 
 
 _RANGES = {
@@ -79,4 +125,6 @@ _RANGES = {
     "lora_r": Range(1, 2**16),
     "lora_alpha": Range(1, 2**16),
     "lora_dropout": SHARE,
+    "student_layers": Range(1),
+    "temperature": Range(0, 1000, "low"),
 }

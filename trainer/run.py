@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TaskName, TrainConfig, Truncation
 from trainer.data.load import Columns, Splits, load_splits, write_examples
+from trainer.data.numbering import number_labels
 from trainer.data.sources import Base, Source
 from trainer.errors import UserError
 from trainer.files.tables import Reading
@@ -73,7 +74,7 @@ class RunDir:
         self.record = path / "run.json"
         """TrainRecord, written last."""
         self.adapter = path / "adapter"
-        """The LoRA adapter with its head, and the tokenizer."""
+        """The LoRA adapter with its head, or a checkpoint that is nowhere else; and the tokenizer."""
         self.evaluation = path / "data" / "evaluation.jsonl"
         """The evaluation texts: the later stages measure on exactly these."""
         self.calibration = path / "data" / "calibration.jsonl"
@@ -131,6 +132,10 @@ class RunDir:
     def has_adapter(self) -> bool:
         """Return whether there is an adapter to merge, rather than a checkpoint that was merged elsewhere."""
         return (self.adapter / "adapter_config.json").is_file()
+
+    def has_checkpoint(self) -> bool:
+        """Return whether a whole checkpoint is here, as where all of its weights were trained."""
+        return (self.adapter / "config.json").is_file()
 
     def is_ours(self) -> bool:
         """Return whether this is a run, finished or not, rather than other files of the same names."""
@@ -212,6 +217,19 @@ class Training:
         return next(scores for scores in self.epochs if scores.epoch == self.best_epoch)
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """From whom a student learnt."""
+
+    run: Path
+    """The teacher's run directory."""
+    run_sha256: str
+    """Of the teacher's `run.json`."""
+    temperature: float
+    unlabelled_texts: int
+    """How many texts without labels it learnt from, beside the training texts."""
+
+
 def _name_adapter_files(values: Values) -> Values:
     """Schema 1: at first, there was one hash, of the weights alone."""
     sha256 = values["adapter_sha256"]
@@ -286,6 +304,8 @@ class TrainRecord:
     """What the texts were called; empty in records older than schema 6."""
     adopted: AdoptConfig | None = None
     """What was asked for, where the adapter or checkpoint was trained elsewhere."""
+    teaching: Teaching | None = None
+    """None where nobody taught it."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +322,8 @@ class UnfinishedRun:
     """Of the training and evaluation texts with their labels."""
     truncation_choice: TruncationChoice | None = None
     """Which is not made anew when the run is resumed; None where the rule was asked for."""
+    lessons_sha256: str = ""
+    """Of the teacher's record and the texts without labels; empty without a teacher."""
 
 
 def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: str | Source | None) -> Splits:
@@ -335,6 +357,8 @@ def reload_splits(record: TrainRecord) -> Splits:
             "this run is too old to recognise its training data", f"run `{TrainRecord.MADE_BY} --overwrite` again"
         )
     splits = load_data(training.config, record.dataset, training.eval_dataset or training.config.eval_dataset)
+    if splits.label_names != record.label_names:  # a student numbers them as its teacher does
+        splits = number_labels(splits, record.label_names, record.task)
     if splits.sha256() != training.data_sha256:
         raise UserError("the training data of this run has changed since", "restore it, or train again")
     return splits
@@ -351,12 +375,14 @@ def write_run(
     task: TaskName,
     lexical: Lexical | str,
     adopted: AdoptConfig | None = None,
+    teaching: Teaching | None = None,
 ) -> TrainRecord:
     """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
 
-    `base` is what the adapter adapts, or the whole checkpoint where there is none. Texts that nothing was trained on
-    are kept for calibration, or else some of the training texts. `training` is None where that was elsewhere;
-    `versions` are of the packages that made the run; `lexical` may be the reason why there is none.
+    `base` is what the adapter adapts, or where there is none the whole checkpoint, or what that was before. Texts that
+    nothing was trained on are kept for calibration, or else some of the training texts. `training` is None where that
+    was elsewhere; `versions` are of the packages that made the run; `lexical` may be the reason why there is none.
+    `teaching` says from whom a student learnt.
     """
     chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
     apart = splits.calibration or splits.left_over
@@ -382,6 +408,7 @@ def write_run(
         lexical_sha256=file_sha256(run.lexical) if isinstance(lexical, Lexical) else "",
         lexical_reason="" if isinstance(lexical, Lexical) else lexical,
         adopted=adopted,
+        teaching=teaching,
         task=task,
         pairs=encoder.pairs,
         text_columns=splits.text_columns,

@@ -59,7 +59,7 @@ def _adapter_files(run: RunDir) -> Iterable[Path]:
 
 
 def _without_adapter(run: RunDir) -> str | None:
-    return None if run.has_adapter() else "the run came as a merged checkpoint, without an adapter"
+    return None if run.has_adapter() else "the run holds or adopted a whole checkpoint, without an adapter"
 
 
 def _adapter(device: Device) -> EngineSpec:

@@ -12,11 +12,11 @@ from bench.measure.draws import deal
 from bench.measure.environment import read_environment
 from bench.results import Environment
 from exporter.engines.cores import usable_cores
-from exporter.proof.reference import adapter_encoder
 from exporter.records import ExportRecord, load_export
 from trainer.data import Examples, read_examples, read_texts
 from trainer.errors import UserError
 from trainer.files.tables import Reading
+from trainer.model.trained import adapter_encoder
 from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import Task

@@ -26,6 +26,7 @@ from bench.training.record import TrainingSpeed, TrainingSpeedConfig
 from trainer.config import TrainConfig
 from trainer.data.load import Splits
 from trainer.data.sources import Base, locate_base
+from trainer.errors import UserError
 from trainer.model.load import build_model, inputs_of, settle_padding
 from trainer.progress import quiet_libraries, say
 from trainer.records import file_sha256, write_record
@@ -56,11 +57,16 @@ def compare(config: TrainingSpeedConfig) -> TrainingSpeed:
     Raises:
         UserError: there is no run that was trained here, or its texts or its base model have changed since.
     """
-    from exporter.proof.reference import adapter_encoder
+    from trainer.model.trained import adapter_encoder
     from trainer.training.hardware import choose_hardware
 
     run = RunDir(config.run_dir)
     record = run.load()
+    if run.has_checkpoint():
+        raise UserError(
+            f"the run in `{run.path}` has no adapter: it was trained otherwise than what is compared",
+            "name a run that was trained with LoRA on a base model",
+        )
     splits = _some(reload_splits(record))
     asked = record.training.config  # type: ignore[union-attr]  # without one, there are no texts either
     quiet_libraries()
@@ -177,7 +183,7 @@ def _make_sides(
         output_dir=str(config.run_dir),
         num_train_epochs=1,
         per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        learning_rate=config.peak_rate,
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,

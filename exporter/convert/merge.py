@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.proof.reference import load_adapter
 from exporter.proof.verify import VerificationError
-from trainer.errors import UserError
-from trainer.model.adapters import PREFIX
+from trainer.model.adapters import PREFIX, merge_adapter
+from trainer.model.trained import load_adapter
 from trainer.run import RunDir, TrainRecord
 
 if TYPE_CHECKING:
@@ -35,19 +34,9 @@ def merge(run: RunDir, record: TrainRecord, folder: Path) -> None:
 
 def _merge(model: PeftModel) -> PreTrainedModel:
     import torch
-    from peft.utils.other import AuxiliaryTrainingWrapper
 
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if ".base_layer." in name}
-    kind = model.peft_config[model.active_adapter].peft_type.value
-    try:
-        merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
-        for name, module in [*merged.named_modules()]:
-            if isinstance(module, AuxiliaryTrainingWrapper):  # LNTuning leaves the head in its wrapper
-                merged.set_submodule(name, module.unload_and_optionally_merge_module(True, True, None))
-    except ValueError as error:  # weights that are not finite
-        raise UserError(f"the adapter cannot be merged: {error}", "train again with a lower learning rate") from None
-    except (AttributeError, NotImplementedError):
-        raise UserError(f"adapters of the type `{kind}` cannot be merged", "give one such as LoRA") from None
+    merged = merge_adapter(model)
     after = {PREFIX + name: weight for name, weight in merged.named_parameters()}
     places = {name: name.replace(".token_adapter", "").replace(".base_layer", "") for name in before}
     if all(torch.equal(weight, after[places[name]]) for name, weight in before.items()):

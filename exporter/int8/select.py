@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.records import Candidate
+from exporter.records import Candidate, OtherRun, Verdict
 
 FASTER = 1.0
 """A candidate has to be as fast as fp32 at least; below it, only its size would speak for it."""
@@ -96,6 +96,17 @@ def describe(candidate: Candidate) -> str:
         f"{candidate.recipe}, {change.metric} {points(change.change)} points "
         f"[{points(change.lower)}, {points(change.upper)}], {speed.median:.2f}x the speed of fp32"
         + (f" with one text and {candidate.bulk.median:.2f}x with many" if candidate.bulk else "")
+    )
+
+
+def describe_verdict(other: OtherRun, verdict: Verdict) -> str:
+    """Render how an artifact compares with another run, in a sentence."""
+    c, count = verdict.change, verdict.texts_to_decide
+    needed = f", about {count:,} texts would decide" if count else ""
+    return (
+        f"{c.metric} {points(c.change)} points [{points(c.lower)}, {points(c.upper)}] against {other.score:.2%} on the "
+        f"same {c.texts:,} texts ({c.harmful} answers became wrong, {c.helpful} right), {verdict.smaller:.1f} times "
+        f"smaller than it is in fp32: {verdict.judgement} of {other.max_drop:g} points{needed}"
     )
 
 

@@ -13,19 +13,16 @@ from exporter.engines.engine import BLOCK_TEXTS, GPU_BLOCK_TEXTS, ModelEngine, l
 from exporter.engines.shapes import FewShapes
 from exporter.engines.spec import Device
 from trainer.config import TaskName
-from trainer.data.sources import Base, Source, locate_base
-from trainer.errors import UserError
-from trainer.model.adapters import attach_adapter
-from trainer.model.load import inputs_of, load_classifier, settle_padding
-from trainer.model.untrusted import check_folder
+from trainer.data.sources import Base, Source
+from trainer.model.load import inputs_of, load_classifier
+from trainer.model.trained import adapter_encoder, load_adapter
 from trainer.progress import quiet_libraries
-from trainer.run import RunDir, TrainRecord
+from trainer.run import RunDir
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -164,34 +161,5 @@ def load_checkpoint(folder: Path, label_names: tuple[str, ...], task: TaskName =
     Raises:
         UserError: the folder is not safe to open, or holds no such classifier.
     """
-    return _load_quietly(Base(folder, Source(str(folder), None, None)), label_names, task)
-
-
-def load_adapter(run: RunDir, record: TrainRecord) -> PeftModel | PreTrainedModel:
-    """Load a run's adapter on top of the base checkpoint that it was trained on, or a checkpoint that came whole.
-
-    Raises:
-        UserError: the base cannot be found, is not the one of the training, or is not safe to open.
-    """
-    check_folder(run.adapter)  # the tokenizer is there in any case
-    base = locate_base(record.base.name, record.base.revision)
-    if base.sha256() != record.base_sha256:
-        raise UserError(
-            f"the base model `{record.base.name}` was changed after the training",
-            f"restore it, or run `{TrainRecord.MADE_BY} --overwrite`",
-        )
-    model = _load_quietly(base, record.label_names, record.task)
-    adapted = attach_adapter(model, run.adapter) if run.has_adapter() else model
-    settle_padding(model.config, record.pad_token_id)  # by now the model has the rows that the adapter brings
-    return adapted
-
-
-def adapter_encoder(run: RunDir, record: TrainRecord) -> Encoder:
-    """Return the encoder that a run was trained with."""
-    return Encoder.load(run.adapter, record.max_length, record.truncation, record.pad_token_id, pairs=record.pairs)
-
-
-def _load_quietly(base: Base, label_names: tuple[str, ...], task: TaskName) -> PreTrainedModel:
-    """Load a classifier without a warning that its head is new: an adapter may bring it."""
     quiet_libraries()
-    return load_classifier(base, label_names, task)[0]
+    return load_classifier(Base(folder, Source(str(folder), None, None)), label_names, task)[0]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.adopt.checks import ADAPTER_FILES, check_complete, is_adapter, locate_model, read_label_names, read_task
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TaskName
-from trainer.data.load import MOST_CALIBRATION_TEXTS, Columns, Examples, Splits, check_label_names, load_splits
+from trainer.data.load import MOST_CALIBRATION_TEXTS, Columns, Splits, load_splits
+from trainer.data.numbering import number_labels
 from trainer.errors import UserError
 from trainer.files.tables import Reading
 from trainer.locks import hold
@@ -98,40 +98,14 @@ def _load_data(config: AdoptConfig, task: TaskName) -> Splits:
 
 def _number_labels(splits: Splits, names: tuple[str, ...] | None, task: TaskName) -> Splits:
     """Number the labels of the data as the classifier does: `names` are its own, in the order of its logits."""
-    if names is None:
-        if not splits.labels_in_order:
-            raise UserError(
-                "the order of the classifier's labels is not known",
-                f"name them in the order of its training, such as `--label-names {' '.join(splits.label_names)}`",
-            )
-        return splits
-    check_label_names(names)
-    by_number = {str(i): i for i in range(len(names))}
-    is_numbered = all(name in by_number for name in splits.label_names)
-    places = by_number if is_numbered else {name: i for i, name in enumerate(names)}
-    if unknown := [name for name in splits.label_names if name not in places]:
+    if names is not None:
+        return number_labels(splits, names, task)
+    if not splits.labels_in_order:
         raise UserError(
-            f"the dataset has the label `{unknown[0]}`, and the classifier's labels are {', '.join(names)}",
-            "use the same names; `--label-names` gives those of the classifier, in its order",
+            "the order of the classifier's labels is not known",
+            f"name them in the order of its training, such as `--label-names {' '.join(splits.label_names)}`",
         )
-    unseen = [names[i] for name, i in places.items() if name not in splits.label_names]
-    if unseen and task == "single-label":  # of several labels, some may be rare
-        raise UserError(f"the dataset has no text with the label `{unseen[0]}`", "add texts with every label")
-    order = [places[name] for name in splits.label_names]
-
-    def renumbered(part: Examples) -> Examples:
-        return Examples(
-            part.texts,
-            [order[i] if isinstance(i, int) else tuple(sorted(order[number] for number in i)) for i in part.labels],
-        )
-
-    return replace(
-        splits,
-        train=renumbered(splits.train),
-        evaluation=renumbered(splits.evaluation),
-        calibration=splits.calibration and renumbered(splits.calibration),
-        label_names=names,
-    )
+    return splits
 
 
 def _copy(folder: Path, tokenizer: PreTrainedTokenizerFast, target: Path) -> None:

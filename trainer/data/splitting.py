@@ -20,6 +20,14 @@ def without(texts: Sequence[Text], reserved: Iterable[Text]) -> list[int]:
     return [i for i, text in enumerate(texts) if _normalise(text) not in others]
 
 
+def distinct(texts: Sequence[Text]) -> list[int]:
+    """Return the indices of the texts that are the first of their kind."""
+    first: dict[str, int] = {}
+    for i, text in enumerate(texts):
+        first.setdefault(_normalise(text), i)
+    return [*first.values()]
+
+
 def hold_out(
     texts: Sequence[Text], labels: Sequence[int], first: int | None, seed: int, *, share: float = HELD_OUT_SHARE
 ) -> tuple[list[int], list[int]]:

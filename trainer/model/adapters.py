@@ -54,6 +54,27 @@ def attach_adapter(model: PreTrainedModel, folder: Path, seconds: float = ADAPTE
         raise UserError(f"cannot load the adapter in `{folder}`: {first_line(error)}", "make the run again") from None
 
 
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """Return the classifier with its adapter in its weights; the adapted one is used up.
+
+    Raises:
+        UserError: the weights would not be finite, or adapters of its type cannot be merged.
+    """
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    kind = model.peft_config[model.active_adapter].peft_type.value
+    try:
+        merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+        for name, module in [*merged.named_modules()]:
+            if isinstance(module, AuxiliaryTrainingWrapper):  # LNTuning leaves the head in its wrapper
+                merged.set_submodule(name, module.unload_and_optionally_merge_module(True, True, None))
+    except ValueError as error:  # weights that are not finite
+        raise UserError(f"the adapter cannot be merged: {error}", "train again with a lower learning rate") from None
+    except (AttributeError, NotImplementedError):
+        raise UserError(f"adapters of the type `{kind}` cannot be merged", "give one such as LoRA") from None
+    return merged
+
+
 def save_adapter(model: PeftModel, source: Source, folder: Path) -> None:
     """Save the adapter and the trained head to `folder` as safetensors, naming the base checkpoint by its source."""
     config = model.peft_config["default"]

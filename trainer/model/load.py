@@ -115,11 +115,27 @@ def build_model(
     Raises:
         UserError: the checkpoint cannot be loaded, or its LoRA targets are unknown or missing.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
     from transformers import set_seed
 
     set_seed(seed)
     model, fresh = load_classifier(base, label_names, task)
+    return add_lora(
+        model, fresh, lora_r=lora_r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, lora_targets=lora_targets
+    )
+
+
+def add_lora(
+    model: PreTrainedModel,
+    fresh: list[str],
+    *,
+    lora_r: int,
+    lora_alpha: int,
+    lora_dropout: float,
+    lora_targets: tuple[str, ...] | None,
+) -> PeftModel:
+    """Add LoRA to a classifier, whose parameters `fresh` are trained in full, as is its head."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=lora_r,

@@ -77,7 +77,7 @@ def begin(run: RunDir, inputs: UnfinishedRun) -> None:
         return
     if replace(read_record(run.unfinished, UnfinishedRun), config=inputs.config) != inputs:
         raise UserError(
-            "the data or the base model is not that of the interrupted run",
+            "the data, the base model or the teacher is not that of the interrupted run",
             "restore them, or start again with `--overwrite`",
         )
 

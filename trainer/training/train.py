@@ -6,24 +6,28 @@ import math
 import time
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from peft import PeftModel
 
 from trainer.config import TrainConfig
 from trainer.data import Splits
-from trainer.data.sources import Base, locate_base
 from trainer.errors import UserError
 from trainer.lexical.of_run import fit_lexical
 from trainer.lexical.truncation import TruncationChoice, choose_truncation
 from trainer.locks import hold
-from trainer.model.adapters import save_adapter
 from trainer.model.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
-from trainer.model.load import build_model, inputs_of, load_tokenizer, make_encoder, settle_padding
+from trainer.model.load import inputs_of, make_encoder, settle_padding
 from trainer.progress import quiet_libraries, say, say_source, say_unseparated
 from trainer.records import installed_versions, read_record
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
+from trainer.student.lessons import Lessons, prepare_lessons, with_lessons
+from trainer.student.loss import StudentTrainer, make_loss
+from trainer.student.start import Start, Trained, count_parameters
+from trainer.student.teacher import Teacher
 from trainer.tasks import NO_LABEL, Task, as_set, task_of
 from trainer.text.encoding import Encoder
 from trainer.text.texts import Text
@@ -46,7 +50,6 @@ from trainer.training.loop import (
 from trainer.training.resume import begin, check_run_dir, check_writable, last_checkpoint
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedTokenizerFast
 
 EXAMPLES_SHOWN = 4
@@ -91,39 +94,44 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     started = time.monotonic()
     quiet_libraries()
     run.settle()
+    teacher = Teacher.open(config.teacher, config.run_dir) if config.teacher else None
+    config = teacher.settle(config) if teacher else config
     check_run_dir(run, config)
     hardware = choose_hardware(config.device, config.precision)
-    splits = _load_data(config)
-    base = locate_base(config.model)
-    say_source("base model", base.source)
-    tokenizer = load_tokenizer(base.folder)
+    splits = _load_data(config, teacher)
+    start = Start.locate(config, teacher)
     task = task_of(config.task, len(splits.label_names))
-    model = _build_model(config, base, splits, task, hardware)
-    encoder = _make_encoder(config, model, tokenizer, pairs=splits.pairs)
+    model = start.build(config, splits.label_names)
+    _say_size(model, hardware)
+    encoder = _make_encoder(config, model, start.tokenizer, pairs=splits.pairs)
     choice = _settle_truncation(config, run, encoder, splits, task)
     encoder = encoder.under(choice.rule) if choice else encoder
-    trainer = make_trainer(config, model, encoder, splits, task, hardware)
+    lessons = prepare_lessons(config, teacher, splits, hardware.device) if teacher else None
+    trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
     if trainer.is_world_process_zero():
-        begin(run, UnfinishedRun(config, base.sha256(), splits.sha256(), choice))
+        sha256 = lessons.sha256() if lessons else ""
+        begin(run, UnfinishedRun(config, start.base.sha256(), splits.sha256(), choice, sha256))
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
     if not trainer.is_world_process_zero():
         return None
     new = run.new_results()
-    save_adapter(model, base.source, new.adapter)
-    tokenizer.save_pretrained(new.adapter)
+    start.save(model, config, new.adapter)
     examples = _predict_examples(trainer, encoder, splits, task)
     lexical = fit_lexical(encoder, splits.train, task, config.seed)
     training = _describe(config, splits, model, scores, hardware, choice, started)
-    write_run(new, base, splits, encoder, training, installed_versions(PACKAGES), task=config.task, lexical=lexical)
+    versions, taught = installed_versions(PACKAGES), lessons.facts() if lessons else None
+    write_run(new, start.base, splits, encoder, training, versions, task=config.task, lexical=lexical, teaching=taught)
     run.settle()
     discard(run.checkpoints)
     return TrainResult(training, task.headline(asdict(training.best)), len(splits.evaluation), examples)
 
 
-def _load_data(config: TrainConfig) -> Splits:
-    splits = load_data(config, config.dataset, config.eval_dataset)
+def _load_data(config: TrainConfig, teacher: Teacher | None) -> Splits:
+    sources = teacher.sources(config) if teacher else (config.dataset, config.eval_dataset)
+    splits = load_data(config, *sources)
+    splits = teacher.fit(splits) if teacher else splits
     say_source("dataset", splits.source)
     for note in splits.notes:
         say(note)
@@ -140,26 +148,15 @@ def _load_data(config: TrainConfig) -> Splits:
     return splits
 
 
-def _build_model(config: TrainConfig, base: Base, splits: Splits, task: Task, hardware: Hardware) -> PeftModel:
-    model = build_model(
-        base,
-        splits.label_names,
-        task=task.name,
-        lora_r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        lora_targets=config.lora_targets,
-        seed=config.seed,
-    )
-    trainable, total = model.get_nb_trainable_parameters()
+def _say_size(model: Trained, hardware: Hardware) -> None:
+    trainable, total = count_parameters(model)
     share = f"{trainable:,} of {total:,} parameters ({trainable / total:.2%})"
     say(f"training {share} in {hardware.precision} on {hardware.device}")
-    return model
 
 
-def _make_encoder(config: TrainConfig, model: PeftModel, tokenizer: PreTrainedTokenizerFast, *, pairs: bool) -> Encoder:
+def _make_encoder(config: TrainConfig, model: Trained, tokenizer: PreTrainedTokenizerFast, *, pairs: bool) -> Encoder:
     """Make the encoder, and check that the model has room for all that comes out of it."""
-    classifier = model.get_base_model()
+    classifier = model.get_base_model() if isinstance(model, PeftModel) else model
     pad_token_id = settle_padding(classifier.config, tokenizer.pad_token_id)
     capacity = measure_capacity(classifier)
     check_length(capacity, config.max_length)
@@ -185,7 +182,13 @@ def _settle_truncation(
 
 
 def make_trainer(
-    config: TrainConfig, model: PeftModel, encoder: Encoder, splits: Splits, task: Task, hardware: Hardware
+    config: TrainConfig,
+    model: Trained,
+    encoder: Encoder,
+    splits: Splits,
+    task: Task,
+    hardware: Hardware,
+    lessons: Lessons | None = None,
 ) -> GraphTrainer:
     """Put the model, the texts as rows of tokens, and what is asked of the loop together."""
     labels, is_balanced = splits.train.labels, config.class_weights == "balanced"
@@ -196,14 +199,16 @@ def make_trainer(
     padded = collate([pick(rows, key=lambda row: len(row["input_ids"])) for pick in (min, max)])
     shorten_last_layer(model, padded)
     batches = full_batches(rows, collate, config.batch_size) if is_gpu and takes_wide_mask(model, padded) else []
-    settle_frozen(model, hardware.device, hardware.precision)
-    trainer = GraphTrainer(
+    if isinstance(model, PeftModel):
+        settle_frozen(model, hardware.device, hardware.precision)
+    kind = partial(StudentTrainer, make_loss(config.task, lessons.temperature)) if lessons else GraphTrainer
+    trainer = kind(
         model=model,
         args=_arguments(config, hardware),
-        train_dataset=rows,
+        train_dataset=lessons.add_to(rows, encoder, task) if lessons else rows,
         # By length, so that little of a batch is padding; no score depends on the order.
         eval_dataset=sorted(encode_rows(encoder, task, splits.evaluation), key=lambda row: len(row["input_ids"])),
-        data_collator=collate,
+        data_collator=with_lessons(collate) if lessons else collate,
         compute_metrics=scores_of(task),
         compute_loss_func=task.training_loss(labels) if is_balanced else None,
         callbacks=[EpochReport(task, splits.label_names, labels, hint), CheckpointKeeper()],
@@ -222,7 +227,7 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=max(config.batch_size, EVALUATION_TOKENS[hardware.device] // config.max_length),
-        learning_rate=config.learning_rate,
+        learning_rate=config.peak_rate,
         warmup_ratio=config.warmup_ratio,
         weight_decay=config.weight_decay,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -276,13 +281,13 @@ def _predict_examples(
 def _describe(
     config: TrainConfig,
     splits: Splits,
-    model: PeftModel,
+    model: Trained,
     scores: tuple[EpochScores, ...],
     hardware: Hardware,
     choice: TruncationChoice | None,
     started: float,
 ) -> Training:
-    trainable, total = model.get_nb_trainable_parameters()
+    trainable, total = count_parameters(model)
     return Training(
         config=config,
         train_texts=len(splits.train),

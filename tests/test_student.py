@@ -1,0 +1,367 @@
+"""A student learns its teacher's answers: which layers it has, what it is asked for, what its run holds."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from local_worker import LocalWorker
+from toys import make_texts, write_csv
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+
+import trainer.__main__
+from exporter.config import ExportConfig
+from exporter.export import export
+from exporter.int8.select import describe_verdict
+from exporter.proof.against import Other
+from exporter.proof.reference import load_trained
+from exporter.records import ExportRecord
+from exporter.report import summary
+from exporter.subject import Subject
+from trainer.config import TrainConfig
+from trainer.data import read_examples
+from trainer.data.sources import Base, Source
+from trainer.errors import UserError
+from trainer.model.load import load_classifier
+from trainer.records import file_sha256, write_record
+from trainer.run import RunDir, Teaching, reload_splits
+from trainer.student.layers import evenly, take_layers
+from trainer.student.loss import LABEL_SHARE, make_loss
+from trainer.student.teacher import Teacher
+from trainer.training.train import train
+
+TOPICS = ("food", "money", "music", "sport")
+
+
+@pytest.fixture(scope="module")
+def student_config(trained: RunDir, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A student of one of the teacher's two layers, with all its weights."""
+    return TrainConfig(
+        teacher=trained.path,
+        epochs=2,
+        batch_size=8,
+        learning_rate=2e-3,
+        max_length=24,
+        precision="fp32",
+        device="cpu",
+        run_dir=tmp_path_factory.mktemp("runs") / "student",
+    )
+
+
+@pytest.fixture(scope="module")
+def student(student_config: TrainConfig) -> RunDir:
+    train(student_config)
+    return RunDir(student_config.run_dir)
+
+
+def answers(run: RunDir, texts: list[str]) -> np.ndarray:
+    return load_trained(run).logits(texts)
+
+
+def weights_of(run: RunDir) -> dict[str, torch.Tensor]:
+    return load_trained(run).model.module.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept", "chosen"),
+    [(12, 6, [0, 2, 4, 7, 9, 11]), (4, 2, [0, 3]), (6, 3, [0, 2, 5]), (3, 2, [0, 2]), (2, 1, [0])],
+)
+def test_layers_are_taken_at_even_distances_with_both_ends(layers: int, kept: int, chosen: list[int]) -> None:
+    assert evenly(layers, kept) == chosen
+
+
+def four_layers(kind: str = "distilbert") -> PreTrainedModel:
+    set_seed(1)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "num_labels": 4}
+    ends = {f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")}
+    config = AutoConfig.for_model(kind, **sizes, **ends, intermediate_size=32, max_position_embeddings=32)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta", "modernbert", "deberta-v2"])
+def test_a_student_has_exactly_its_teachers_layers_embeddings_and_head(tmp_path: Path, kind: str) -> None:
+    teacher = four_layers(kind)
+    small = take_layers(teacher, 2)
+    before, after = teacher.state_dict(), small.state_dict()
+    numbers = {int(part) for name in after for part in name.split(".") if part.isdecimal()}
+    assert numbers == {0, 1}
+    for name, weight in after.items():
+        source = name.replace(".1.", ".3.")
+        assert torch.equal(weight, before[source]), name
+    small.save_pretrained(tmp_path / "small")
+    again, fresh = load_classifier(Base(tmp_path / "small", Source("small", None, None)), TOPICS)
+    assert fresh == []
+    ids = torch.tensor([[3, 4, 5, 6]])
+    assert torch.equal(again.eval()(input_ids=ids).logits, small.eval()(input_ids=ids).logits)
+
+
+def test_a_model_that_shares_its_layers_is_refused() -> None:
+    with pytest.raises(UserError, match="layers cannot be taken out of a `albert`"):
+        take_layers(four_layers("albert"), 2)
+
+
+def test_a_student_as_large_as_its_teacher_is_refused() -> None:
+    with pytest.raises(UserError, match="not smaller than its teacher, which has 4"):
+        take_layers(four_layers(), 4)
+
+
+def test_the_loss_is_what_a_hand_computes() -> None:
+    """Teacher 2:1 at temperature 1 is sqrt(2):1 at 2; the student says 1:1."""
+    loss = make_loss("single-label", 2.0)
+    teacher, student = torch.tensor([[math.log(2), 0.0]]), torch.tensor([[0.0, 0.0]])
+    p = math.sqrt(2) / (1 + math.sqrt(2))
+    soft = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    labels = torch.tensor([0])
+    alone = loss(student, labels, teacher_logits=teacher, is_labelled=torch.tensor([False]))
+    assert alone.item() == pytest.approx(soft, abs=1e-6)
+    mixed = loss(student, labels, teacher_logits=teacher, is_labelled=torch.tensor([True]))
+    assert mixed.item() == pytest.approx((1 - LABEL_SHARE) * soft + LABEL_SHARE * math.log(2), abs=1e-6)
+    both = [torch.cat([part, part]) for part in (student, labels, teacher)]
+    mean = loss(both[0], both[1], teacher_logits=both[2], is_labelled=torch.tensor([True, False]))
+    assert mean.item() == pytest.approx((alone.item() + mixed.item()) / 2, abs=1e-6)
+
+
+def test_of_several_labels_each_is_a_choice_of_its_own() -> None:
+    loss = make_loss("multi-label", 1.0)
+    teacher, student = torch.tensor([[math.log(3), 0.0]]), torch.tensor([[0.0, 0.0]])
+    soft = (0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 2  # the second label has no divergence
+    found = loss(student, torch.tensor([[1.0, 0.0]]), teacher_logits=teacher, is_labelled=torch.tensor([False]))
+    assert found.item() == pytest.approx(soft, abs=1e-6)
+
+
+def test_the_gradient_of_the_loss_hardly_depends_on_the_temperature() -> None:
+    """Hinton et al. 2015, section 2.1: at high temperatures it falls with their square, by which it is multiplied."""
+    teacher, labels = torch.tensor([[0.3, -0.2, 0.1]]), torch.tensor([0])
+    sizes = []
+    for temperature in (10.0, 40.0):
+        student = torch.tensor([[0.0, 0.1, 0.2]], requires_grad=True)
+        make_loss("single-label", temperature)(
+            student, labels, teacher_logits=teacher, is_labelled=torch.tensor([False])
+        ).backward()
+        sizes.append(student.grad.norm().item())  # type: ignore[union-attr]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_a_teachers_logits_are_those_of_its_run(trained: RunDir) -> None:
+    texts = [text for text, _ in make_texts(20, seed=9)]
+    teacher = Teacher.open(trained.path, Path("elsewhere"))
+    assert np.allclose(teacher.logits(texts, "cpu"), answers(trained, texts), atol=1e-5)
+
+
+def test_a_student_is_a_run_of_its_own_with_one_layer_and_its_teachers_texts(student: RunDir, trained: RunDir) -> None:
+    record, of_teacher = student.load(), trained.load()
+    layers = {name.split(".layer.")[1][0] for name in weights_of(student) if ".layer." in name}
+    assert layers == {"0"}
+    assert record.label_names == of_teacher.label_names
+    assert record.evaluation_sha256 == of_teacher.evaluation_sha256
+    assert record.training
+    assert record.training.trainable_parameters == record.training.total_parameters
+    assert record.teaching
+    assert record.teaching.run == trained.path.resolve()
+    assert record.teaching.run_sha256 == file_sha256(trained.record)
+    assert (record.teaching.temperature, record.teaching.unlabelled_texts) == (2.0, 0)
+    assert not student.has_adapter()
+    assert len(reload_splits(record).train) == record.training.train_texts
+
+
+def test_a_student_answers_as_it_was_trained_to(student: RunDir) -> None:
+    record = student.load()
+    evaluation = read_examples(student.evaluation, record.label_names)
+    right = answers(student, evaluation.texts).argmax(-1) == np.array(evaluation.labels)  # type: ignore[arg-type]
+    assert record.training
+    assert right.mean() == pytest.approx(record.training.best.accuracy)
+    assert right.mean() > 0.5
+
+
+def test_texts_without_labels_change_a_student(student_config: TrainConfig, student: RunDir, tmp_path: Path) -> None:
+    known = read_examples(student.evaluation, student.load().label_names).texts
+    others = [text for text, _ in make_texts(40, seed=5)]
+    path = write_csv(tmp_path / "more.csv", [(text,) for text in (*others, others[0].upper(), known[0])], ("text",))
+    run = RunDir(tmp_path / "run")
+    train(replace(student_config, unlabelled=str(path), epochs=1, run_dir=run.path))
+    record = run.load()
+    assert record.teaching
+    assert record.teaching.unlabelled_texts == 40
+    plain = RunDir(tmp_path / "plain")
+    train(replace(student_config, epochs=1, run_dir=plain.path))
+    first, second = weights_of(run), weights_of(plain)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_student_of_layers_with_lora_is_saved_merged(student_config: TrainConfig, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    train(replace(student_config, full=False, learning_rate=1e-2, epochs=1, run_dir=run.path))
+    record = run.load()
+    assert run.has_checkpoint()
+    assert not run.has_adapter()
+    assert record.training
+    assert record.training.trainable_parameters < record.training.total_parameters
+    evaluation = read_examples(run.evaluation, record.label_names)
+    right = answers(run, evaluation.texts).argmax(-1) == np.array(evaluation.labels)  # type: ignore[arg-type]
+    assert right.mean() == pytest.approx(record.training.best.accuracy)
+
+
+def test_labels_are_numbered_as_the_teacher_does(student_config: TrainConfig, tmp_path: Path) -> None:
+    """Where a dataset gives the labels another order, as integers by value do."""
+    rows = [(text, TOPICS.index(label)) for text, label in make_texts(80, seed=3)]
+    path = write_csv(tmp_path / "other.csv", rows)
+    config = replace(student_config, dataset=str(path), label_names=TOPICS, epochs=1, run_dir=tmp_path / "run")
+    train(config)
+    assert RunDir(config.run_dir).load().label_names == TOPICS
+    write_csv(path, [(text, f"{label} news") for text, label in make_texts(80, seed=3)])
+    with pytest.raises(UserError, match="label `food news`"):
+        train(replace(config, label_names=None, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"student_layers": 2}, "not smaller than its teacher"),
+        ({"seed": 7}, "its teacher has learnt from"),
+        ({"task": "multi-label"}, "not that of the teacher"),
+        ({"teacher": Path("nowhere")}, "no trained run in `nowhere`"),
+    ],
+)
+def test_what_does_not_fit_the_teacher_is_refused(
+    student_config: TrainConfig, tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(replace(student_config, run_dir=tmp_path / "run", **changed))  # type: ignore[arg-type]
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_is_not_its_own_teacher(student_config: TrainConfig, trained: RunDir) -> None:
+    with pytest.raises(UserError, match="its own teacher"):
+        train(replace(student_config, run_dir=trained.path, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "small"}, "takes its layers from a teacher"),
+        ({"unlabelled": "more.csv"}, "`--unlabelled` needs `--teacher RUN`"),
+        ({"temperature": 3.0}, "`--temperature` needs `--teacher RUN`"),
+        ({"student_layers": 2}, "is for `--model small`"),
+        ({"teacher": Path("t"), "model": "sample", "student_layers": 2}, "is for `--model small`"),
+        ({"teacher": Path("t"), "class_weights": "balanced"}, "`--class-weights`"),
+        ({"teacher": Path("t"), "lora_r": 4}, "`--lora-r` needs `--no-full`"),
+        ({"full": True, "lora_targets": ("query",)}, "`--lora-targets` needs `--no-full`"),
+        ({"teacher": Path("t"), "temperature": 0.0}, "out of range"),
+    ],
+)
+def test_flags_that_mean_nothing_together_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def test_all_weights_are_trained_where_that_is_asked_for_without_a_teacher(
+    toy_config: TrainConfig, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path / "run")
+    train(replace(toy_config, full=True, learning_rate=2e-3, epochs=1, run_dir=run.path))
+    record = run.load()
+    assert record.teaching is None
+    assert record.training
+    assert record.training.trainable_parameters == record.training.total_parameters
+    assert run.has_checkpoint()
+    assert not run.has_adapter()
+
+
+def test_the_command_takes_it_all(
+    command: Callable[..., tuple[int, str, str]], trained: RunDir, tmp_path: Path
+) -> None:
+    flags = ["--teacher", trained.path, "--model", "small", "--epochs", 1, "--max-length", 24, "--device", "cpu"]
+    status, out, err = command(trainer.__main__.main, *flags, "--run-dir", tmp_path / "run")
+    assert status == 0
+    assert "next: python -m exporter --quantize" in out
+    assert f"the teacher in `{trained.path}` answers 128 texts" in err
+
+
+@pytest.fixture(scope="module")
+def compared(student: RunDir, trained: RunDir, tmp_path_factory: pytest.TempPathFactory) -> ExportRecord:
+    """The student's export, compared with its teacher."""
+    run = tmp_path_factory.mktemp("runs") / "compared"
+    shutil.copytree(student.path, run)
+    asked = ExportConfig(
+        run_dir=run, against_run=trained.path, max_drop=5.0, quantize="dynamic", accept_undecided=True, verify_samples=8
+    )
+    return export(asked, LocalWorker)
+
+
+def test_an_export_says_what_a_student_loses_against_its_teacher(
+    compared: ExportRecord, student: RunDir, trained: RunDir
+) -> None:
+    against = compared.against
+    assert against
+    record = student.load()
+    evaluation = read_examples(student.evaluation, record.label_names)
+    truth = np.array(evaluation.labels)  # type: ignore[arg-type]
+    was, is_now = (answers(run, evaluation.texts).argmax(-1) == truth for run in (trained, student))
+    first = against.verdicts[0]
+    assert [v.artifact for v in against.verdicts] == list(dict.fromkeys(["onnx-fp32", compared.chosen]))
+    assert (first.change.harmful, first.change.helpful) == ((was & ~is_now).sum(), (is_now & ~was).sum())
+    assert against.score == pytest.approx(was.mean())
+    assert first.change.tried == len(against.verdicts)
+    assert first.judgement == "undecided"  # 32 texts cannot tell
+    assert first.smaller > 1.2
+    assert against.run_sha256 == file_sha256(trained.record)
+    assert against.unchecked == ""
+
+
+def test_the_verdict_stands_in_the_report_and_on_the_card(compared: ExportRecord, trained: RunDir) -> None:
+    against = compared.against
+    assert against
+    said = describe_verdict(against, against.verdicts[0])
+    assert "undecided of 5 points" in said
+    assert said in summary(compared)
+    card = (compared.config.run_dir / "export" / "onnx-fp32" / "README.md").read_text()
+    assert f"Against the classifier `{trained.path.name}`: {said}" in card
+    assert "some layers of a fine-tuned `checkpoint0`, fine-tuned in full on 128 texts" in card
+    assert "- lora\n" not in card
+
+
+def test_a_teacher_that_has_seen_the_evaluation_texts_is_not_compared_with(
+    student_config: TrainConfig, trained: RunDir, topics_csv: Path, tmp_path: Path
+) -> None:
+    """The same file is split by another seed, as naming it allows."""
+    run = RunDir(tmp_path / "run")
+    train(replace(student_config, dataset=str(topics_csv), seed=7, epochs=1, run_dir=run.path))
+    with pytest.raises(UserError, match=r"was trained on \d+ of the 32 evaluation texts"):
+        Other.read(trained.path, Subject.read(run, calibration=False))
+
+
+def test_what_cannot_be_checked_of_a_teacher_is_said(
+    student: RunDir, trained: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    subject, teacher = Subject.read(student, calibration=False), copy_of(trained)
+    record = teacher.load()
+    write_record(teacher.record, replace(record, training=None))
+    assert "which was elsewhere" in Other.read(teacher.path, subject).unchecked
+    taught = Teaching(Path("older"), "", 2.0, 9)
+    write_record(teacher.record, replace(record, teaching=taught))
+    assert Other.read(teacher.path, subject).unchecked == "the 9 texts without labels that it learnt from"
+
+
+def test_a_run_with_other_labels_is_not_compared_with(
+    student: RunDir, trained: RunDir, copy_of: Callable[[RunDir], RunDir]
+) -> None:
+    other, names = copy_of(trained), ("food", "money", "sport", "music")
+    write_record(other.record, replace(other.load(), label_names=names))
+    subject = Subject.read(student, calibration=False)
+    with pytest.raises(UserError, match="cannot be compared"):
+        Other.read(other.path, subject)
+    with pytest.raises(UserError, match="with itself"):
+        Other.read(student.path, subject)
+
+
+def test_a_budget_may_be_for_another_run_alone() -> None:
+    assert ExportConfig(against_run=Path("big"), max_drop=1.0).max_drop == 1.0
+    with pytest.raises(UserError, match="`--max-drop` needs `--quantize`"):
+        ExportConfig(max_drop=1.0)

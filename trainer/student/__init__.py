@@ -1,0 +1,1 @@
+"""A smaller classifier that learns the answers of a trained one."""

@@ -1,0 +1,103 @@
+"""What a student learns from beside labels: its teacher's answers, to texts without labels, too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.config import TrainConfig
+from trainer.data import Splits, read_texts
+from trainer.data.sources import find_files
+from trainer.data.splitting import distinct, without
+from trainer.errors import UserError
+from trainer.files.tables import Reading
+from trainer.progress import say
+from trainer.run import Teaching
+from trainer.student.loss import LABELLED, TEACHER
+from trainer.student.teacher import Teacher
+from trainer.tasks import FloatArray, Task
+from trainer.text.encoding import Encoder
+from trainer.text.texts import Text
+from trainer.training.loop import Collator
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A teacher's answers to the texts of a training."""
+
+    teacher: Teacher
+    unlabelled: list[Text]
+    logits: FloatArray
+    """To the training texts and then the unlabelled ones, [texts, classes]."""
+    temperature: float
+
+    def sha256(self) -> str:
+        """Return one hash over who teaches, and the texts without labels."""
+        return hashlib.sha256(json.dumps([self.teacher.run_sha256, self.unlabelled]).encode()).hexdigest()
+
+    def facts(self) -> Teaching:
+        """Return what the record of a student says of them."""
+        path = self.teacher.run.path.resolve()
+        return Teaching(path, self.teacher.run_sha256, self.temperature, len(self.unlabelled))
+
+    def add_to(self, rows: Sequence[Row], encoder: Encoder, task: Task) -> list[Row]:
+        """Return the rows of labelled texts and those of the others, with the teacher's logits in all of them.
+
+        A row without a label has one in its place, which the loss does not look at.
+        """
+        blank = task.targets([0 if task.name == "single-label" else ()])[0]
+        others = [{"input_ids": e.ids, "sizes": e.sizes, "labels": blank} for e in encoder.encode(self.unlabelled)]
+        every = zip([*rows, *others], self.logits, strict=True)
+        return [{**row, TEACHER: of_teacher, LABELLED: i < len(rows)} for i, (row, of_teacher) in enumerate(every)]
+
+
+def with_lessons(collate: Collator) -> Collator:
+    """Return what makes a batch of rows of either kind: with a teacher's logits or, to evaluate, without."""
+
+    def collate_all(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        batch = collate(rows)
+        if TEACHER in rows[0]:
+            batch[TEACHER] = torch.from_numpy(np.stack([row[TEACHER] for row in rows]))
+            batch[LABELLED] = torch.tensor([row[LABELLED] for row in rows])
+        return batch
+
+    return collate_all
+
+
+def prepare_lessons(config: TrainConfig, teacher: Teacher, splits: Splits, device: str) -> Lessons:
+    """Ask the teacher all there is to ask, once, before the training; see `read_unlabelled`."""
+    unlabelled = read_unlabelled(config, teacher, splits)
+    texts = [*splits.train.texts, *unlabelled]
+    say(f"the teacher in `{teacher.run.path}` answers {len(texts):,} texts")
+    return Lessons(teacher, unlabelled, teacher.logits(texts, device), config.temperature)
+
+
+def read_unlabelled(config: TrainConfig, teacher: Teacher, splits: Splits) -> list[Text]:
+    """Read the texts of `--unlabelled`, each once, without those that have a label or that a score is measured on.
+
+    Raises:
+        UserError: there is no such file, or no text is left.
+    """
+    if config.unlabelled is None:
+        return []
+    files = find_files(config.unlabelled)
+    if not files:
+        raise UserError(f"no file `{config.unlabelled}`", "give files with `--unlabelled`")
+    reading, record = Reading(config.encoding, config.no_header), teacher.record
+    names: dict[str, Any] = {"pairs": record.pairs, "trained": config.text_column or record.text_columns}
+    found = [text for file in files for text in read_texts(file, None, reading, **names)]
+    texts = [found[i] for i in distinct(found)]
+    parts = (splits.train, splits.evaluation, splits.calibration)
+    kept = [texts[i] for i in without(texts, [text for part in parts if part for text in part.texts])]
+    if not kept:
+        raise UserError("every unlabelled text stands in the dataset, too", "give others with `--unlabelled`")
+    say(f"unlabelled: {len(kept):,} of {len(found):,} texts, which are neither in the dataset nor there twice")
+    return kept
