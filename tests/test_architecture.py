@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT: dict[str, set[str]] = {"trainer": set(), "exporter": {"trainer"}, "bench": {"trainer", "exporter"}}
 HEAVY = ("torch", "transformers", "peft", "optimum", "datasets", "sklearn", "pandas")
 DEPLOYED = {
-    "exporter": ("bundle.", "engines.", "checksums", "runtime"),
-    "trainer": ("config", "errors", "flags", "limits", "records", "tasks", "text."),
+    "exporter": ("bundle.", "cascade.", "engines.", "checksums", "runtime"),
+    "trainer": ("config", "errors", "flags", "lexical.", "limits", "records", "tasks", "text."),
 }
 """What a deployed classifier may load of ours."""
 

@@ -35,12 +35,12 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (6, "7b196b94781638c2c5a9210baed3c693de63f3a6c2d582e29a96f8df50b76e04"),
+    TrainRecord: (7, "e895d3e703fb1f373cec55dcf3bd91eb5e1af6d30081a5c28ee67c33518201aa"),
     UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (6, "0a89e9d9e77deb5ffd01327f8fbbead38daa8fa4f6f8af5911200e1219830012"),
-    Artifact: (4, "255d9a88110573d5845a6a4a5dbd20833e1f95722208e91a7111de35c1cea40e"),
+    ExportRecord: (6, "d688b31eaafd02da50d8d789c070c13f089ee313df71a596f2540744452966c4"),
+    Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
     BenchRecord: (6, "444ced24e122c37548e3a4c769ff717abb662787df218359a00d76c1f77d96e0"),

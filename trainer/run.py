@@ -75,6 +75,8 @@ class RunDir:
         """The evaluation texts: the later stages measure on exactly these."""
         self.calibration = path / "data" / "calibration.jsonl"
         """Some of the training texts, on which the exporter measures ranges of activations."""
+        self.lexical = path / "lexical.safetensors"
+        """The linear classifier of hashed tokens, where there is one."""
         self.checkpoints = path / "checkpoints"
         """The state of an unfinished run, removed when it finishes."""
         self.unfinished = self.checkpoints / "config.json"
@@ -236,7 +238,7 @@ def _listed(value: Any) -> Any:
 class TrainRecord:
     """What a run holds: everything that the exporter needs to know about it."""
 
-    SCHEMA: ClassVar[int] = 6
+    SCHEMA: ClassVar[int] = 7
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {
         1: _name_adapter_files,
         2: _gather_training,
@@ -268,6 +270,12 @@ class TrainRecord:
     """What the texts were called; empty in records older than schema 6."""
     adopted: AdoptConfig | None = None
     """What was asked for, where the adapter or checkpoint was trained elsewhere."""
+    lexical_sha256: str = ""
+    """Of the linear classifier of hashed tokens; empty where there is none."""
+    lexical_reason: str = ""
+    """Why there is none."""
+    calibration_is_apart: bool = False
+    """Whether nothing was trained on the calibration texts."""
 
 
 @dataclass(frozen=True)

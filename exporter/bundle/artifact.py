@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.bundle.onnx_file import check_onnx_file
+from exporter.cascade.stage import LEXICAL, Cascade
 from exporter.checksums import CHECKSUMS, IntegrityError, check_checksums, write_checksums
 from trainer.config import TaskName, Truncation
 from trainer.errors import UserError
@@ -49,7 +50,7 @@ class Artifact:
     Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
     """
 
-    SCHEMA: ClassVar[int] = 4
+    SCHEMA: ClassVar[int] = 5
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -73,6 +74,8 @@ class Artifact:
     """What the texts were called in training: these columns of a file are looked for first."""
     engine: EngineName = "onnxruntime"
     """What it was made for, proved and measured with."""
+    cascade: Cascade | None = None
+    """When its first stage answers; None where it has none."""
 
     def meaning(self) -> Task:
         """Return what its logits mean."""
@@ -105,6 +108,12 @@ def seal(folder: Path, artifact: Artifact) -> None:
     write_checksums(folder)
 
 
+def add_cascade(folder: Path, lexical: bytes, cascade: Cascade) -> None:
+    """Give a sealed artifact a first stage, and seal it again."""
+    (folder / LEXICAL).write_bytes(lexical)
+    seal(folder, with_size(folder, replace(read_record(folder / MANIFEST, Artifact), cascade=cascade)))
+
+
 def open_artifact(folder: Path, require_sha256: str | None = None) -> Artifact:
     """Read an artifact's manifest and check its files against it.
 
@@ -125,7 +134,7 @@ def open_artifact(folder: Path, require_sha256: str | None = None) -> Artifact:
     artifact = read_record(folder / MANIFEST, Artifact)
     if problem := _problem(artifact):
         raise UserError(f"`{folder / MANIFEST}` is damaged: {problem}", "export the artifact again")
-    _check_listed(folder, listed, artifact.model_file)
+    _check_listed(folder, listed, artifact.model_file, *((LEXICAL,) if artifact.cascade else ()))
     if artifact.model_file.endswith(".onnx"):
         check_onnx_file(folder / artifact.model_file)
     return artifact
