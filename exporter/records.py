@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.bundle.artifact import Artifact, EngineName
+from exporter.cascade.trial import CascadeTrial, ShiftScore
 from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
 from exporter.int8.budget import Judgement, ScoreChange
@@ -159,7 +160,7 @@ def _from_4(values: Values) -> Values:
 class ExportRecord:
     """What an export made and what it measured."""
 
-    SCHEMA: ClassVar[int] = 6
+    SCHEMA: ClassVar[int] = 7
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
     MADE_BY: ClassVar[str] = "python -m exporter --quantize"
 
@@ -205,6 +206,10 @@ class ExportRecord:
     """The kernels that compute the attention of the chosen artifact on the GPU, as onnxruntime calls them."""
     variations: tuple[Variation, ...] = ()
     """Of the chosen artifact."""
+    cascade: CascadeTrial | None = None
+    """What became of a first stage; None in records older than schema 7."""
+    shift: tuple[ShiftScore, ...] = ()
+    """On texts of other domains."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]
