@@ -15,7 +15,7 @@ from exporter.card import tell_cascade
 from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade
 from exporter.cascade.engine import load_cascade
 from exporter.cascade.ready import Ready
-from exporter.cascade.speed import is_cheaper, time_both
+from exporter.cascade.speed import TimeBoth, is_cheaper, time_both
 from exporter.cascade.stage import Cascade, FirstStage
 from exporter.cascade.suspicion import find_suspicion
 from exporter.cascade.trial import CascadeJudged, CascadeSpeed, CascadeTrial
@@ -44,6 +44,7 @@ class Gate:
     """The budget, in percentage points."""
     tried: int
     """How many candidates are judged on the evaluation texts, the cascade among them."""
+    time: TimeBoth = time_both
 
     def try_cascade(self, ready: Ready, folder: Path, scratch: Path) -> CascadeTrial:
         """Choose, judge and time a cascade before a sealed bundle, which takes it in where it passes.
@@ -115,7 +116,7 @@ class Gate:
             say(f"the first stage answers {judged.answered:.0%} of the evaluation texts; {self._describe(judged)}")
             if judged.judgement != "within budget":
                 return judged, None
-            return judged, time_both(alone, whole, texts, batching)
+            return judged, self.time(alone, whole, texts, batching)
 
     def _describe(self, judged: CascadeJudged) -> str:
         change = judged.change

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,8 @@ from trainer.text.texts import Text
 ONE_CALLS, ONE_WARMUP = 100, 4
 """One text a call: enough for a 95th percentile."""
 BULK_CALLS, BULK_WARMUP, BULK_TEXTS = 5, 1, 256
+TimeBoth = Callable[[Worker, Worker, Sequence[Text], Batching], CascadeSpeed]
+"""See `time_both`."""
 
 
 def time_both(alone: Worker, whole: Worker, texts: Sequence[Text], batching: Batching) -> CascadeSpeed:
