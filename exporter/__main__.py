@@ -101,6 +101,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify-samples", type=int, metavar="N", help="maximum number of evaluation texts for the proof"
     )
+    parser.add_argument(
+        "--no-cascade",
+        action="store_true",
+        help="do not try to let a linear classifier of words answer the texts that it is sure of",
+    )
+    parser.add_argument(
+        "--shift",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="labelled texts of other domains: report the score on them, which decides nothing",
+    )
     add_flags(parser)
     return take_defaults(parser, ExportConfig)
 

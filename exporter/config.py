@@ -34,6 +34,8 @@ class ExportConfig:
     exporter: Exporter = "torch"
     no_fuse: bool = False
     verify_samples: int = 256
+    no_cascade: bool = False
+    shift: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         check_numbers(self, _RANGES)
@@ -52,7 +54,7 @@ class ExportConfig:
                 raise UserError("`--target portable` needs `--quantize`", "add `--quantize`")
 
 
-NEED_INT8 = ("require_int8", "budget_minutes")
+NEED_INT8 = ("require_int8", "budget_minutes", "no_cascade")
 NEED_QUANTIZE = ("max_drop", "accept_undecided", *NEED_INT8)
 """The first two are for half precision on a GPU, too, and the first for another run."""
 _RANGES = {"verify_samples": Range(1), "budget_minutes": Range(0, 1_000_000), "max_drop": Range(0, 100, "low")}

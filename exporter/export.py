@@ -28,6 +28,10 @@ from exporter.bundle.artifact import (
 )
 from exporter.bundle.golden import write_golden
 from exporter.card import Facts, render
+from exporter.cascade.gate import Gate
+from exporter.cascade.ready import Ready, make_ready
+from exporter.cascade.shift import read_shifts, score_shifts
+from exporter.cascade.trial import CascadeTrial
 from exporter.checksums import CHECKSUMS
 from exporter.config import ExportConfig, Target
 from exporter.convert.graph import finish_conversion, fuse
@@ -186,6 +190,7 @@ def _export(
         most=config.verify_samples,
         workers=workers,
     )
+    ready, shifts = make_ready(subject, config), read_shifts(config.shift, subject)
     with _workspace(subject.run) as folder:
         device: Device = "cuda" if gpu else "cpu"
         shortcut = _convert(subject, folder, chain, workers, config, device)
@@ -194,14 +199,15 @@ def _export(
         )
         if config.target == "cuda":
             outcome = _for_gpus(subject, folder, chain, workers, logits, config, gpu, shortened=shortcut)
-        elif config.quantize:
-            outcome = _quantize(subject, folder, chain, workers, logits, config, recipes)
         else:
-            outcome = Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
+            cascades = int(isinstance(ready, Ready))
+            outcome = _quantize(subject, folder, chain, workers, logits, config, recipes, cascades=cascades)
         score = subject.score(logits)
         against = _compare(subject, other, folder, outcome, logits, workers, config, device) if other else None
         artifacts = _seal(subject, folder, chain, outcome, score, gpu, against)
         _check_sealed(folder, artifacts, workers)
+        cascade = _try_cascade(ready, subject, folder, workers, logits, outcome, config.max_drop)
+        artifacts = tuple(open_artifact(folder / a.name) for a in artifacts)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
         if plan_seconds:
             served = [a for a in artifacts if a.name == outcome.chosen or a.engine == "openvino"]
@@ -232,6 +238,8 @@ def _export(
             attention=_attention(subject, folder / outcome.chosen, workers) if gpu else (),
             variations=varied,
             against=against,
+            cascade=cascade,
+            shift=score_shifts(shifts, subject, folder / outcome.chosen, workers, device),
             duration_s=time.monotonic() - started,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=installed_versions(PACKAGES),
@@ -396,8 +404,12 @@ def _quantize(
     fp32_logits: FloatArray,
     config: ExportConfig,
     recipes: Sequence[Recipe],
+    *,
+    cascades: int,
 ) -> Outcome:
-    """Try recipes, choose, and keep the best artifact for each engine."""
+    """Try recipes where that is asked for, choose, and keep the best artifact for each engine."""
+    if config.quantize is None:
+        return Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
     unfused, fp32 = folder / UNFUSED, folder / ONNX_FP32
     reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
     if reduce_range:
@@ -405,10 +417,10 @@ def _quantize(
     ingredients = Ingredients(_feeds(subject, unfused, workers), subject.task, workers.threads, reduce_range)
     with workers.opened(fp32.name, _opening(subject, fp32, "fp32", workers)) as worker:
         baseline = Baseline(worker, fp32_logits, subject.evaluation, subject.varied(), chain, subject.task)
-        tried = of_family(recipes, config.quantize or "auto", reduce_range=reduce_range)
+        tried = of_family(recipes, config.quantize, reduce_range=reduce_range)
         artifact = subject.artifact(ONNX_INT8, "int8")
         ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
-    candidates = ladder.judged(config.max_drop)
+    candidates = ladder.judged(config.max_drop, cascades=cascades)
     limits: dict[str, Any] = {"max_drop": config.max_drop, "accept_undecided": config.accept_undecided}
     choice = choose([c for c in candidates if c.engine == "onnxruntime"], **limits)
     kept = [rung for rung in (choice.best, choose_for_openvino(candidates, **limits)) if rung]
@@ -424,6 +436,23 @@ def _quantize(
         failed=ladder.failed,
         skipped=ladder.skipped,
     )
+
+
+def _try_cascade(
+    ready: Ready | str,
+    subject: Subject,
+    folder: Path,
+    workers: Workers,
+    fp32_logits: FloatArray,
+    outcome: Outcome,
+    max_drop: float,
+) -> CascadeTrial:
+    """Try a first stage before the sealed artifact that was chosen, which takes it in where that passes."""
+    if not isinstance(ready, Ready):
+        return CascadeTrial(shipped=False, reason=ready)
+    tried = 1 + sum(candidate.engine == "onnxruntime" for candidate in outcome.candidates)
+    gate = Gate(subject, fp32_logits, workers, max_drop, tried)
+    return gate.try_cascade(ready, folder / outcome.chosen, (folder / UNFUSED).parent)
 
 
 def _feeds(subject: Subject, folder: Path, workers: Workers) -> list[Feeds]:

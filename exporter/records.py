@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from exporter.bundle.artifact import Artifact, EngineName
+from exporter.cascade.trial import CascadeTrial, ShiftScore
 from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.config import ExportConfig
 from exporter.int8.budget import Judgement, ScoreChange
@@ -238,6 +239,10 @@ class ExportRecord:
     """Of the chosen artifact."""
     against: OtherRun | None = None
     """None where no other run was named."""
+    cascade: CascadeTrial | None = None
+    """What became of a first stage; None in records older than schema 7."""
+    shift: tuple[ShiftScore, ...] = ()
+    """On texts of other domains."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from exporter.bundle.artifact import Artifact
+from exporter.cascade.trial import CascadeTrial, CurvePoint
 from exporter.config import ExportConfig
 from exporter.int8.select import describe, describe_verdict, points
 from exporter.records import ExportRecord, OtherRun
@@ -15,8 +16,13 @@ def summary(record: ExportRecord) -> str:
     run_dir = record.config.run_dir
     flag = run_dir_flag(run_dir, ExportConfig.run_dir)
     text = '"A text." "And its pair."' if record.artifacts[0].pairs else '"An unforgettable film."'
-    parts = [proof(record), ladder(record) if record.candidates or record.failed else "", choice(record)]
-    parts.append(against(record.against) if record.against else "")
+    parts = [
+        proof(record),
+        ladder(record) if record.candidates or record.failed else "",
+        cascade(record),
+        choice(record),
+        against(record.against) if record.against else "",
+    ]
     return "\n\n".join(
         [part for part in parts if part]
         + [f"next: python -m exporter.predict{flag} {text}\n      python -m bench{flag}"]
@@ -66,6 +72,56 @@ def ladder(record: ExportRecord) -> str:
     lines += [f"{failure.recipe:<28}  failed: {failure.reason}" for failure in record.failed]
     lines += [f"not tried: {skipped}" for skipped in record.skipped]
     return "\n".join([*lines, *_gpu_speeds(record)])
+
+
+def cascade(record: ExportRecord) -> str:
+    """Render what became of a first stage: the thresholds tried, the whole judged and timed, and other texts."""
+    trial, lines = record.cascade, []
+    if trial and trial.curve:
+        lines += [
+            f"cascade before {trial.artifact}, which alone has {record.metric} {trial.calibration_score:.2%} on "
+            f"{trial.calibration_texts:,} calibration texts:",
+            f"{'answered by the first stage':<28}{'probability from':>18}{record.metric:>12}{'worse/better':>14}"
+            f"{'points, at least':>18}",
+        ]
+        shown = [p for i, p in enumerate(trial.curve, 1) if i % 4 == 0 or _is_chosen(trial, p)]
+        for p in shown:
+            lines.append(
+                f"{p.answered:<28.0%}{p.threshold:>18.4f}{p.score:>12.2%}{f'{p.harmful}/{p.helpful}':>14}"
+                f"{points(p.lower):>18}" + "   <- chosen" * _is_chosen(trial, p)
+            )
+    if trial and trial.judged:
+        c = trial.judged.change
+        lines.append(
+            f"on {c.texts:,} evaluation texts it answers {trial.judged.answered:.0%} first; together: {c.metric} "
+            f"{points(c.change)} points [{points(c.lower)}, {points(c.upper)}], worse/better {c.harmful}/{c.helpful}"
+        )
+    if trial and trial.speed:
+        s = trial.speed
+        lines.append(
+            f"{s.bulk.median:.2f}x [{s.bulk.low:.2f}, {s.bulk.high:.2f}] the speed of {trial.artifact} alone with many "
+            f"texts; one text takes {s.mean:.2f} of its time on average, {s.median:.2f} in the median, and {s.p95:.2f} "
+            "in the 95th percentile, since a text that goes on takes both stages"
+        )
+    if trial:
+        lines.append(f"{'cascade' if trial.shipped else 'no cascade'}: {trial.reason}")
+    return "\n".join([*lines, *_shift(record)])
+
+
+def _is_chosen(trial: CascadeTrial, point: CurvePoint) -> bool:
+    """Tell whether a threshold that was tried is the one of the cascade."""
+    return trial.chosen is not None and trial.chosen.threshold == point.threshold
+
+
+def _shift(record: ExportRecord) -> list[str]:
+    """Render the scores on texts of other domains."""
+    lines = []
+    for s in record.shift:
+        both = f", {s.cascade_score:.2%} with its first stage, which answers {s.answered:.0%}" if s.answered else ""
+        if s.answered == 0:
+            both = ", and its first stage answers none of them"
+        lines.append(f"{s.name}, {s.texts:,} texts: {record.metric} of {record.chosen} {s.score:.2%}{both}")
+    return lines
 
 
 def _gpu_speeds(record: ExportRecord) -> list[str]:

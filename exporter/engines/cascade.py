@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.bundle.artifact import MANIFEST, ONNX_INT8, Artifact
+from exporter.bundle.artifact import MANIFEST, ONNX_INT8, Artifact, open_artifact
 from exporter.cascade.engine import CascadeEngine
 from exporter.cascade.load import load_cascade
-from exporter.engines.onnxruntime import load_bundle
 from exporter.engines.spec import EngineSpec
+from exporter.engines.table import LOAD
 from trainer.errors import UserError
 from trainer.records import read_record
 
@@ -17,20 +17,26 @@ if TYPE_CHECKING:
     from trainer.run import RunDir
 
 
+def load_both(folder: Path, *, threads: int) -> CascadeEngine:
+    """Load both stages of a bundle as whoever deploys it does.
+
+    Raises:
+        UserError: it has no first stage, or cannot be loaded.
+    """
+    artifact = open_artifact(folder)
+    both = load_cascade(folder, artifact, LOAD[artifact.engine](folder, threads=threads))
+    if both is None:
+        raise UserError(f"`{folder}` has no first stage", "export it again")
+    return both
+
+
 def _load(run: RunDir, threads: int, _: Path) -> CascadeEngine:
-    folder = run.export / ONNX_INT8
-    cascade = load_cascade(folder, *load_bundle(folder, device="cpu", threads=threads))
-    if cascade is None:
-        raise UserError(_without(), "leave it out")
-    return cascade
+    return load_both(run.export / ONNX_INT8, threads=threads)
 
 
 def _objection(run: RunDir) -> str | None:
-    return None if read_record(run.export / ONNX_INT8 / MANIFEST, Artifact).cascade else _without()
-
-
-def _without() -> str:
-    return f"`{ONNX_INT8}` has no first stage"
+    has_one = read_record(run.export / ONNX_INT8 / MANIFEST, Artifact).cascade
+    return None if has_one else f"`{ONNX_INT8}` has no first stage"
 
 
 ENGINES = (

@@ -76,13 +76,14 @@ class Ladder:
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
 
-    def judged(self, max_drop: float) -> list[Candidate]:
+    def judged(self, max_drop: float, *, cascades: int = 0) -> list[Candidate]:
         """Judge what was measured by a budget of `max_drop` percentage points.
 
         Only now is it known how many were tried, and so how wide their intervals have to be. One is chosen for each
-        engine, among those for it.
+        engine, among those for it; `cascades` will be judged beside those of onnxruntime.
         """
         tried = Counter(m.recipe.engine for m in self.measured)
+        tried["onnxruntime"] += cascades
         return [_judged(m, max_drop / 100, tried=tried[m.recipe.engine]) for m in self.measured]
 
 

@@ -238,6 +238,28 @@ def _left_over(rest: Examples, trained: Examples, seed: int) -> Examples | None:
     return apart if len(apart) >= FEWEST_LEFT_OVER else None
 
 
+def read_labelled(path: Path, label_names: tuple[str, ...], known: Columns) -> Examples:
+    """Read labelled texts of a file for a classifier that is trained already.
+
+    Args:
+        path: the file.
+        label_names: those of the classifier, in the order of their indices.
+        known: how the texts that it was trained on were read. Their columns are taken where the file has them, too.
+
+    Raises:
+        UserError: it cannot be read, or has a label that the classifier does not know.
+    """
+    table = open_rows(path, None)
+    texts, labels = (asked if asked and {*asked} <= {*table.columns} else None for asked in (known.texts, known.labels))
+    rows = _labelled([table], replace(known, texts=texts, labels=labels))
+    if unknown := sorted(_present(rows.labels) - {*label_names}):
+        raise UserError(
+            f"`{path}` has the label `{unknown[0]}`, which the classifier does not know",
+            f"it answers with {listed(label_names)}; rename the labels, or remove these rows",
+        )
+    return _number(rows, label_names, known.task)
+
+
 def read_texts(
     path: Path,
     text_column: tuple[str, ...] | None = None,

@@ -1,0 +1,155 @@
+"""When the first stage of a cascade answers: chosen on calibration texts alone, which nothing was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.cascade.stage import Cascade, surest
+from exporter.cascade.trial import CurvePoint
+from exporter.int8.budget import CONFIDENCE, paired_interval
+from trainer.lexical.features import features_of
+from trainer.lexical.model import Lexical
+from trainer.tasks import Answers, FloatArray
+
+SHARE_OF_BUDGET = 0.5
+"""What the first stage may lose of the accuracy budget. The rest is for the model in int8, and for chance."""
+ONE_SIDED = NormalDist().inv_cdf(CONFIDENCE)
+"""Standard errors from a loss to its upper confidence bound."""
+STEPS = 20
+"""Thresholds that are tried: those that let the first stage answer a twentieth of the texts, two twentieths, …"""
+UNUSUAL = 1.0
+"""Per cent of the calibration texts beyond each guard."""
+TEMPERATURES = 1 / 16, 16.0
+"""Between which it is looked for."""
+HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What both stages say of the calibration texts."""
+
+    lexical: FloatArray
+    """Logits of the first stage as it was fitted, [texts, classes]."""
+    known: FloatArray
+    """See `Lexical.known`, [texts]."""
+    tokens: npt.NDArray[np.int64]
+    """Tokens of each text's own, before it is cut, [texts]."""
+    model: Answers
+    """What the model answers, [texts]."""
+    truth: Answers
+    """[texts]."""
+
+    @classmethod
+    def of(
+        cls, lexical: Lexical, tokens: Sequence[Sequence[Sequence[int]]], model: Answers, truth: Answers
+    ) -> Calibrated:
+        """Let the first stage answer.
+
+        Args:
+            lexical: it.
+            tokens: of each text, or of both of a pair, all tokens of its own: see `Encoder.tokens`.
+            model: what the model answers, [texts].
+            truth: what is right, [texts].
+        """
+        features = features_of(tokens, lexical.bits)
+        sizes = np.array([sum(map(len, parts)) for parts in tokens])
+        return cls(lexical.logits_of(features), lexical.known(features), sizes, model, truth)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A cascade, and the thresholds that were tried for it."""
+
+    cascade: Cascade | None
+    """None where no threshold keeps within the first stage's share of the budget."""
+    curve: tuple[CurvePoint, ...]
+
+
+def choose_cascade(texts: Calibrated, max_drop: float) -> Chosen:
+    """Choose the temperature, the guards and the threshold.
+
+    The threshold is the cheapest for which the upper confidence bound of the loss is within the first stage's share of
+    the budget: one-sided, 95 %, from the answers that change. They are tried from the most careful one on, up to the
+    first that fails, so that the bound needs no correction for their number.
+
+    Args:
+        texts: what both stages say of the calibration texts.
+        max_drop: the accuracy budget, a share such as 0.005.
+
+    Source: Angelopoulos et al. 2021, "Learn then Test", section 3.2, fixed sequence testing.
+    """
+    temperature = fit_temperature(texts.lexical, texts.truth)
+    guards = Cascade(temperature, 0.0, *choose_guards(texts.known, texts.tokens))
+    curve = draw_curve(texts, guards)
+    last = None
+    for point in curve:
+        if point.lower <= -SHARE_OF_BUDGET * max_drop:
+            break
+        last = point
+    if last is None:
+        return Chosen(None, curve)
+    known, fewest, most = guards.least_known, guards.fewest_tokens, guards.most_tokens
+    return Chosen(Cascade(temperature, last.threshold, known, fewest, most), curve)
+
+
+def fit_temperature(logits: FloatArray, truth: Answers) -> float:
+    """Return what to divide logits by so that the truth is likeliest, from 1/16 to 16.
+
+    The likelihood is concave in its inverse, so that its slope, which is how much the logit of the truth exceeds the
+    expected one, is halved to zero.
+
+    Args:
+        logits: [texts, classes].
+        truth: [texts].
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
+    """
+    exact = logits.astype(np.float64)
+    true = exact[np.arange(len(truth)), truth].mean()
+    low, high = TEMPERATURES
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        scaled = exact / middle
+        shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        expected = (exact * shares / shares.sum(axis=1, keepdims=True)).sum(axis=1).mean()
+        low, high = (low, middle) if true > expected else (middle, high)
+    return float((low * high) ** 0.5)
+
+
+def choose_guards(known: FloatArray, tokens: npt.NDArray[np.int64]) -> tuple[float, int, int]:
+    """Return between which values a text is usual: all but a hundredth of the texts beyond each.
+
+    Returns:
+        The least share that training knew, and the fewest and the most tokens.
+    """
+    fewest, most = np.percentile(tokens, [UNUSUAL, 100 - UNUSUAL])
+    return float(np.percentile(known, UNUSUAL)), int(np.floor(fewest)), int(np.ceil(most))
+
+
+def draw_curve(texts: Calibrated, guards: Cascade) -> tuple[CurvePoint, ...]:
+    """Return what the cascade would answer with thresholds from the most careful to one that lets every usual text by.
+
+    Args:
+        texts: what both stages say.
+        guards: with the temperature; its own threshold is not looked at.
+    """
+    logits = texts.lexical / np.float32(guards.temperature)
+    usual = (texts.known >= guards.least_known) & (texts.tokens >= guards.fewest_tokens)
+    usual &= texts.tokens <= guards.most_tokens
+    sure, first = surest(logits), logits.argmax(axis=1)
+    ranked, count = np.sort(sure[usual])[::-1], len(texts.truth)
+    wanted = [round(count * step / STEPS) for step in range(1, STEPS + 1)]
+    thresholds = dict.fromkeys(float(ranked[i - 1]) for i in wanted if 1 <= i <= len(ranked))
+    was_right, points = texts.model == texts.truth, []
+    for threshold in thresholds:
+        answered = usual & (sure >= threshold)
+        is_right = np.where(answered, first, texts.model) == texts.truth
+        harmful, helpful = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
+        lower, _ = paired_interval(harmful, helpful, count, ONE_SIDED)
+        points.append(CurvePoint(threshold, float(answered.mean()), float(is_right.mean()), harmful, helpful, lower))
+    return tuple(points)

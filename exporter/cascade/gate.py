@@ -1,0 +1,127 @@
+"""The gate: a cascade is made as a bundle, judged as a whole by the accuracy budget, and timed beside the model alone.
+
+It is one more candidate of the search for int8, and is judged with the others, by the same interval.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from exporter.bundle.artifact import CARD, open_artifact, seal, with_size
+from exporter.card import tell_cascade
+from exporter.cascade.bundle import add_cascade
+from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade
+from exporter.cascade.ready import Ready
+from exporter.cascade.speed import TimeBoth, is_cheaper, time_both
+from exporter.cascade.stage import Cascade, FirstStage
+from exporter.cascade.suspicion import find_suspicion
+from exporter.cascade.trial import CascadeJudged, CascadeSpeed, CascadeTrial
+from exporter.checksums import write_checksums
+from exporter.engines.cascade import load_both
+from exporter.engines.engine import usual_batching
+from exporter.engines.table import LOAD
+from exporter.int8.budget import judge
+from exporter.int8.paired import pair
+from exporter.int8.select import points
+from exporter.proof.worker import Worker, Workers
+from exporter.subject import Subject
+from trainer.progress import say
+from trainer.records import write_text
+from trainer.tasks import FloatArray
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a cascade has to pass."""
+
+    subject: Subject
+    fp32_logits: FloatArray
+    """Of `onnx-fp32` for the evaluation texts, [texts, classes]."""
+    workers: Workers
+    max_drop: float
+    """The budget, in percentage points."""
+    tried: int
+    """How many candidates are judged on the evaluation texts, the cascade among them."""
+    time: TimeBoth = time_both
+
+    def try_cascade(self, ready: Ready, folder: Path, scratch: Path) -> CascadeTrial:
+        """Choose, judge and time a cascade before a sealed bundle, which takes it in where it passes.
+
+        Args:
+            ready: the first stage.
+            folder: the bundle's.
+            scratch: where to make the cascade.
+        """
+        name, made = folder.name, scratch / folder.name
+        say(f"choosing when a first stage answers before {name}, on {len(ready.calibration):,} texts")
+        load = partial(LOAD[open_artifact(folder).engine], folder, threads=self.workers.threads)
+        with self.workers.opened(name, load) as alone:
+            trial = self._choose(ready, name, alone)
+            if trial.chosen is None:
+                return trial
+            shutil.copytree(folder, made)
+            seal(made, with_size(made, add_cascade(made, open_artifact(made), ready.content, trial.chosen)))
+            judged, speed = self._measure(ready, trial.chosen, alone, made)
+        trial = replace(trial, judged=judged, speed=speed)
+        if speed is None:
+            return replace(trial, reason=self._describe(judged))
+        beside = f"{speed.bulk.median:.2f}x the speed of {name} alone with many texts, {1 / speed.mean:.2f}x with one"
+        if not is_cheaper(speed):
+            return replace(trial, reason=f"it is not cheaper here: {beside}")
+        write_text(made / CARD, tell_cascade((made / CARD).read_text(encoding="utf-8"), judged, speed))
+        write_checksums(made)
+        shutil.rmtree(folder)
+        made.rename(folder)
+        return replace(trial, shipped=True, reason=f"{self._describe(judged)}; {beside}")
+
+    def _choose(self, ready: Ready, name: str, alone: Worker) -> CascadeTrial:
+        """Let both stages answer the calibration texts, and choose by that."""
+        subject, examples = self.subject, ready.calibration
+        task, evaluation = subject.task, subject.evaluation
+        truth, truth_there = task.truth(examples.labels), task.truth(evaluation.labels)
+        model = task.answers(alone.logits(examples.texts, usual_batching(self.workers.threads)))
+        tokens = subject.encoder.tokens(examples.texts)
+        texts = Calibrated.of(ready.lexical, tokens, model, truth)
+        trial = CascadeTrial(
+            shipped=False,
+            reason="",
+            artifact=name,
+            calibration_texts=len(examples),
+            calibration_score=float((model == truth).mean()),
+        )
+        there = ready.lexical.logits(subject.encoder.tokens(evaluation.texts))
+        first = (task.answers(texts.lexical), task.answers(there))
+        if reason := find_suspicion(first, (model, task.answers(self.fp32_logits)), (truth, truth_there)):
+            return replace(trial, reason=reason)
+        found = choose_cascade(texts, self.max_drop / 100)
+        reason = (
+            f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of the "
+            f"budget of {self.max_drop:g} points, with 95 % confidence"
+        )
+        return replace(trial, reason="" if found.cascade else reason, curve=found.curve, chosen=found.cascade)
+
+    def _measure(
+        self, ready: Ready, chosen: Cascade, alone: Worker, made: Path
+    ) -> tuple[CascadeJudged, CascadeSpeed | None]:
+        """Judge both stages together on the evaluation texts, and time them where they are within the budget."""
+        subject, texts = self.subject, self.subject.evaluation.texts
+        task, batching = subject.task, usual_batching(self.workers.threads)
+        before, truth = task.answers(self.fp32_logits), task.truth(subject.evaluation.labels)
+        with self.workers.opened("cascade", partial(load_both, made, threads=self.workers.threads)) as whole:
+            change = pair(task, before, task.answers(whole.logits(texts, batching)), truth).change(self.tried)
+            _, answered = FirstStage(ready.lexical, chosen).answer(subject.encoder.tokens(texts))
+            judged = CascadeJudged(float(answered.mean()), change, judge(change, self.max_drop / 100))
+            say(f"the first stage answers {judged.answered:.0%} of the evaluation texts; {self._describe(judged)}")
+            if judged.judgement != "within budget":
+                return judged, None
+            return judged, self.time(alone, whole, texts, batching)
+
+    def _describe(self, judged: CascadeJudged) -> str:
+        change = judged.change
+        return (
+            f"{judged.judgement}: {change.metric} {points(change.change)} points [{points(change.lower)}, "
+            f"{points(change.upper)}] against onnx-fp32, and the budget is {self.max_drop:g}"
+        )

@@ -1,0 +1,89 @@
+"""Whether there is a cascade to try: what it takes, checked, or a sentence on what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from exporter.config import ExportConfig
+from exporter.int8.budget import accuracy_change
+from exporter.proof.verify import UNTOUCHED, VerificationError
+from exporter.subject import Subject
+from trainer.data import Examples
+from trainer.data.splitting import without
+from trainer.errors import UserError
+from trainer.lexical.file import read_lexical
+from trainer.lexical.model import Lexical
+from trainer.limits import MAX_JSON_BYTES, read_regular
+from trainer.run import TrainRecord
+
+FEWEST_INTERVALS = 2
+"""One for the model, and one for the cascade."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A first stage, and the texts to choose on when it answers."""
+
+    lexical: Lexical
+    content: bytes
+    """Its file."""
+    calibration: Examples
+    """Texts that neither stage was trained on."""
+
+
+def make_ready(subject: Subject, config: ExportConfig) -> Ready | str:
+    """Return what it takes to try a cascade, or why none is tried, in a sentence.
+
+    Raises:
+        UserError: the first stage is not the one that the run's record describes.
+        VerificationError: a calibration text is an evaluation text, too.
+    """
+    if reason := _objection(subject, config):
+        return reason
+    lexical, content = _read_first_stage(subject)
+    kept = without(subject.calibration.texts, subject.evaluation.texts)
+    if both := len(subject.calibration) - len(kept):
+        raise VerificationError(
+            f"{both:,} texts of `{subject.run.calibration}` are in `{subject.run.evaluation}`, too: nothing may be "
+            f"chosen on evaluation texts",
+            UNTOUCHED,
+        )
+    return Ready(lexical, content, subject.calibration)
+
+
+def _objection(subject: Subject, config: ExportConfig) -> str | None:
+    """Return why no cascade is tried, None where one is."""
+    train, texts = subject.train, len(subject.evaluation)
+    if config.no_cascade:
+        return "`--no-cascade` was given"
+    if config.target == "cuda":
+        return "it is judged and timed on CPUs, and `--target cuda` is for GPUs"
+    if config.quantize is None:
+        return "it is tried with `--quantize` alone"
+    if train.task == "multi-label":
+        return "a first stage answers with one label, and these texts may have several"
+    if not train.lexical_sha256:
+        return train.lexical_reason or f"this run has no first stage; `{TrainRecord.MADE_BY}` fits one"
+    if not train.calibration_is_apart:
+        return "all labelled texts were trained on; a lower `--max-train-samples` leaves some to choose thresholds on"
+    if accuracy_change(0, 0, texts, tried=FEWEST_INTERVALS).lower <= -config.max_drop / 100:
+        return (
+            f"{texts:,} evaluation texts are too few to show that it stays within the budget of "
+            f"{config.max_drop:g} points, even if no answer changed"
+        )
+    return None
+
+
+def _read_first_stage(subject: Subject) -> tuple[Lexical, bytes]:
+    path = subject.run.lexical
+    try:
+        content = read_regular(path, MAX_JSON_BYTES)
+    except OSError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != subject.train.lexical_sha256:
+        raise UserError(
+            f"`{path}` is not the file that `{subject.run.record}` describes",
+            f"restore it, or run `{TrainRecord.MADE_BY} --overwrite` again",
+        )
+    return read_lexical(path, len(subject.train.label_names)), content

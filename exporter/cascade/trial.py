@@ -1,0 +1,85 @@
+"""What an export found out about a cascade: data for its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.cascade.stage import Cascade
+from exporter.int8.budget import Judgement, ScoreChange
+from exporter.proof.timing import Spread
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A threshold, and what the cascade would answer to the calibration texts with it."""
+
+    threshold: float
+    answered: float
+    """The share that the first stage answers."""
+    score: float
+    """Of both stages together."""
+    harmful: int
+    """Answers of the model that were right and are wrong."""
+    helpful: int
+    lower: float
+    """Of the change of the score against the model alone: its lower bound, one-sided, 95 %."""
+
+
+@dataclass(frozen=True)
+class CascadeJudged:
+    """Both stages together on the evaluation texts."""
+
+    answered: float
+    """The share that the first stage answers."""
+    change: ScoreChange
+    """Of the score, against `onnx-fp32`."""
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class CascadeSpeed:
+    """How fast both stages are beside the artifact alone, asked the same in turns."""
+
+    bulk: Spread
+    """How many times as fast with many texts at a time."""
+    mean: float
+    """The mean time of one text, as a share of the artifact's."""
+    median: float
+    """The same of the median."""
+    p95: float
+    """The same of the 95th percentile: a text that goes on takes the time of both stages."""
+
+
+@dataclass(frozen=True)
+class CascadeTrial:
+    """What became of a cascade. Nothing is known of what was not reached; `reason` says why."""
+
+    shipped: bool
+    reason: str
+    artifact: str = ""
+    """The one whose model is the second stage."""
+    calibration_texts: int = 0
+    """Those that temperature, guards and threshold were chosen on."""
+    calibration_score: float | None = None
+    """Of the artifact alone on them."""
+    curve: tuple[CurvePoint, ...] = ()
+    """The thresholds tried, the most careful one first."""
+    chosen: Cascade | None = None
+    judged: CascadeJudged | None = None
+    speed: CascadeSpeed | None = None
+    """None where it is not within the budget."""
+
+
+@dataclass(frozen=True)
+class ShiftScore:
+    """The score on texts of another domain (`--shift`). It decides nothing."""
+
+    name: str
+    """Of the file."""
+    texts: int
+    score: float
+    """Of the chosen artifact alone."""
+    cascade_score: float | None = None
+    """Of both stages; None where no cascade was chosen."""
+    answered: float | None = None
+    """The share that the first stage answers."""

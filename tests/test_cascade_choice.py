@@ -1,0 +1,141 @@
+"""When a first stage answers: chosen on calibration texts, with a margin, and only for texts that are usual."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade, choose_guards, fit_temperature
+from exporter.cascade.speed import is_cheaper, speed_of
+from exporter.cascade.stage import Cascade, FirstStage, surest
+from exporter.cascade.suspicion import find_suspicion
+from trainer.lexical.model import Lexical
+
+BUDGET = 0.02
+TEXTS = 2_000
+
+
+def stages(first_right: np.ndarray, model_right: np.ndarray, sure: np.ndarray | None = None) -> Calibrated:
+    """Two stages that answer texts of the class 1 as told; without `sure`, the first is surest of the first text."""
+    count = len(first_right)
+    margins = np.linspace(8, 0.1, count) if sure is None else sure
+    logits = np.stack([np.zeros(count), np.where(first_right, margins, -margins)], axis=1).astype(np.float32)
+    ones = np.ones(count, dtype=np.int64)
+    return Calibrated(logits, ones.astype(np.float32), 10 * ones, model_right.astype(np.int64), ones)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_temperature_is_the_one_that_labels_were_drawn_with(temperature: float, classes: int) -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2 * temperature, (20_000, classes)).astype(np.float32)
+    shares = np.exp(logits / temperature)
+    truth = (rng.random((len(logits), 1)) > (shares / shares.sum(1, keepdims=True)).cumsum(1)).sum(1)
+    assert fit_temperature(logits, truth) == pytest.approx(temperature, rel=0.05)
+
+
+def test_a_first_stage_that_is_always_right_gets_the_sharpest_probabilities() -> None:
+    assert fit_temperature(np.float32([[0, 1], [2, 0]]), np.array([1, 0])) == pytest.approx(1 / 16)
+    assert fit_temperature(np.float32([[0, 1], [2, 0]]), np.array([0, 1])) == pytest.approx(16)
+
+
+def test_the_threshold_is_the_cheapest_before_the_first_that_may_lose_too_much() -> None:
+    right, model = np.ones(TEXTS, dtype=bool), np.ones(TEXTS, dtype=bool)
+    right[TEXTS // 2 :] = False  # of the half that it is less sure of, it knows nothing
+    found = choose_cascade(stages(right, model), BUDGET)
+    assert found.cascade
+    (chosen,) = [i for i, p in enumerate(found.curve) if p.threshold == found.cascade.threshold]
+    assert found.curve[chosen].answered == pytest.approx(0.5)
+    assert (found.curve[chosen].harmful, found.curve[chosen + 1].harmful) == (0, 100)
+    assert found.curve[chosen].lower > -SHARE_OF_BUDGET * BUDGET >= found.curve[chosen + 1].lower
+    assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 21) / 20)
+
+
+def test_what_it_knows_better_pays_for_what_it_knows_worse() -> None:
+    right, model = np.ones(TEXTS, dtype=bool), np.ones(TEXTS, dtype=bool)
+    model[::10] = False
+    right[1::20] = False
+    found = choose_cascade(stages(right, model), BUDGET)
+    assert found.cascade
+    assert found.curve[-1].threshold == found.cascade.threshold
+    assert (found.curve[-1].harmful, found.curve[-1].helpful) == (100, 200)
+    assert found.curve[-1].score == pytest.approx(0.95)
+
+
+def test_few_texts_prove_nothing() -> None:
+    right = np.ones(100, dtype=bool)
+    found = choose_cascade(stages(right, right), BUDGET)
+    assert found.cascade is None
+    assert found.curve
+
+
+def test_a_loss_as_large_as_allowed_passes_by_luck_alone() -> None:
+    """Of the texts that the most careful threshold lets it answer, so many are wrong that the loss is the limit."""
+    rng, passed = np.random.default_rng(0), 0
+    share = SHARE_OF_BUDGET * BUDGET * 20  # of a twentieth of the texts
+    for _ in range(60):
+        found = choose_cascade(stages(rng.random(TEXTS) >= share, np.ones(TEXTS, dtype=bool)), BUDGET)
+        passed += found.cascade is not None
+    assert 0 < passed / 60 < 0.15
+
+
+def test_unusual_texts_are_counted_as_going_on() -> None:
+    right = np.arange(TEXTS) % 9 > 0
+    texts = stages(right, right)
+    texts.tokens[:15], texts.tokens[-15:] = 5_000, 1
+    texts.known[500:515] = 0.1
+    found = choose_cascade(texts, BUDGET)
+    assert found.cascade
+    assert (found.cascade.fewest_tokens, found.cascade.most_tokens) == (10, 10)
+    assert found.cascade.least_known == pytest.approx(1)
+    sure = surest(texts.lexical / np.float32(found.cascade.temperature))
+    assert found.curve[0].threshold == pytest.approx(sure[15 + TEXTS // 20 - 1])
+    assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 20) / 20)
+
+
+def test_guards_leave_a_hundredth_out() -> None:
+    known, tokens = np.arange(1_001, dtype=np.float32) / 1000, np.arange(1_001)
+    assert choose_guards(known, tokens) == (pytest.approx(0.01), 10, 990)
+
+
+def test_what_is_chosen_is_what_the_first_stage_does() -> None:
+    rng = np.random.default_rng(1)
+    lexical = Lexical(rng.normal(0, 1, (2**12, 1)).astype(np.float16), np.zeros(1, np.float32))
+    tokens = [(list(rng.integers(5, 500, rng.integers(3, 60))),) for _ in range(TEXTS)]
+    truth = (lexical.logits(tokens)[:, 1] > 0).astype(np.int64)
+    flipped = np.where(rng.random(TEXTS) < 0.02, 1 - truth, truth)
+    found = choose_cascade(Calibrated.of(lexical, tokens, flipped, truth), BUDGET)
+    assert found.cascade
+    _, answered = FirstStage(lexical, found.cascade).answer(tokens)
+    (point,) = [p for p in found.curve if p.threshold == found.cascade.threshold]
+    assert answered.mean() == pytest.approx(point.answered)
+    never = Cascade(found.cascade.temperature, 1.1, 0, 0, 10**6)
+    assert not FirstStage(lexical, never).answer(tokens)[1].any()
+
+
+def test_one_text_and_many_have_to_be_cheaper() -> None:
+    speed = speed_of([1, 1, 1, 5, 5], [0.1, 0.1, 0.1, 5.1, 5.1], [4, 4, 4], [2, 2, 1])
+    assert (speed.bulk.median, speed.median, speed.p95) == (2, pytest.approx(0.1), pytest.approx(1.02))
+    assert speed.mean == pytest.approx(10.5 / 13)
+    assert is_cheaper(speed)
+    assert not is_cheaper(speed_of([1, 1], [1.1, 1], [4, 4], [2, 2]))
+    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 4, 5]))
+
+
+def suspicion(first: tuple[float, float], model: tuple[float, float]) -> str | None:
+    """Ask about stages that are right on such shares of 1,000 calibration and 500 evaluation texts of two labels."""
+    truth = tuple(np.arange(count) % 2 for count in (1_000, 500))
+
+    def answers(shares: tuple[float, float], seed: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        wrong = [rng.random(len(right)) >= share for right, share in zip(truth, shares, strict=True)]
+        return tuple(np.where(w, 1 - right, right) for w, right in zip(wrong, truth, strict=True))
+
+    return find_suspicion(answers(first, 0), answers(model, 1), truth)
+
+
+def test_a_first_stage_is_believed_unless_something_speaks_against_it() -> None:
+    assert suspicion((0.88, 0.88), (0.9, 0.9)) is None
+    assert suspicion((0.75, 0.88), (0.77, 0.9)) is None, "other texts may be easier, for both"
+    assert "fitted on evaluation texts" in (suspicion((0.88, 0.999), (0.9, 0.9)) or "")
+    assert "another order" in (suspicion((0.12, 0.12), (0.9, 0.9)) or "")

@@ -1,0 +1,251 @@
+"""A cascade is shipped where it is within the budget and cheaper; else it is not, and the record says why."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cascade_toys import fit_on, give_first_stage, topic_texts
+from local_worker import LocalWorker
+from toys import make_texts, write_csv
+
+from exporter.bundle.artifact import CARD, open_artifact, seal, with_size
+from exporter.cascade.bundle import add_cascade
+from exporter.cascade.gate import Gate
+from exporter.cascade.ready import Ready, make_ready
+from exporter.cascade.shift import read_shifts, score_shifts
+from exporter.cascade.speed import speed_of
+from exporter.cascade.stage import LEXICAL, Cascade
+from exporter.cascade.trial import CascadeSpeed, CascadeTrial
+from exporter.checksums import IntegrityError
+from exporter.config import ExportConfig
+from exporter.engines.onnxruntime import load_engine
+from exporter.export import export
+from exporter.int8.recipes import RECIPES
+from exporter.proof.verify import VerificationError
+from exporter.proof.worker import Workers
+from exporter.records import load_export
+from exporter.report import summary
+from exporter.subject import Subject
+from trainer.data import Examples
+from trainer.data.load import read_examples
+from trainer.errors import UserError
+from trainer.lexical.file import to_bytes
+from trainer.lexical.model import Lexical
+from trainer.records import file_sha256, read_record, write_record
+from trainer.run import RunDir, TrainRecord
+
+WIDE = 40.0
+"""A budget, in points, that 32 evaluation texts can tell anything about."""
+TOPICS = ("food", "money", "music", "sport")
+FASTER = speed_of([1, 1], [0.5, 0.5], [1, 1], [0.5, 0.5])
+SLOWER = speed_of([1, 1], [1.5, 1.5], [1, 1], [0.5, 0.5])
+
+
+@pytest.fixture(scope="module")
+def first_stage(exported: RunDir) -> tuple[Lexical, Examples]:
+    """A linear classifier, and 400 texts that neither it nor the model was trained on."""
+    evaluated = set(read_examples(exported.evaluation, TOPICS).texts)
+    rest = topic_texts(800, 5, TOPICS)
+    free = [i for i, text in enumerate(rest.texts) if text not in evaluated]
+    return fit_on(exported, rest.take(free[:300])), rest.take(free[300:700])
+
+
+@pytest.fixture
+def run(exported: RunDir, copy_of: Callable[[RunDir], RunDir], first_stage: tuple[Lexical, Examples]) -> RunDir:
+    """An exported run with a first stage."""
+    run = copy_of(exported)
+    give_first_stage(run, *first_stage)
+    return run
+
+
+def config_of(run: RunDir, **values: Any) -> ExportConfig:
+    return ExportConfig(run_dir=run.path, **{"quantize": "dynamic", "max_drop": WIDE, "verify_samples": 8} | values)
+
+
+def ready_of(run: RunDir, **values: Any) -> Ready | str:
+    return make_ready(Subject.read(run, calibration=True), config_of(run, **values))
+
+
+def judge(run: RunDir, speed: CascadeSpeed = FASTER, max_drop: float = WIDE) -> CascadeTrial:
+    """Put the run's first stage before its bundle in int8."""
+    ready, subject = ready_of(run), Subject.read(run, calibration=True)
+    assert isinstance(ready, Ready)
+    logits = load_engine(run.export / "onnx-fp32", threads=1).logits(subject.evaluation.texts)
+    gate = Gate(subject, logits, Workers(1, LocalWorker), max_drop, 3, lambda *_: speed)
+    return gate.try_cascade(ready, run.export / "onnx-int8", run.path / "scratch")
+
+
+def test_one_that_is_within_the_budget_and_cheaper_is_shipped_in_the_bundle(run: RunDir) -> None:
+    trial, folder = judge(run), run.export / "onnx-int8"
+    assert trial.shipped
+    assert trial.judged
+    assert trial.judged.answered > 0.5
+    assert (trial.judged.judgement, trial.judged.change.tried) == ("within budget", 3)
+    assert (trial.artifact, trial.calibration_texts) == ("onnx-int8", 400)
+    artifact = open_artifact(folder)
+    assert artifact.cascade == trial.chosen
+    assert (folder / LEXICAL).read_bytes() == run.lexical.read_bytes()
+    card = (folder / CARD).read_text()
+    assert f"{trial.judged.answered:.0%} of the evaluation texts" in card
+    assert card.index(LEXICAL) < card.index("## Use")
+
+
+@pytest.mark.parametrize(
+    ("speed", "max_drop", "reason"), [(SLOWER, WIDE, "not cheaper here: 2.00x"), (FASTER, 5.0, "undecided")]
+)
+def test_one_that_is_not_leaves_the_bundle_as_it_was(
+    run: RunDir, speed: CascadeSpeed, max_drop: float, reason: str
+) -> None:
+    folder = run.export / "onnx-int8"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    trial = judge(run, speed, max_drop)
+    assert not trial.shipped
+    assert reason in trial.reason
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path) -> None:
+    other = write_csv(tmp_path / "other.csv", list(make_texts(40, seed=9)))
+    config = config_of(run, accept_undecided=True, shift=(other,))
+    export(config, LocalWorker, recipes=[recipe for recipe in RECIPES if recipe.family == "dynamic"][:2])
+    record = load_export(run)
+    trial = record.cascade
+    assert trial
+    assert trial.judged
+    assert trial.judged.change.tried == len(record.candidates) + 1
+    assert {c.change.tried for c in record.candidates} == {len(record.candidates) + 1}
+    (chosen,) = [artifact for artifact in record.artifacts if artifact.name == record.chosen]
+    assert trial.artifact == record.chosen
+    assert chosen.cascade == (trial.chosen if trial.shipped else None)
+    assert (run.export / record.chosen / LEXICAL).exists() == trial.shipped
+    assert [(s.name, s.texts) for s in record.shift] == [("other.csv", 40)]
+    assert record.shift[0].score > 0.8
+    assert not (run.export / "scratch").exists()
+    assert trial.reason in summary(record)
+
+
+def change(run: RunDir, **values: Any) -> None:
+    write_record(run.record, replace(read_record(run.record, TrainRecord), **values))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"no_cascade": True}, "`--no-cascade` was given"),
+        ({"max_drop": 0.5}, "32 evaluation texts are too few"),
+    ],
+)
+def test_none_is_tried_where_it_is_not_asked_for_or_cannot_pass(
+    run: RunDir, values: dict[str, Any], reason: str
+) -> None:
+    assert reason in str(ready_of(run, **values))
+
+
+def test_none_is_tried_where_the_run_has_not_what_it_takes(run: RunDir) -> None:
+    change(run, calibration_is_apart=False)
+    assert "`--max-train-samples` leaves some" in str(ready_of(run))
+    change(run, lexical_sha256="", lexical_reason="too few texts for it")
+    assert ready_of(run) == "too few texts for it"
+    change(run, lexical_reason="")
+    assert "has no first stage" in str(ready_of(run))
+    subject = Subject.read(run, calibration=False)
+    assert "`--quantize`" in str(make_ready(subject, ExportConfig(run_dir=run.path)))
+    assert "GPUs" in str(make_ready(subject, ExportConfig(run_dir=run.path, target="cuda")))
+
+
+def swap(lexical: Lexical) -> Lexical:
+    return Lexical(np.roll(lexical.weights, 1, axis=1), np.roll(lexical.bias, 1))
+
+
+def test_a_first_stage_whose_labels_are_swapped_is_refused(run: RunDir, first_stage: tuple[Lexical, Examples]) -> None:
+    give_first_stage(run, swap(first_stage[0]), first_stage[1])
+    trial = judge(run)
+    assert (trial.shipped, trial.chosen, trial.curve) == (False, None, ())
+    assert "its labels are in another order" in trial.reason
+
+
+def test_a_first_stage_that_was_fitted_on_evaluation_texts_is_refused(run: RunDir) -> None:
+    """Where the record was changed, too, `find_suspicion` sees it."""
+    run.lexical.write_bytes(to_bytes(fit_on(run, read_examples(run.evaluation, TOPICS))))
+    with pytest.raises(UserError, match=r"lexical.safetensors` is not the file that `.*run.json` describes"):
+        ready_of(run)
+
+
+def test_calibration_texts_that_are_evaluated_on_are_refused(
+    run: RunDir, first_stage: tuple[Lexical, Examples]
+) -> None:
+    evaluation = read_examples(run.evaluation, TOPICS)
+    shouted = replace(evaluation, texts=[f" {str(text).upper()}" for text in evaluation.texts])
+    calibration = read_examples(run.calibration, TOPICS)
+    mixed = replace(
+        calibration, texts=[*calibration.texts, *shouted.texts[:7]], labels=[*calibration.labels, *shouted.labels[:7]]
+    )
+    give_first_stage(run, first_stage[0], mixed)
+    with pytest.raises(VerificationError, match=r"7 texts of `.*calibration.jsonl` are in `.*evaluation.jsonl`, too"):
+        ready_of(run)
+
+
+def test_a_first_stage_of_another_model_is_refused(run: RunDir) -> None:
+    two = Lexical(np.zeros((2**17, 1), np.float16), np.zeros(1, np.float32))
+    give_first_stage(run, two, read_examples(run.calibration, TOPICS))
+    with pytest.raises(UserError, match=r"lexical.safetensors` is damaged: it is for another number of classes"):
+        ready_of(run)
+    run.lexical.unlink()
+    with pytest.raises(UserError, match="is not the file that"):
+        ready_of(run)
+
+
+@pytest.mark.parametrize("name", [LEXICAL, "artifact.json"])
+def test_a_threshold_or_a_first_stage_from_another_bundle_is_refused(run: RunDir, name: str, tmp_path: Path) -> None:
+    folder, other = run.export / "onnx-int8", tmp_path / "other"
+    shutil.copytree(folder, other)
+    content = run.lexical.read_bytes()
+    put(folder, content, Cascade(1.0, 0.9, 0.5, 1, 100))
+    put(other, content[:-4] + b"\0\0\0\0", Cascade(1.0, 0.5, 0.0, 0, 10**6))
+    shutil.copyfile(other / name, folder / name)
+    with pytest.raises(IntegrityError, match=name):
+        open_artifact(folder)
+    for path in other.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    open_artifact(folder)
+    with pytest.raises(IntegrityError, match="is not the artifact that"):
+        load_export(replace_run(run))
+
+
+def put(folder: Path, content: bytes, cascade: Cascade) -> None:
+    seal(folder, with_size(folder, add_cascade(folder, open_artifact(folder), content, cascade)))
+
+
+def replace_run(run: RunDir) -> RunDir:
+    """Let the export's record be of this run, so that only its bundle is another."""
+    record = run.export_record.read_text()
+    before = [line for line in record.splitlines() if '"run_sha256"' in line]
+    run.export_record.write_text(record.replace(before[0], f'  "run_sha256": "{file_sha256(run.record)}",'))
+    return run
+
+
+def test_texts_of_another_domain_are_scored_alone_and_through_both_stages(run: RunDir, tmp_path: Path) -> None:
+    rows: Sequence[tuple[object, ...]] = list(make_texts(40, seed=9))
+    path = write_csv(tmp_path / "other.csv", list(rows), ("review", "topic"))
+    folder, subject, workers = run.export / "onnx-int8", Subject.read(run, calibration=False), Workers(1, LocalWorker)
+    change(run, training=None)
+    shifts = read_shifts([path], subject)
+    (alone,) = score_shifts(shifts, subject, folder, workers, "cpu")
+    assert (alone.name, alone.texts, alone.cascade_score, alone.answered) == ("other.csv", 40, None, None)
+    put(folder, run.lexical.read_bytes(), Cascade(1.0, 0.01, 0.0, 0, 10**6))
+    (both,) = score_shifts(shifts, subject, folder, workers, "cpu")
+    assert both == replace(alone, cascade_score=both.cascade_score, answered=1.0)
+    assert both.cascade_score
+    assert both.cascade_score > 0.8
+
+
+def test_a_file_with_other_labels_is_refused(run: RunDir, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "other.csv", [("soup", "food"), ("rain", "weather")])
+    with pytest.raises(UserError, match="label `weather`, which the classifier does not know"):
+        read_shifts([path], Subject.read(run, calibration=False))
