@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults import is_killed
 from toys import make_texts, write_csv
 
 from trainer.config import TrainConfig
@@ -68,6 +71,22 @@ def test_a_run_without_one_says_why_and_leaves_none_of_another(
     train(replace(config, overwrite=True, run_dir=run.path))
     assert run.load().lexical_sha256
     assert run.lexical.is_file()
+
+
+@pytest.mark.parametrize("has_one", [True, False])
+def test_new_results_replace_the_old_ones_wholly_wherever_that_is_killed(
+    run: RunDir, trained: RunDir, tmp_path: Path, *, has_one: bool
+) -> None:
+    new, old = (run, trained) if has_one else (trained, run)
+    for moment in count(1):
+        place = RunDir(Path(shutil.copytree(old.path, tmp_path / str(moment))))
+        shutil.copytree(new.path, place.new_results().path)
+        was_killed = is_killed(place.path, moment, place.settle)
+        assert place.load() == new.load()
+        assert place.lexical.is_file() == has_one
+        if not was_killed:
+            break
+    assert moment > 4
 
 
 def test_nothing_is_trained_or_evaluated_on_calibration_texts_where_texts_are_left_over(run: RunDir) -> None:

@@ -79,6 +79,8 @@ def test_a_rule_is_taken_if_it_is_better_by_more_than_chance() -> None:
     assert best_rule({"head": head, "tail": slightly, "head-tail": slightly}) == "head"
     assert best_rule({"head": head, "tail": clearly, "head-tail": slightly}) == "tail"
     assert best_rule({"head": head, "tail": clearly, "head-tail": clearly}) == "head-tail"
+    other_noise = slightly - 2 * noise
+    assert best_rule({"head": head, "tail": clearly, "head-tail": other_noise}) == "head-tail"
     assert best_rule({"head": head, "tail": far, "head-tail": clearly}) == "tail"
     assert best_rule({"head": head, "tail": head, "head-tail": head}) == "head"
 

@@ -384,10 +384,7 @@ def write_run(
     was elsewhere; `versions` are of the packages that made the run; `lexical` may be the reason why there is none.
     `teaching` says from whom a student learnt.
     """
-    chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
-    apart = splits.calibration or splits.left_over
-    write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    write_examples(run.calibration, apart or splits.train.take(chosen), splits.label_names)
+    is_apart = _write_texts(run, splits)
     if isinstance(lexical, Lexical):
         run.lexical.write_bytes(to_bytes(lexical))
     record = TrainRecord(
@@ -404,7 +401,7 @@ def write_run(
         adapter_sha256={path.name: file_sha256(path) for path in sorted(run.adapter.iterdir())},
         evaluation_sha256=file_sha256(run.evaluation),
         calibration_sha256=file_sha256(run.calibration),
-        calibration_is_apart=bool(apart),
+        calibration_is_apart=is_apart,
         lexical_sha256=file_sha256(run.lexical) if isinstance(lexical, Lexical) else "",
         lexical_reason="" if isinstance(lexical, Lexical) else lexical,
         adopted=adopted,
@@ -415,3 +412,12 @@ def write_run(
     )
     write_record(run.record, record)
     return record
+
+
+def _write_texts(run: RunDir, splits: Splits) -> bool:
+    """Write the texts for evaluation and calibration, and return whether it is known that the latter taught nothing."""
+    chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
+    apart = splits.calibration or splits.left_over
+    write_examples(run.evaluation, splits.evaluation, splits.label_names)
+    write_examples(run.calibration, apart or splits.train.take(chosen), splits.label_names)
+    return bool(apart)

@@ -62,7 +62,7 @@ class TruncationChoice:
 def choose_truncation(encoder: Encoder, train: Examples, task: Task, seed: int) -> TruncationChoice:
     """Choose the rule by which an encoder is to cut longer texts.
 
-    It is `head`, unless another is better for certain; where `head-tail` is, `tail` has to be better than that, too.
+    It is `head`, unless another is better by more than chance; then `head-tail`, unless `tail` is better than that.
 
     Args:
         encoder: has the length; its own rule does not matter.
@@ -90,12 +90,10 @@ def choose_truncation(encoder: Encoder, train: Examples, task: Task, seed: int) 
 
 def best_rule(by_text: Mapping[Truncation, FloatArray]) -> Truncation:
     """Return the rule to take by the losses of the same texts under each, [texts]."""
-    taken: Truncation = "head"
-    others: tuple[Truncation, ...] = ("head-tail", "tail")
-    for rule in others:
-        if _is_better(by_text[rule], by_text[taken]):
-            taken = rule
-    return taken
+    head, tail, both = (by_text[rule] for rule in get_args(Truncation))
+    if not (_is_better(tail, head) or _is_better(both, head)):
+        return "head"
+    return "tail" if _is_better(tail, both) else "head-tail"
 
 
 def _is_better(losses: FloatArray, than: FloatArray) -> bool:

@@ -6,7 +6,7 @@ installing transformers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -117,19 +117,23 @@ class Encoder:
             TypeError: a text comes where a pair is expected, or the other way round.
             UserError: the tokenizer cannot, or takes too long.
         """
-        return [self.fit(bodies) for bodies in self.tokens(texts)]
+        return [self.fit(bodies) for bodies in self._stream(texts)]
 
     def tokens(self, texts: Sequence[Text]) -> list[tuple[list[int], ...]]:
         """Return the tokens of each text, or of both of a pair, before they are cut; see `encode`.
 
         Of a text of more than 2^16 characters, these are the ends alone: more than are kept of it.
         """
+        return [*self._stream(texts)]
+
+    def _stream(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], ...]]:
+        """Yield what `tokens` returns: of long texts, all tokens of all would fill the memory."""
         parts = [parts_of(text) for text in texts]
         if any(len(of_text) != len(self._special) - 1 for of_text in parts):
             raise TypeError(f"this encoder takes {'pairs of texts' if self.pairs else 'single texts'}")
         room = self.room
         bodies = self._tokenizer.tokens([*chain.from_iterable(parts)], room, room - self._head(room))
-        return [*zip(*[iter(bodies)] * (len(self._special) - 1), strict=True)]
+        yield from zip(*[iter(bodies)] * (len(self._special) - 1), strict=True)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of some tokens."""
