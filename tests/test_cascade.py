@@ -142,7 +142,9 @@ def test_streams_share_what_goes_on(tokenizer: Path) -> None:
     both = make(tokenizer, bulk=Batching(texts=2, streams=2), split=split, block=8)
     alone = make(tokenizer)
     expected, stages = alone.answer_all(TEXTS, ONE_BY_ONE)[1:]
-    for _ in range(20):  # they pay once 128 texts have gone on
+    both.answer_all(TEXTS)
+    assert not opened  # they pay once 128 texts have gone on
+    for _ in range(20):
         np.testing.assert_allclose(both.answer_all(TEXTS)[1], expected, rtol=1e-6)
     assert sum(model.read for model in opened) > 5 * stages.count("model")
 
@@ -154,6 +156,18 @@ def test_no_text_is_tokenised_twice(tokenizer: Path, monkeypatch: pytest.MonkeyP
     _, _, stages = both.answer_all(TEXTS)
     assert set(stages) == {"lexical", "model"}
     assert sum(counts) == len(TEXTS)
+
+
+def test_the_model_does_not_wait_until_all_texts_were_asked_the_first_stage(
+    tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, events = make(tokenizer, block=8), []
+    tokens, run = both.encoder.tokens, both.engine.model.run
+    monkeypatch.setattr(both.encoder, "tokens", lambda texts: (events.append("first"), tokens(texts))[1])
+    monkeypatch.setattr(both.engine.model, "run", lambda *batch: (events.append("model"), run(*batch))[1])
+    both.answer_all(TEXTS)
+    assert events.count("first") == len(TEXTS) / 8
+    assert "first" in events[events.index("model") :]
 
 
 # --- the classifier

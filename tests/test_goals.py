@@ -35,6 +35,33 @@ def test_ratios_are_those_of_the_record(by_name: dict[str, Goal]) -> None:
     assert by_name["training"].found == Interval(4.0, 4.4, 5.0)
 
 
+def test_a_cascade_is_compared_with_its_model_and_its_rate_of_products_is_not_looked_at() -> None:
+    record = make_record()
+    (int8,) = [engine for engine in record.engines if engine.name == "onnx-int8-cpu"]
+    faster = [
+        replace(b, engine="both", seconds=tuple(s / 3 for s in b.seconds), first_stage=(1,) * len(b.texts))
+        for b in record.bulks
+        if b.engine == int8.name
+    ]
+    singles = [replace(s, engine="both") for s in record.singles if s.engine == int8.name]
+    both = replace(
+        record,
+        engines=(*record.engines, replace(int8, name="both")),
+        bulks=(*record.bulks, *faster),
+        singles=(*record.singles, *singles),
+    )
+    before, found = (goals(r, None, EXPORT, None) for r in (record, both))
+    assert [goal for goal in found if "`both`" not in goal.what] == before
+    many, _, one = [goal for goal in found if "`both`" in goal.what]
+    assert many.found
+    assert many.against == int8.name
+    assert many.found.estimate == pytest.approx(3)
+    assert many.is_met
+    assert one.found
+    assert one.found.estimate == pytest.approx(1)
+    assert not one.is_met
+
+
 def test_what_was_not_measured_is_not_met(by_name: dict[str, Goal]) -> None:
     assert by_name["many texts, `openvino`"].found is None
     assert not by_name["many texts, `openvino`"].is_met

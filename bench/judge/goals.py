@@ -73,13 +73,21 @@ def _on_a_cpu(record: BenchRecord) -> Iterator[Goal]:
     bound, name = 2.5 if has_amx else 1.6, by_openvino or "openvino"
     yield Goal(f"many texts, `{name}`", PEER, "at least", bound, _speed(bulks, PEER, by_openvino))
     yield Goal(f"one text, `{ours}`", PEER, "at most", 0.8, _inverse(_speed(singles, PEER, ours)))
-    best = _fastest(bulks, [e.name for e in record.engines if e.precision == "int8" and not e.is_peer])
+    cascades = {bulk.engine for bulk in record.bulks if bulk.first_stage}
+    int8 = [e.name for e in record.engines if e.precision == "int8" and not e.is_peer and e.name not in cascades]
+    best = _fastest(bulks, int8)
     rate = "onnxruntime's fastest int8 products here"
     yield Goal(f"many texts, `{best or 'int8'}`", rate, "at least", 0.7, _share_of_rate(record, best))
     starts = _by_engine([(start.engine, start.total_s) for start in record.cold_starts])
     yield Goal(f"process to first answer, `{ours}`", PEER, "at most", 0.2, _ratio(starts, ours, PEER))
     peaks = _by_engine([(m.engine, float(m.peak_bytes)) for m in record.memories if m.peak_bytes])
     yield Goal(f"peak memory, `{ours}`", PEER, "at most", 0.5, _ratio(peaks, ours, PEER))
+    for cascade in (engine for engine in record.engines if engine.name in cascades):
+        name = f"`{cascade.name}`"
+        alone = next((e.name for e in record.engines if e.artifact == cascade.artifact and e.name in int8), "its model")
+        yield Goal(f"many texts, {name}", alone, "at least", 2.5, _speed(bulks, alone, cascade.name))
+        yield Goal(f"many texts, {name}", PEER, "at least", 4, _speed(bulks, PEER, cascade.name))
+        yield Goal(f"one text, {name}", alone, "at most", 0.15, _inverse(_speed(singles, alone, cascade.name)))
 
 
 def _on_a_gpu(record: BenchRecord) -> Iterator[Goal]:
