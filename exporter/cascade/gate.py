@@ -27,6 +27,7 @@ from exporter.int8.paired import pair
 from exporter.int8.select import points
 from exporter.proof.worker import Worker, Workers
 from exporter.subject import Subject
+from trainer.lexical.file import to_bytes
 from trainer.progress import say
 from trainer.records import write_text
 from trainer.tasks import FloatArray
@@ -62,7 +63,7 @@ class Gate:
             if trial.chosen is None:
                 return trial
             shutil.copytree(folder, made)
-            add_cascade(made, ready.content, trial.chosen)
+            add_cascade(made, to_bytes(ready.lexical), trial.chosen)
             judged, speed = self._measure(ready, trial.chosen, alone, made)
         trial = replace(trial, judged=judged, speed=speed)
         if speed is None:
