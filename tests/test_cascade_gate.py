@@ -147,7 +147,11 @@ def test_none_is_tried_where_it_is_not_asked_for_or_cannot_pass(
     assert reason in str(ready_of(run, **values))
 
 
-def test_none_is_tried_where_the_run_has_not_what_it_takes(run: RunDir) -> None:
+def test_none_is_tried_where_the_run_has_not_what_it_takes(run: RunDir, first_stage: tuple[Lexical, Examples]) -> None:
+    give_first_stage(run, first_stage[0], first_stage[1].take(range(20)))
+    assert "20 calibration texts are too few" in str(ready_of(run, max_drop=20.0))
+    give_first_stage(run, *first_stage)
+    assert isinstance(ready_of(run, max_drop=20.0), Ready)
     change(run, calibration_is_apart=False)
     assert "`--max-train-samples` leaves some" in str(ready_of(run))
     change(run, lexical_sha256="", lexical_reason="too few texts for it")

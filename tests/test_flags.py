@@ -174,7 +174,14 @@ def test_benchmark_values_out_of_range_are_refused(values: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    "values", [{"max_drop": 1.0}, {"accept_undecided": True}, {"require_int8": True}, {"target": "portable"}]
+    "values",
+    [
+        {"max_drop": 1.0},
+        {"accept_undecided": True},
+        {"require_int8": True},
+        {"target": "portable"},
+        {"no_cascade": True},
+    ],
 )
 def test_flags_about_int8_go_with_quantize(values: dict[str, Any]) -> None:
     ExportConfig(quantize="auto", **values)

@@ -70,6 +70,11 @@ class Chosen:
     curve: tuple[CurvePoint, ...]
 
 
+def can_choose(texts: int, max_drop: float) -> bool:
+    """Tell whether so many calibration texts could show a loss within the first stage's share of a budget."""
+    return paired_interval(0, 0, texts, ONE_SIDED)[0] > -SHARE_OF_BUDGET * max_drop
+
+
 def choose_cascade(texts: Calibrated, max_drop: float) -> Chosen:
     """Choose the temperature, the guards and the threshold.
 

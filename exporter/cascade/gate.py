@@ -28,6 +28,7 @@ from exporter.int8.paired import pair
 from exporter.int8.select import points
 from exporter.proof.worker import Worker, Workers
 from exporter.subject import Subject
+from trainer.lexical.file import to_bytes
 from trainer.progress import say
 from trainer.records import write_text
 from trainer.tasks import FloatArray
@@ -63,7 +64,8 @@ class Gate:
             if trial.chosen is None:
                 return trial
             shutil.copytree(folder, made)
-            seal(made, with_size(made, add_cascade(made, open_artifact(made), ready.content, trial.chosen)))
+            given = add_cascade(made, open_artifact(made), to_bytes(ready.lexical), trial.chosen)
+            seal(made, with_size(made, given))
             judged, speed = self._measure(ready, trial.chosen, alone, made)
         trial = replace(trial, judged=judged, speed=speed)
         if speed is None:

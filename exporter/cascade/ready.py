@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
+from exporter.cascade.choose import can_choose
 from exporter.config import ExportConfig
 from exporter.int8.budget import accuracy_change
 from exporter.proof.verify import UNTOUCHED, VerificationError
@@ -14,7 +14,7 @@ from trainer.data.splitting import without
 from trainer.errors import UserError
 from trainer.lexical.file import read_lexical
 from trainer.lexical.model import Lexical
-from trainer.limits import MAX_JSON_BYTES, read_regular
+from trainer.records import file_sha256
 from trainer.run import TrainRecord
 
 FEWEST_INTERVALS = 2
@@ -26,8 +26,6 @@ class Ready:
     """A first stage, and the texts to choose on when it answers."""
 
     lexical: Lexical
-    content: bytes
-    """Its file."""
     calibration: Examples
     """Texts that neither stage was trained on."""
 
@@ -41,15 +39,16 @@ def make_ready(subject: Subject, config: ExportConfig) -> Ready | str:
     """
     if reason := _objection(subject, config):
         return reason
-    lexical, content = _read_first_stage(subject)
-    kept = without(subject.calibration.texts, subject.evaluation.texts)
-    if both := len(subject.calibration) - len(kept):
+    lexical, texts = _read_first_stage(subject), len(subject.calibration)
+    if both := texts - len(without(subject.calibration.texts, subject.evaluation.texts)):
         raise VerificationError(
             f"{both:,} texts of `{subject.run.calibration}` are in `{subject.run.evaluation}`, too: nothing may be "
             f"chosen on evaluation texts",
             UNTOUCHED,
         )
-    return Ready(lexical, content, subject.calibration)
+    if not can_choose(texts, config.max_drop / 100):
+        return f"{texts:,} calibration texts are too few to choose a threshold on, even if no answer changed"
+    return Ready(lexical, subject.calibration)
 
 
 def _objection(subject: Subject, config: ExportConfig) -> str | None:
@@ -75,15 +74,11 @@ def _objection(subject: Subject, config: ExportConfig) -> str | None:
     return None
 
 
-def _read_first_stage(subject: Subject) -> tuple[Lexical, bytes]:
+def _read_first_stage(subject: Subject) -> Lexical:
     path = subject.run.lexical
-    try:
-        content = read_regular(path, MAX_JSON_BYTES)
-    except OSError:
-        content = b""
-    if hashlib.sha256(content).hexdigest() != subject.train.lexical_sha256:
+    if not path.is_file() or file_sha256(path) != subject.train.lexical_sha256:
         raise UserError(
             f"`{path}` is not the file that `{subject.run.record}` describes",
             f"restore it, or run `{TrainRecord.MADE_BY} --overwrite` again",
         )
-    return read_lexical(path, len(subject.train.label_names)), content
+    return read_lexical(path, len(subject.train.label_names))

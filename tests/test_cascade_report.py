@@ -1,0 +1,81 @@
+"""What an export says of a cascade: thresholds, verdict, speeds, other texts; or why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporter.card import tell_cascade
+from exporter.cascade.speed import speed_of
+from exporter.cascade.stage import Cascade
+from exporter.cascade.trial import CascadeJudged, CascadeTrial, CurvePoint, ShiftScore
+from exporter.int8.budget import accuracy_change
+from exporter.records import ExportRecord
+from exporter.report import summary
+from trainer.records import read_record
+
+CURVE = tuple(CurvePoint(1 - i / 100, i / 20, 0.9 - i / 1000, i, 1, -i / 1000) for i in range(1, 21))
+JUDGED = CascadeJudged(0.345, accuracy_change(3, 12, 2_000, tried=7), "within budget")
+SPEED = speed_of([1, 1, 4], [0.05, 0.05, 4.2], [2, 2, 2], [1, 1, 1])
+TRIAL = CascadeTrial(
+    shipped=True,
+    reason="within budget",
+    artifact="onnx-int8",
+    calibration_texts=1_500,
+    calibration_score=0.875,
+    curve=CURVE,
+    chosen=Cascade(1.5, CURVE[6].threshold, 0.9, 10, 900),
+    judged=JUDGED,
+    speed=SPEED,
+)
+
+
+@pytest.fixture(scope="module")
+def record() -> ExportRecord:
+    """One of schema 6, which knew nothing of cascades."""
+    return read_record(Path(__file__).parent / "data" / "records" / "ExportRecord-6-5225d7e.json", ExportRecord)
+
+
+def test_a_record_from_before_says_nothing_of_a_cascade(record: ExportRecord) -> None:
+    assert record.cascade is None
+    assert "cascade" not in summary(record)
+
+
+def test_it_shows_the_curve_the_verdict_the_speeds_and_other_texts(record: ExportRecord) -> None:
+    shift = (
+        ShiftScore("a.csv", 40, 0.8, 0.75, 0.5),
+        ShiftScore("b.csv", 9, 0.6, 0.6, 0.0),
+        ShiftScore("c.csv", 2, 0.5),
+    )
+    text = summary(replace(record, cascade=TRIAL, shift=shift))
+    rows = [line for line in text.splitlines() if line[:3] in ("20%", "35%", "40%", "60%", "80%", "100")]
+    assert [row.split()[0] for row in rows] == ["20%", "35%", "40%", "60%", "80%", "100%"]
+    assert [row.split() for row in rows if "chosen" in row] == [
+        ["35%", "0.9300", "89.30%", "7/1", "-0.70", "<-", "chosen"]
+    ]
+    assert "accuracy 87.50% on 1,500 calibration texts" in text
+    assert "on 2,000 evaluation texts it answers 34% first; together: accuracy +0.45 points" in text
+    assert "worse/better 3/12" in text
+    assert "2.00x [2.00, 2.00] the speed of onnx-int8 alone with many texts" in text
+    assert "0.05 in the median, and 1.02 in the 95th percentile" in text
+    assert "\ncascade: within budget" in text
+    assert "a.csv, 40 texts: accuracy of onnx-fp32 80.00%, 75.00% with its first stage, which answers 50%" in text
+    assert "b.csv, 9 texts: accuracy of onnx-fp32 60.00%, and its first stage answers none of them" in text
+    assert "c.csv, 2 texts: accuracy of onnx-fp32 50.00%\n" in text
+
+
+def test_it_says_why_there_is_none(record: ExportRecord) -> None:
+    none = CascadeTrial(shipped=False, reason="`--no-cascade` was given")
+    assert "\nno cascade: `--no-cascade` was given\n" in summary(replace(record, cascade=none))
+
+
+def test_the_card_says_it_before_how_to_use_it() -> None:
+    card = tell_cascade("# onnx-int8\n\nOld.\n\n## Use\n\nLike this.\n", JUDGED, SPEED)
+    before, told, after = card.split("\n\n", 2)[0], card.split("\n\n")[2], card[card.index("## Use") :]
+    assert (before, after) == ("# onnx-int8", "## Use\n\nLike this.\n")
+    assert "`lexical.safetensors`" in told
+    assert "34% of the evaluation texts" in told
+    assert "accuracy +0.45 points [" in told
+    assert "2.00x the speed" in told
