@@ -214,13 +214,16 @@ def test_a_student_of_layers_with_lora_is_saved_merged(student_config: TrainConf
 
 
 def test_labels_are_numbered_as_the_teacher_does(student_config: TrainConfig, tmp_path: Path) -> None:
-    """Where a dataset gives the labels another order, as integers by value do."""
-    rows = [(text, TOPICS.index(label)) for text, label in make_texts(80, seed=3)]
-    path = write_csv(tmp_path / "other.csv", rows)
-    config = replace(student_config, dataset=str(path), label_names=TOPICS, epochs=1, run_dir=tmp_path / "run")
+    """Where a dataset gives them another order."""
+    topics, names = dict(make_texts(80, seed=3)), TOPICS[::-1]
+    path = write_csv(tmp_path / "other.csv", [(text, names.index(label)) for text, label in topics.items()])
+    config = replace(student_config, dataset=str(path), label_names=names, epochs=1, run_dir=tmp_path / "run")
     train(config)
-    assert RunDir(config.run_dir).load().label_names == TOPICS
-    write_csv(path, [(text, f"{label} news") for text, label in make_texts(80, seed=3)])
+    record = RunDir(config.run_dir).load()
+    assert record.label_names == TOPICS
+    for part in (reload_splits(record).train, read_examples(RunDir(config.run_dir).evaluation, TOPICS)):
+        assert [TOPICS[i] for i in part.labels] == [topics[text] for text in part.texts]  # type: ignore[index]
+    write_csv(path, [(text, f"{label} news") for text, label in topics.items()])
     with pytest.raises(UserError, match="label `food news`"):
         train(replace(config, label_names=None, overwrite=True))
 
