@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from local_worker import LocalWorker
-from toys import make_texts, write_csv
+from toys import INTERRUPTED, make_texts, start, write_csv
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 import trainer.__main__
@@ -28,12 +31,14 @@ from trainer.config import TrainConfig
 from trainer.data import read_examples
 from trainer.data.sources import Base, Source
 from trainer.errors import UserError
+from trainer.flags import flag_of
 from trainer.model.load import load_classifier
 from trainer.records import file_sha256, write_record
-from trainer.run import RunDir, Teaching, reload_splits
+from trainer.run import RunDir, Teaching, UnfinishedRun, reload_splits
 from trainer.student.layers import evenly, take_layers
 from trainer.student.loss import LABEL_SHARE, make_loss
 from trainer.student.teacher import Teacher
+from trainer.training.resume import begin
 from trainer.training.train import train
 
 TOPICS = ("food", "money", "music", "sport")
@@ -209,13 +214,16 @@ def test_a_student_of_layers_with_lora_is_saved_merged(student_config: TrainConf
 
 
 def test_labels_are_numbered_as_the_teacher_does(student_config: TrainConfig, tmp_path: Path) -> None:
-    """Where a dataset gives the labels another order, as integers by value do."""
-    rows = [(text, TOPICS.index(label)) for text, label in make_texts(80, seed=3)]
-    path = write_csv(tmp_path / "other.csv", rows)
-    config = replace(student_config, dataset=str(path), label_names=TOPICS, epochs=1, run_dir=tmp_path / "run")
+    """Where a dataset gives them another order."""
+    topics, names = dict(make_texts(80, seed=3)), TOPICS[::-1]
+    path = write_csv(tmp_path / "other.csv", [(text, names.index(label)) for text, label in topics.items()])
+    config = replace(student_config, dataset=str(path), label_names=names, epochs=1, run_dir=tmp_path / "run")
     train(config)
-    assert RunDir(config.run_dir).load().label_names == TOPICS
-    write_csv(path, [(text, f"{label} news") for text, label in make_texts(80, seed=3)])
+    record = RunDir(config.run_dir).load()
+    assert record.label_names == TOPICS
+    for part in (reload_splits(record).train, read_examples(RunDir(config.run_dir).evaluation, TOPICS)):
+        assert [TOPICS[i] for i in part.labels] == [topics[text] for text in part.texts]  # type: ignore[index]
+    write_csv(path, [(text, f"{label} news") for text, label in topics.items()])
     with pytest.raises(UserError, match="label `food news`"):
         train(replace(config, label_names=None, overwrite=True))
 
@@ -365,3 +373,36 @@ def test_a_budget_may_be_for_another_run_alone() -> None:
     assert ExportConfig(against_run=Path("big"), max_drop=1.0).max_drop == 1.0
     with pytest.raises(UserError, match="`--max-drop` needs `--quantize`"):
         ExportConfig(max_drop=1.0)
+
+
+def test_resuming_with_another_teacher_or_other_texts_is_refused(student_config: TrainConfig, tmp_path: Path) -> None:
+    run, given = RunDir(tmp_path), UnfinishedRun(replace(student_config, run_dir=tmp_path), "base", "data", "lessons")
+    begin(run, given)
+    again = replace(given, config=replace(given.config, resume=True))
+    begin(run, again)
+    with pytest.raises(UserError, match="the teacher is not that of the interrupted run"):
+        begin(run, replace(again, lessons_sha256="others"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_student_resumes_to_what_it_would_have_been(
+    student_config: TrainConfig, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    names = ("teacher", "learning_rate", "batch_size", "max_length", "device", "precision")
+    flags = [part for name in names for part in (flag_of(name), str(getattr(student_config, name)))]
+    flags += ["--epochs", "12", "--run-dir", str(tmp_path / "run")]
+    with start([sys.executable, "-m", "trainer", *flags]) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("epoch 2/12"):
+                process.send_signal(signal.SIGINT)
+                break
+        process.stderr.read()
+    assert process.returncode in INTERRUPTED
+    status, _, err = command(trainer.__main__.main, *flags, "--resume")
+    assert status == 0
+    assert re.findall(r"epoch (\d+)/12", err)[0] in ("2", "3", "4")
+    straight = RunDir(tmp_path / "straight")
+    train(replace(student_config, epochs=12, run_dir=straight.path))
+    first, second = weights_of(RunDir(tmp_path / "run")), weights_of(straight)
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -87,7 +87,7 @@ class TrainConfig:
         return self.teacher is not None if self.full is None else self.full
 
     @property
-    def peak_rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """The peak learning rate."""
         return self.learning_rate or (FULL_RATE if self.trains_all else LORA_RATE)
 

@@ -183,7 +183,7 @@ def _make_sides(
         output_dir=str(config.run_dir),
         num_train_epochs=1,
         per_device_train_batch_size=config.batch_size,
-        learning_rate=config.peak_rate,
+        learning_rate=config.peak_learning_rate,
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,

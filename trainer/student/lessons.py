@@ -74,13 +74,13 @@ def with_lessons(collate: Collator) -> Collator:
 
 def prepare_lessons(config: TrainConfig, teacher: Teacher, splits: Splits, device: str) -> Lessons:
     """Ask the teacher all there is to ask, once, before the training; see `read_unlabelled`."""
-    unlabelled = read_unlabelled(config, teacher, splits)
+    unlabelled = read_unlabelled(config, splits)
     texts = [*splits.train.texts, *unlabelled]
     say(f"the teacher in `{teacher.run.path}` answers {len(texts):,} texts")
     return Lessons(teacher, unlabelled, teacher.logits(texts, device), config.temperature)
 
 
-def read_unlabelled(config: TrainConfig, teacher: Teacher, splits: Splits) -> list[Text]:
+def read_unlabelled(config: TrainConfig, splits: Splits) -> list[Text]:
     """Read the texts of `--unlabelled`, each once, without those that have a label or that a score is measured on.
 
     Raises:
@@ -91,9 +91,8 @@ def read_unlabelled(config: TrainConfig, teacher: Teacher, splits: Splits) -> li
     files = find_files(config.unlabelled)
     if not files:
         raise UserError(f"no file `{config.unlabelled}`", "give files with `--unlabelled`")
-    reading, record = Reading(config.encoding, config.no_header), teacher.record
-    names: dict[str, Any] = {"pairs": record.pairs, "trained": config.text_column or record.text_columns}
-    found = [text for file in files for text in read_texts(file, None, reading, **names)]
+    reading, columns = Reading(config.encoding, config.no_header), splits.text_columns
+    found = [text for file in files for text in read_texts(file, None, reading, pairs=splits.pairs, trained=columns)]
     texts = [found[i] for i in distinct(found)]
     parts = (splits.train, splits.evaluation, splits.calibration)
     kept = [texts[i] for i in without(texts, [text for part in parts if part for text in part.texts])]

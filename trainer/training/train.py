@@ -227,7 +227,7 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=max(config.batch_size, EVALUATION_TOKENS[hardware.device] // config.max_length),
-        learning_rate=config.peak_rate,
+        learning_rate=config.peak_learning_rate,
         warmup_ratio=config.warmup_ratio,
         weight_decay=config.weight_decay,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
