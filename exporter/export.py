@@ -39,7 +39,7 @@ from exporter.convert.merge import copy_around_model, merge
 from exporter.convert.positions import slice_positions
 from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import check_exporter, convert
-from exporter.engines.cores import usable_cores
+from exporter.engines.cores import gpu_name, usable_cores
 from exporter.engines.engine import ModelEngine, usual_batching
 from exporter.engines.onnxruntime import GPU_BATCHING, Feeds, OnnxModel, load_engine, open_engine
 from exporter.engines.plan import plan_path
@@ -58,7 +58,7 @@ from exporter.proof.chain import Chain
 from exporter.proof.reference import Dtype, load_trained, open_merged
 from exporter.proof.variations import variations
 from exporter.proof.verify import SAME_HALVES
-from exporter.proof.worker import Spares, StartWorker, Worker, Workers
+from exporter.proof.worker import MANY_CORES, Spares, StartWorker, Worker, Workers
 from exporter.records import PARTIAL, Candidate, ExportRecord, FailedRecipe, GpuSpeed, OtherRun, settle_export
 from exporter.subject import Subject
 from exporter.tune.tune import plan_of
@@ -91,8 +91,6 @@ NO_GPU = (
     "since no GPU could be used here: `onnx-fp16` was proved on this CPU, and measured nowhere; run this command on a "
     "machine with a GPU to have it judged and timed"
 )
-CORES_FOR_SPARES = 8
-"""From which on processes are started ahead on a machine with a GPU; with fewer, they would take turns."""
 PYTORCH_STEPS = 4
 """What was trained, what was merged, and the two that are timed beside half precision."""
 PLAN_SECONDS = 6.0
@@ -162,7 +160,7 @@ def export(
 def _workers(start: StartWorker, target: Target) -> Iterator[Workers]:
     """Have processes started ahead where they import PyTorch and wake a GPU, and there are cores for that."""
     threads = usable_cores()
-    if target == "cuda" and threads >= CORES_FOR_SPARES and start is Worker:
+    if target == "cuda" and gpu_name() and threads >= MANY_CORES and start is Worker:
         spares = Spares(threads, (load_trained, open_merged), wake, ahead=2, most=PYTORCH_STEPS)
         with contextlib.closing(spares):
             yield Workers(threads, spares)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -18,8 +22,8 @@ TEXTS = ["a", "goal race team " * 30, "soup", "goal", "soup and race " * 9, ""]
 class OnCpu(Captured):
     """Takes the CPU for the GPU."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, labels: int) -> None:
-        super().__init__(session, labels, "cpu")
+    def __init__(self, open_session: Callable[[], onnxruntime.InferenceSession], labels: int | None) -> None:
+        super().__init__(open_session, labels, "cpu")
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_a_model_that_cannot_be_recorded_is_run_as_usual(
     def refuse(*_: object) -> None:
         raise RuntimeError("a step of this model runs on the host")
 
-    monkeypatch.setattr(OnCpu, "run", refuse)
+    monkeypatch.setattr(OnCpu, "_run_one", refuse)
     plain = OnnxModel(exported.export / "onnx-fp32" / "model.onnx", model.encoder, device="cuda", threads=1)
     assert plain._captured is None
     encoded = model.encoder.encode(TEXTS)
@@ -71,3 +75,39 @@ def test_what_is_returned_is_not_overwritten(model: OnnxModel) -> None:
     kept = row.copy()
     model.run([second])
     np.testing.assert_array_equal(row, kept)
+
+
+def test_a_width_that_cannot_be_recorded_is_run_as_usual(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured, encoded = model._captured, model.encoder.encode([TEXTS[1]])
+    assert captured
+    expected, asked = model.run(encoded), []
+
+    def refuse(width: int, _: object) -> None:
+        asked.append(width)
+        raise RuntimeError("no memory is left for this width")
+
+    captured._slots.clear()
+    monkeypatch.setattr(captured, "_slot", refuse)
+    for _ in range(2):
+        np.testing.assert_allclose(model.run(encoded), expected, atol=1e-5)
+    assert len(asked) == 1
+
+
+def test_all_runs_are_in_one_thread_whoever_asks(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = model._captured
+    assert captured
+    seen, run = set(), captured._run
+
+    def watched(feeds: dict[str, np.ndarray]) -> np.ndarray:
+        seen.add(threading.get_ident())
+        return run(feeds)
+
+    monkeypatch.setattr(captured, "_run", watched)
+    encoded = model.encoder.encode(TEXTS)
+    expected = [model.run([e]) for e in encoded]
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda e: model.run([e]), encoded * 5)]
+    for row, same in zip(found, expected * 5, strict=True):
+        np.testing.assert_array_equal(row, same)
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen

@@ -94,6 +94,10 @@ def with_header(content: bytes, header: bytes) -> bytes:
         (lambda content: content[:-4] + np.float32(np.nan).tobytes(), "not a finite number"),
         (lambda content: content[:-4] + np.float32(3e38).tobytes(), "a bias too large"),
         (lambda content: content + b"x" * 2**20, "cannot be read"),
+        (
+            lambda content: content.replace(b"[131072,1]", b"[0,1]     ").replace(b"[0,262144]", b"[0,0]     "),
+            "buckets",
+        ),
         (lambda content: with_header(content, b"[" * 4000), "cannot be read"),
         (lambda content: content.replace(b"[131072,1]", b"[131e999]"), "cannot be read"),
     ],

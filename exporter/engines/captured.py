@@ -6,6 +6,8 @@ as a recording asks for: https://onnxruntime.ai/docs/execution-providers/CUDA-Ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,37 +36,58 @@ class _Slot:
 
 
 class Captured:
-    """Runs one text at a time. Calls must not overlap, nor with others of the session.
+    """Runs a session in a thread of its own, whoever asks: recordings belong to the thread that made them.
 
     Args:
-        session: opened with `CAN_CAPTURE`.
-        labels: how many logits there are for a text.
+        open_session: opens it with `CAN_CAPTURE`.
+        labels: how many logits there are for a text; what the model says where None.
         device: where it runs.
+
+    Raises:
+        Exception: whatever onnxruntime raises.
     """
 
-    def __init__(self, session: InferenceSession, labels: int, device: Device = "cuda") -> None:
-        self.session, self._labels, self._device = session, labels, device
+    def __init__(
+        self, open_session: Callable[[], InferenceSession], labels: int | None, device: Device = "cuda"
+    ) -> None:
+        self._thread = ThreadPoolExecutor(1, "cuda-graphs")
+        self.session = self._thread.submit(open_session).result()
+        self._labels, self._device = labels or int(self.session.get_outputs()[0].shape[-1]), device
         self._not_recorded = _numbered(-1)
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, _Slot | None] = {}
+
+    def record(self, feeds: dict[str, IntArray]) -> None:
+        """Run one text of a width that nobody has asked for yet, and raise what onnxruntime raises."""
+        self._thread.submit(self._run_one, feeds).result()
 
     def run(self, feeds: dict[str, IntArray]) -> FloatArray:
-        """Return the logits of one text, [1, classes].
+        """Return the logits of texts, [texts, classes].
 
         Args:
-            feeds: the model's inputs, each [1, width].
+            feeds: the model's inputs, each [texts, width].
         """
+        return self._thread.submit(self._run, feeds).result()
+
+    def _run(self, feeds: dict[str, IntArray]) -> FloatArray:
+        texts, width = next(iter(feeds.values())).shape
+        is_new = width not in self._slots
+        if texts == 1 and (is_new or self._slots[width]):
+            try:
+                return self._run_one(feeds)
+            except Exception:  # whatever onnxruntime raises of a width that it cannot record
+                if not is_new:
+                    raise
+                self._slots[width] = None
+        return np.asarray(self.session.run(["logits"], feeds, self._not_recorded)[0], dtype=np.float32)
+
+    def _run_one(self, feeds: dict[str, IntArray]) -> FloatArray:
         width = next(iter(feeds.values())).shape[1]
-        slot = self._slots.get(width)
-        if slot is None:
-            slot = self._slots[width] = self._slot(width, feeds)
+        slot = self._slots.get(width) or self._slot(width, feeds)
         for name, array in feeds.items():
             slot.inputs[name].update_inplace(array)
         self.session.run_with_iobinding(slot.binding, slot.options)
+        self._slots[width] = slot
         return np.array(slot.logits.numpy(), dtype=np.float32)  # what lies in the buffer is overwritten next time
-
-    def run_several(self, feeds: dict[str, IntArray]) -> FloatArray:
-        """Return the logits of several texts, [texts, classes], without recording anything."""
-        return np.asarray(self.session.run(["logits"], feeds, self._not_recorded)[0], dtype=np.float32)
 
     def _slot(self, width: int, feeds: dict[str, IntArray]) -> _Slot:
         from onnxruntime import OrtValue

@@ -5,7 +5,6 @@ The package itself is imported when a model is loaded: a benchmark lists this en
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,7 +72,6 @@ class OnnxModel:
         self.encoder = encoder
         self._labels = labels
         self.shapes = FewShapes(encoder.max_length) if device == "cuda" else None
-        self._one_at_a_time = threading.Lock()
         self._captured = _capturing(path, threads, labels, self.shapes, exact=exact) if self.shapes else None
         self.session = self._captured.session if self._captured else _session(path, device, threads, exact=exact)
         self._inputs = {node.name for node in self.session.get_inputs()}
@@ -85,7 +83,7 @@ class OnnxModel:
             rows, width = self.shapes.size(rows, width)
         feeds = self.feeds([*batch, *[batch[-1]] * (rows - len(batch))], width)
         try:
-            logits = self._run(feeds, rows)
+            logits = self._run(feeds)
         except Exception as error:  # onnxruntime raises classes of its own that it does not export
             reason = str(error).partition("\n")[0]
             raise UserError(f"onnxruntime cannot run the model: {reason}", "export the artifact again") from None
@@ -96,11 +94,10 @@ class OnnxModel:
             )
         return logits[: len(batch)]
 
-    def _run(self, feeds: Feeds, rows: int) -> FloatArray:
-        if not self._captured:
-            return np.asarray(self.session.run(["logits"], feeds)[0], dtype=np.float32)
-        with self._one_at_a_time:
-            return self._captured.run(feeds) if rows == 1 else self._captured.run_several(feeds)
+    def _run(self, feeds: Feeds) -> FloatArray:
+        if self._captured:
+            return self._captured.run(feeds)
+        return np.asarray(self.session.run(["logits"], feeds)[0], dtype=np.float32)
 
     def feeds(self, batch: Sequence[Encoded], length: int | None = None) -> Feeds:
         """Return the model's inputs for one batch."""
@@ -245,10 +242,9 @@ def _session(
 def _capturing(path: Path, threads: int, labels: int | None, shapes: FewShapes, *, exact: bool) -> Captured | None:
     """Open a session on CUDA that records what it starts for one text, None where this model has none that could."""
     try:
-        session = _session(path, "cuda", threads, exact=exact, options=CAN_CAPTURE)
-        captured = Captured(session, labels or int(session.get_outputs()[0].shape[-1]))
+        captured = Captured(partial(_session, path, "cuda", threads, exact=exact, options=CAN_CAPTURE), labels)
         ones = np.ones(shapes.size(1, 1), dtype=np.int64)
-        captured.run({node.name: ones * (node.name != "token_type_ids") for node in session.get_inputs()})
+        captured.record({node.name: ones * (node.name != "token_type_ids") for node in captured.session.get_inputs()})
     except Exception:  # whatever onnxruntime raises of a model with a step on the host, or with one it cannot record
         return None
     return captured

@@ -26,7 +26,7 @@ from exporter.int8.paired import Paired, pair
 from exporter.proof.timing import speed_ratio, spread, time_interleaved
 from exporter.proof.variations import in_batches
 from exporter.proof.verify import SAME_HALVES, UNTOUCHED, VerificationError
-from exporter.proof.worker import Worker, Workers, timed_call
+from exporter.proof.worker import MANY_CORES, Worker, Workers, timed_call
 from exporter.records import Candidate, FailedRecipe, GpuSpeed, Variation
 from trainer.errors import UserError
 from trainer.progress import say
@@ -128,18 +128,21 @@ def try_halves(
     texts, made, failed = baseline.evaluation.texts, [], []
     with ExitStack() as stack:
         say(f"converting to half precision: {', '.join(recipe.name for recipe in recipes)}")
-        makers = {}
-        for recipe in recipes:
+
+        def start(recipe: HalfRecipe) -> Worker:
             folder = unfused.with_name(recipe.name)
             copy_around_model(unfused, folder)
             make = partial(_make, recipe, unfused / MODEL, folder / MODEL, checkpoint, shortened=shortened)
-            makers[recipe.name] = stack.enter_context(workers.opening(recipe.name, make))
-        comparing = {name: stack.enter_context(workers.opening(name, load)) for name, load in peers.items()}
+            return stack.enter_context(workers.opening(recipe.name, make))
+
+        has_cores = workers.threads >= MANY_CORES
+        makers = {recipe.name: start(recipe) for recipe in recipes if has_cores}
+        comparing = {n: stack.enter_context(workers.opening(n, load)) for n, load in peers.items() if has_cores}
         workers_of = {ONNX_FP32: baseline.fp32}
         for recipe in recipes:
             folder = unfused.with_name(recipe.name)
             try:
-                fused = _made(makers[recipe.name])
+                fused = _made(makers.get(recipe.name) or start(recipe))
                 say(f"proving {recipe.name}")
                 proved = baseline.chain.proved(folder, opening(folder), after=unfused.name, tolerance=SAME_HALVES)
                 worker = stack.enter_context(proved)
@@ -156,8 +159,9 @@ def try_halves(
                 continue
             made.append(measured)
             workers_of[recipe.name] = worker
-        for name, worker in comparing.items():
+        for name, load in peers.items():
             try:
+                worker = comparing.get(name) or stack.enter_context(workers.opening(name, load))
                 worker.wait()
                 workers_of[name] = worker
             except UserError as error:  # it is there for comparison alone

@@ -27,6 +27,9 @@ from trainer.text.texts import Text
 
 R = TypeVar("R")
 
+MANY_CORES = 8
+"""From which on processes are started before they are needed; with fewer, they would take turns with the others."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 

@@ -64,7 +64,7 @@ def _problem(lexical: Lexical, columns: int) -> str | None:
     shape = lexical.weights.shape
     if len(shape) != 2 or shape[1] != columns or lexical.bias.shape != (columns,):
         return "it is for another number of classes"
-    if shape[0] != 1 << lexical.bits or not 1 <= lexical.bits <= MOST_BITS:
+    if not 1 <= lexical.bits <= MOST_BITS or shape[0] != 1 << lexical.bits:
         return "its number of buckets is no power of two, or too large"
     if not (np.isfinite(lexical.weights).all() and (np.abs(lexical.bias) <= MOST_BIAS).all()):
         return "a weight is not a finite number, or a bias too large"
