@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 from toys import FILLER, TOPICS, make_texts, write_csv
 
 from trainer.config import TrainConfig, Truncation
@@ -19,6 +20,7 @@ from trainer.run import RunDir, UnfinishedRun
 from trainer.tasks import MultiLabel, SingleLabel, Task
 from trainer.text.encoding import Encoder
 from trainer.text.texts import Text
+from trainer.text.tokenizing import TextTokenizer
 from trainer.training.train import train
 
 LENGTH = 24
@@ -112,6 +114,11 @@ def test_both_texts_of_a_pair_are_cut_by_the_rule(checkpoint: Path) -> None:
     texts: list[Text] = [("the food", text) if i % 2 else (text, "the food") for i, text in enumerate(examples.texts)]  # type: ignore[misc]
     choice = choose(Encoder.load(checkpoint, LENGTH, "head", 0, pairs=True), replace(examples, texts=texts))
     assert choice.rule == "head-tail"
+
+
+def test_both_ends_are_read_of_texts_that_are_not_tokenized_whole(encoder: Encoder, checkpoint: Path) -> None:
+    encoder._tokenizer = TextTokenizer(Tokenizer.from_file(str(checkpoint / "tokenizer.json")), piece_characters=100)
+    assert choose(encoder, told_at(range(-16, 0), words=100)).rule == "head-tail"
 
 
 @pytest.mark.parametrize("rule", ["head", "tail", "head-tail"])
