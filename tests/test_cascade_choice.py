@@ -41,7 +41,8 @@ def test_a_first_stage_that_is_always_right_gets_the_sharpest_probabilities() ->
 
 def test_the_threshold_is_the_cheapest_before_the_first_that_may_lose_too_much() -> None:
     right, model = np.ones(TEXTS, dtype=bool), np.ones(TEXTS, dtype=bool)
-    right[TEXTS // 2 :] = False  # of the half that it is less sure of, it knows nothing
+    right[TEXTS // 2 : TEXTS * 3 // 5] = False
+    model[TEXTS * 3 // 5 :] = False  # beyond, there would be much to gain
     found = choose_cascade(stages(right, model), BUDGET)
     assert found.cascade
     (chosen,) = [i for i, p in enumerate(found.curve) if p.threshold == found.cascade.threshold]
@@ -49,6 +50,7 @@ def test_the_threshold_is_the_cheapest_before_the_first_that_may_lose_too_much()
     assert (found.curve[chosen].harmful, found.curve[chosen + 1].harmful) == (0, 100)
     assert found.curve[chosen].lower > -SHARE_OF_BUDGET * BUDGET >= found.curve[chosen + 1].lower
     assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 21) / 20)
+    assert found.curve[-1].lower > 0.2
 
 
 def test_what_it_knows_better_pays_for_what_it_knows_worse() -> None:
@@ -119,7 +121,7 @@ def test_one_text_and_many_have_to_be_cheaper() -> None:
     assert speed.mean == pytest.approx(10.5 / 13)
     assert is_cheaper(speed)
     assert not is_cheaper(speed_of([1, 1], [1.1, 1], [4, 4], [2, 2]))
-    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 4, 5]))
+    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 3.9, 5]))
 
 
 def suspicion(first: tuple[float, float], model: tuple[float, float]) -> str | None:
