@@ -39,7 +39,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (3, "5e7967d8b6f81576749320cd4c1b29d4316a8fc6060a92cf57012ee47b86204d"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (7, "5d2e8addb191079b4e6e33d9f065aaac1aabfd2a13f9e0074356014bac03150a"),
+    ExportRecord: (7, "7bbe6aaf4b03571f56ebe9a7dc8cc23fe78361678daebf94a5775959e1619b82"),
     Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (2, "1915bdc54d89c386830cd02496d543a34696d427724f9d5e5ed213a5412db06e"),
