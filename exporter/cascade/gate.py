@@ -99,7 +99,8 @@ class Gate:
         found = choose_cascade(texts, self.max_drop / 100, len(evaluation), self.tried)
         reason = (
             f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of "
-            f"the budget of {self.max_drop:g} points, and changes no more than {len(evaluation):,} evaluation texts can judge"
+            f"the budget of {self.max_drop:g} points, and changes no more answers than {len(evaluation):,} texts "
+            "can judge"
         )
         return replace(trial, reason="" if found.cascade else reason, curve=found.curve, chosen=found.cascade)
 
