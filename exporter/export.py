@@ -180,14 +180,7 @@ def _export(
     other = Other.read(config.against_run, subject) if config.against_run else None
     if subject.train.task == "multi-label":
         subject = _choose_thresholds(subject, workers)
-    chain = Chain(
-        subject.encoder,
-        subject.evaluation,
-        subject.train.label_names,
-        subject.task,
-        most=config.verify_samples,
-        workers=workers,
-    )
+    chain = _chain(subject, config.verify_samples, workers)
     ready, shifts = make_ready(subject, config), read_shifts(config.shift, subject)
     with _workspace(subject.run) as folder:
         device: Device = "cuda" if gpu else "cpu"
@@ -244,6 +237,11 @@ def _export(
         )
         _put_in_place(subject.run, folder, record)
     return record
+
+
+def _chain(subject: Subject, most: int, workers: Workers) -> Chain:
+    names = subject.train.label_names
+    return Chain(subject.encoder, subject.evaluation, names, subject.task, most=most, workers=workers)
 
 
 def _choose_thresholds(subject: Subject, workers: Workers) -> Subject:

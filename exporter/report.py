@@ -82,13 +82,13 @@ def cascade(record: ExportRecord) -> str:
             f"cascade before {trial.artifact}, which alone has {record.metric} {trial.calibration_score:.2%} on "
             f"{trial.calibration_texts:,} calibration texts:",
             f"{'answered by the first stage':<28}{'probability from':>18}{record.metric:>12}{'worse/better':>14}"
-            f"{'points, at least':>18}",
+            f"{'points, at least':>18}{'for the gate':>14}",
         ]
         shown = [p for i, p in enumerate(trial.curve, 1) if i % 4 == 0 or _is_chosen(trial, p)]
         for p in shown:
             lines.append(
                 f"{p.answered:<28.0%}{p.threshold:>18.4f}{p.score:>12.2%}{f'{p.harmful}/{p.helpful}':>14}"
-                f"{points(p.lower):>18}" + "   <- chosen" * _is_chosen(trial, p)
+                f"{points(p.lower):>18}{points(p.foreseen):>14}" + "   <- chosen" * _is_chosen(trial, p)
             )
     if trial and trial.judged:
         c = trial.judged.change

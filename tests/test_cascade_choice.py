@@ -41,30 +41,47 @@ def test_a_first_stage_that_is_always_right_gets_the_sharpest_probabilities() ->
 
 def test_the_threshold_is_the_cheapest_before_the_first_that_may_lose_too_much() -> None:
     right, model = np.ones(TEXTS, dtype=bool), np.ones(TEXTS, dtype=bool)
-    right[TEXTS // 2 :] = False  # of the half that it is less sure of, it knows nothing
-    found = choose_cascade(stages(right, model), BUDGET)
+    right[TEXTS // 2 : TEXTS * 3 // 5] = False
+    model[TEXTS * 3 // 5 :] = False  # beyond, there would be much to gain
+    found = choose_cascade(stages(right, model), BUDGET, 10**6, 2)
     assert found.cascade
     (chosen,) = [i for i, p in enumerate(found.curve) if p.threshold == found.cascade.threshold]
     assert found.curve[chosen].answered == pytest.approx(0.5)
     assert (found.curve[chosen].harmful, found.curve[chosen + 1].harmful) == (0, 100)
     assert found.curve[chosen].lower > -SHARE_OF_BUDGET * BUDGET >= found.curve[chosen + 1].lower
     assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 21) / 20)
+    assert found.curve[-1].lower > 0.2
 
 
 def test_what_it_knows_better_pays_for_what_it_knows_worse() -> None:
     right, model = np.ones(TEXTS, dtype=bool), np.ones(TEXTS, dtype=bool)
     model[::10] = False
     right[1::20] = False
-    found = choose_cascade(stages(right, model), BUDGET)
+    found = choose_cascade(stages(right, model), BUDGET, 10**6, 2)
     assert found.cascade
     assert found.curve[-1].threshold == found.cascade.threshold
     assert (found.curve[-1].harmful, found.curve[-1].helpful) == (100, 200)
     assert found.curve[-1].score == pytest.approx(0.95)
 
 
+def test_it_leaves_to_the_gate_what_so_many_texts_can_judge() -> None:
+    """As many answers get worse as better, so that the loss is none, and the gate's interval widens with each."""
+    right, model = np.ones(20_000, dtype=bool), np.ones(20_000, dtype=bool)
+    model[::10], right[1::10] = False, False
+    answered = []
+    for evaluated, tried in ((10**6, 2), (2_000, 2), (2_000, 12), (200, 2)):
+        found = choose_cascade(stages(right, model), BUDGET, evaluated, tried)
+        points = [p for p in found.curve if found.cascade and p.threshold == found.cascade.threshold]
+        assert all(p.foreseen > -BUDGET for p in points)
+        answered.append(sum(p.answered for p in points))
+    assert answered[0] == pytest.approx(1)
+    assert answered == sorted(answered, reverse=True)
+    assert answered[1] > answered[2] > answered[3] == 0
+
+
 def test_few_texts_prove_nothing() -> None:
     right = np.ones(100, dtype=bool)
-    found = choose_cascade(stages(right, right), BUDGET)
+    found = choose_cascade(stages(right, right), BUDGET, 10**6, 2)
     assert found.cascade is None
     assert found.curve
 
@@ -74,7 +91,7 @@ def test_a_loss_as_large_as_allowed_passes_by_luck_alone() -> None:
     rng, passed = np.random.default_rng(0), 0
     share = SHARE_OF_BUDGET * BUDGET * 20  # of a twentieth of the texts
     for _ in range(60):
-        found = choose_cascade(stages(rng.random(TEXTS) >= share, np.ones(TEXTS, dtype=bool)), BUDGET)
+        found = choose_cascade(stages(rng.random(TEXTS) >= share, np.ones(TEXTS, dtype=bool)), BUDGET, 10**6, 2)
         passed += found.cascade is not None
     assert 0 < passed / 60 < 0.15
 
@@ -84,7 +101,7 @@ def test_unusual_texts_are_counted_as_going_on() -> None:
     texts = stages(right, right)
     texts.tokens[:15], texts.tokens[-15:] = 5_000, 1
     texts.known[500:515] = 0.1
-    found = choose_cascade(texts, BUDGET)
+    found = choose_cascade(texts, BUDGET, 10**6, 2)
     assert found.cascade
     assert (found.cascade.fewest_tokens, found.cascade.most_tokens) == (10, 10)
     assert found.cascade.least_known == pytest.approx(1)
@@ -104,7 +121,7 @@ def test_what_is_chosen_is_what_the_first_stage_does() -> None:
     tokens = [(list(rng.integers(5, 500, rng.integers(3, 60))),) for _ in range(TEXTS)]
     truth = (lexical.logits(tokens)[:, 1] > 0).astype(np.int64)
     flipped = np.where(rng.random(TEXTS) < 0.02, 1 - truth, truth)
-    found = choose_cascade(Calibrated.of(lexical, tokens, flipped, truth), BUDGET)
+    found = choose_cascade(Calibrated.of(lexical, tokens, flipped, truth), BUDGET, 10**6, 2)
     assert found.cascade
     _, answered = FirstStage(lexical, found.cascade).answer(tokens)
     (point,) = [p for p in found.curve if p.threshold == found.cascade.threshold]
@@ -119,7 +136,7 @@ def test_one_text_and_many_have_to_be_cheaper() -> None:
     assert speed.mean == pytest.approx(10.5 / 13)
     assert is_cheaper(speed)
     assert not is_cheaper(speed_of([1, 1], [1.1, 1], [4, 4], [2, 2]))
-    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 4, 5]))
+    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 3.9, 5]))
 
 
 def suspicion(first: tuple[float, float], model: tuple[float, float]) -> str | None:

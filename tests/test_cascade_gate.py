@@ -97,7 +97,7 @@ def test_one_that_is_within_the_budget_and_cheaper_is_shipped_in_the_bundle(run:
 
 
 @pytest.mark.parametrize(
-    ("speed", "max_drop", "reason"), [(SLOWER, WIDE, "not cheaper here: 2.00x"), (FASTER, 5.0, "undecided")]
+    ("speed", "max_drop", "reason"), [(SLOWER, WIDE, "not cheaper here: 2.00x"), (FASTER, 5.0, "no threshold keeps")]
 )
 def test_one_that_is_not_leaves_the_bundle_as_it_was(
     run: RunDir, speed: CascadeSpeed, max_drop: float, reason: str
@@ -108,6 +108,23 @@ def test_one_that_is_not_leaves_the_bundle_as_it_was(
     assert not trial.shipped
     assert reason in trial.reason
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_one_that_loses_on_the_evaluation_texts_is_not_timed(run: RunDir) -> None:
+    """Half of them get another label, of which the model alone knows."""
+    ready, subject, folder = ready_of(run), Subject.read(run, calibration=True), run.export / "onnx-int8"
+    assert isinstance(ready, Ready)
+    labels = [(int(label) + i % 2) % 4 for i, label in enumerate(subject.task.truth(subject.evaluation.labels))]
+    subject = replace(subject, evaluation=Examples(subject.evaluation.texts, [*labels]))
+    gate = Gate(subject, 9 * np.eye(4, dtype=np.float32)[labels], Workers(1, LocalWorker), WIDE, 3)
+    trial = gate.try_cascade(ready, folder, run.path / "scratch")
+    assert trial.chosen
+    assert trial.judged
+    assert (trial.shipped, trial.speed) == (False, None)
+    assert trial.judged.change.change == pytest.approx(-0.5, abs=0.1)
+    assert trial.reason.startswith(trial.judged.judgement)
+    assert trial.judged.judgement != "within budget"
+    assert open_artifact(folder).cascade is None
 
 
 def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from exporter.records import ExportRecord
 from exporter.report import summary
 from trainer.records import read_record
 
-CURVE = tuple(CurvePoint(1 - i / 100, i / 20, 0.9 - i / 1000, i, 1, -i / 1000) for i in range(1, 21))
+CURVE = tuple(CurvePoint(1 - i / 100, i / 20, 0.9 - i / 1000, i, 1, -i / 1000, -i / 500) for i in range(1, 21))
 JUDGED = CascadeJudged(0.345, accuracy_change(3, 12, 2_000, tried=7), "within budget")
 SPEED = speed_of([1, 1, 4], [0.05, 0.05, 4.2], [2, 2, 2], [1, 1, 1])
 TRIAL = CascadeTrial(
@@ -53,7 +53,7 @@ def test_it_shows_the_curve_the_verdict_the_speeds_and_other_texts(record: Expor
     rows = [line for line in text.splitlines() if line[:3] in ("20%", "35%", "40%", "60%", "80%", "100")]
     assert [row.split()[0] for row in rows] == ["20%", "35%", "40%", "60%", "80%", "100%"]
     assert [row.split() for row in rows if "chosen" in row] == [
-        ["35%", "0.9300", "89.30%", "7/1", "-0.70", "<-", "chosen"]
+        ["35%", "0.9300", "89.30%", "7/1", "-0.70", "-1.40", "<-", "chosen"]
     ]
     assert "accuracy 87.50% on 1,500 calibration texts" in text
     assert "on 2,000 evaluation texts it answers 34% first; together: accuracy +0.45 points" in text

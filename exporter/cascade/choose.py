@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from exporter.cascade.stage import Cascade, surest
 from exporter.cascade.trial import CurvePoint
-from exporter.int8.budget import CONFIDENCE, paired_interval
+from exporter.int8.budget import CONFIDENCE, POWER_80, critical_value, paired_interval
 from trainer.lexical.features import features_of
 from trainer.lexical.model import Lexical
 from trainer.tasks import Answers, FloatArray
@@ -66,7 +66,7 @@ class Chosen:
     """A cascade, and the thresholds that were tried for it."""
 
     cascade: Cascade | None
-    """None where no threshold keeps within the first stage's share of the budget."""
+    """None where no threshold will do."""
     curve: tuple[CurvePoint, ...]
 
 
@@ -75,27 +75,32 @@ def can_choose(texts: int, max_drop: float) -> bool:
     return paired_interval(0, 0, texts, ONE_SIDED)[0] > -SHARE_OF_BUDGET * max_drop
 
 
-def choose_cascade(texts: Calibrated, max_drop: float) -> Chosen:
+def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: int) -> Chosen:
     """Choose the temperature, the guards and the threshold.
 
     The threshold is the cheapest for which the upper confidence bound of the loss is within the first stage's share of
     the budget: one-sided, 95 %, from the answers that change. They are tried from the most careful one on, up to the
-    first that fails, so that the bound needs no correction for their number.
+    first that fails, so that the bound needs no correction for their number. Of those before it, some may change more
+    answers than the gate can judge: it has to find the cascade within the budget, four times in five, if answers change
+    there as here.
 
     Args:
         texts: what both stages say of the calibration texts.
         max_drop: the accuracy budget, a share such as 0.005.
+        evaluated: how many texts the gate has.
+        tried: how many candidates it judges.
 
     Source: Angelopoulos et al. 2021, "Learn then Test", section 3.2, fixed sequence testing.
     """
     temperature = fit_temperature(texts.lexical, texts.truth)
     guards = Cascade(temperature, 0.0, *choose_guards(texts.known, texts.tokens))
-    curve = draw_curve(texts, guards)
+    curve = draw_curve(texts, guards, evaluated, critical_value(tried) + POWER_80)
     last = None
     for point in curve:
         if point.lower <= -SHARE_OF_BUDGET * max_drop:
             break
-        last = point
+        if point.foreseen > -max_drop:
+            last = point
     if last is None:
         return Chosen(None, curve)
     known, fewest, most = guards.least_known, guards.fewest_tokens, guards.most_tokens
@@ -136,12 +141,14 @@ def choose_guards(known: FloatArray, tokens: npt.NDArray[np.int64]) -> tuple[flo
     return float(np.percentile(known, UNUSUAL)), int(np.floor(fewest)), int(np.ceil(most))
 
 
-def draw_curve(texts: Calibrated, guards: Cascade) -> tuple[CurvePoint, ...]:
+def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> tuple[CurvePoint, ...]:
     """Return what the cascade would answer with thresholds from the most careful to one that lets every usual text by.
 
     Args:
         texts: what both stages say.
         guards: with the temperature; its own threshold is not looked at.
+        evaluated: how many texts the gate has.
+        z: how many standard errors below what is expected of it the gate's interval may end.
     """
     logits = texts.lexical / np.float32(guards.temperature)
     usual = (texts.known >= guards.least_known) & (texts.tokens >= guards.fewest_tokens)
@@ -156,5 +163,8 @@ def draw_curve(texts: Calibrated, guards: Cascade) -> tuple[CurvePoint, ...]:
         is_right = np.where(answered, first, texts.model) == texts.truth
         harmful, helpful = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
         lower, _ = paired_interval(harmful, helpful, count, ONE_SIDED)
-        points.append(CurvePoint(threshold, float(answered.mean()), float(is_right.mean()), harmful, helpful, lower))
+        there = evaluated / count
+        foreseen, _ = paired_interval(harmful * there, helpful * there, evaluated, z)
+        shares = float(answered.mean()), float(is_right.mean())
+        points.append(CurvePoint(threshold, *shares, harmful, helpful, lower, foreseen))
     return tuple(points)

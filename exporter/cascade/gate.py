@@ -98,10 +98,11 @@ class Gate:
         first = (task.answers(texts.lexical), task.answers(there))
         if reason := find_suspicion(first, (model, task.answers(self.fp32_logits)), (truth, truth_there)):
             return replace(trial, reason=reason)
-        found = choose_cascade(texts, self.max_drop / 100)
+        found = choose_cascade(texts, self.max_drop / 100, len(evaluation), self.tried)
         reason = (
-            f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of the "
-            f"budget of {self.max_drop:g} points, with 95 % confidence"
+            f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of "
+            f"the budget of {self.max_drop:g} points, and changes no more answers than {len(evaluation):,} texts "
+            "can judge"
         )
         return replace(trial, reason="" if found.cascade else reason, curve=found.curve, chosen=found.cascade)
 

@@ -23,6 +23,8 @@ class CurvePoint:
     helpful: int
     lower: float
     """Of the change of the score against the model alone: its lower bound, one-sided, 95 %."""
+    foreseen: float
+    """The lower end of the interval that the gate would find, or better, four times in five."""
 
 
 @dataclass(frozen=True)
