@@ -26,7 +26,6 @@ from trainer.records import installed_versions, read_record
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
 from trainer.student.lessons import Lessons, prepare_lessons, with_lessons
 from trainer.student.loss import StudentTrainer, make_loss
-from trainer.student.start import Start, Trained, count_parameters
 from trainer.student.teacher import Teacher
 from trainer.tasks import NO_LABEL, Task, as_set, task_of
 from trainer.text.encoding import Encoder
@@ -48,6 +47,7 @@ from trainer.training.loop import (
     width_step,
 )
 from trainer.training.resume import begin, check_run_dir, check_writable, last_checkpoint
+from trainer.training.start import Start, Trained, count_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
