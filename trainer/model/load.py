@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,8 @@ def check_size(folder: Path, kind: Any) -> None:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, num_labels=2, local_files_only=True, trust_remote_code=False)
+    with suppress(KeyError):
+        kind._model_mapping[type(config)]  # imports its code, which may take long and is not the checkpoint's fault
     with deadline(MODEL_SECONDS, f"making the model that `{folder / 'config.json'}` describes"), torch.device("meta"):
         described = sum(weight.numel() for weight in kind.from_config(config, trust_remote_code=False).parameters())
     stored = sum(prod(shape) for file in weight_files(folder) for shape in tensor_shapes(file).values())
