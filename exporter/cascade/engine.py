@@ -60,23 +60,21 @@ class CascadeEngine:
             Whether the stage that answered left out a part of the text, the logits, [len(texts), classes], and the
             stages.
         """
-        rows, answered, waiting = [], [], list[Encoded]()
-        found, cut = [], list[bool]()
+        rows, answered, found = [], [], []
+        gone, asked = list[Encoded](), 0  # what went on to the model, and of how much it was asked
         for logits, sure, going_on in ahead(self._ask_first, self.engine.blocks(texts, batching or self.engine.bulk)):
             rows.append(logits)
             answered.append(sure)
-            waiting += going_on
-            if len(waiting) >= self.engine.block:
-                found.append(self._ask_model(waiting, batching))
-                cut += [e.truncated for e in waiting]
-                waiting = []
-        if waiting:
-            found.append(self._ask_model(waiting, batching))
-            cut += [e.truncated for e in waiting]
+            gone += going_on
+            if len(gone) - asked >= self.engine.block:
+                found.append(self._ask_model(gone[asked:], batching))
+                asked = len(gone)
+        if asked < len(gone):
+            found.append(self._ask_model(gone[asked:], batching))
         logits, sure = np.concatenate(rows), np.concatenate(answered)
         truncated = np.zeros(len(texts), np.bool_)
         if found:
-            logits[~sure], truncated[~sure] = np.concatenate(found), cut
+            logits[~sure], truncated[~sure] = np.concatenate(found), [e.truncated for e in gone]
         return truncated.tolist(), logits, _named(sure)
 
     def _ask_first(self, texts: Sequence[Text]) -> tuple[FloatArray, Sure, list[Encoded]]:
@@ -86,8 +84,8 @@ class CascadeEngine:
         logits, sure = self.first.answer(tokens)
         return logits, sure, [encoder.fit(parts) for parts in compress(tokens, ~sure)]
 
-    def _ask_model(self, waiting: Sequence[Encoded], batching: Batching | None) -> FloatArray:
-        return self.engine.run_all(waiting, batching or self.engine.for_list(len(waiting)))
+    def _ask_model(self, encoded: Sequence[Encoded], batching: Batching | None) -> FloatArray:
+        return self.engine.run_all(encoded, batching or self.engine.for_list(len(encoded)))
 
 
 def _named(sure: Sure) -> list[Stage]:
