@@ -20,6 +20,8 @@ R = TypeVar("R")
 class LocalWorker(Worker):
     """Answers as a worker does; `before`, which is for a process of its own, is left out."""
 
+    _error: UserError | None = None
+
     def __init__(
         self,
         name: str,
@@ -30,7 +32,6 @@ class LocalWorker(Worker):
         wait: bool = True,
     ) -> None:
         self._name = name
-        self._error: UserError | None = None
         try:
             self._engine = self._as_worker(load)
         except UserError as error:
