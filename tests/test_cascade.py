@@ -132,6 +132,16 @@ def test_every_text_is_answered_by_its_stage_alone_whatever_the_blocks(
     assert both.stages(texts) == stages
 
 
+def test_a_text_of_which_only_the_ends_are_tokenized_is_left_to_the_model(tokenizer: Path) -> None:
+    both = make(tokenizer, Cascade(1.0, 0.0, 0.0, 0, 10**9))
+    word = next(word for word in WORDS if len(word) < 20)
+    short = " ".join([word] * 1_000)
+    long = short.ljust(2**16, " ")
+    truncated, _, stages = both.answer_all([short, long, long + " ", f"{long} {long} {long}"])
+    assert stages == ["lexical", "lexical", "model", "model"] == both.stages([short, long, long + " ", long * 3])
+    assert truncated == [False, False, True, True]
+
+
 def test_streams_share_what_goes_on(tokenizer: Path) -> None:
     opened: list[Adding] = []
 

@@ -21,7 +21,7 @@ def stages(first_right: np.ndarray, model_right: np.ndarray, sure: np.ndarray | 
     margins = np.linspace(8, 0.1, count) if sure is None else sure
     logits = np.stack([np.zeros(count), np.where(first_right, margins, -margins)], axis=1).astype(np.float32)
     ones = np.ones(count, dtype=np.int64)
-    return Calibrated(logits, ones.astype(np.float32), 10 * ones, model_right.astype(np.int64), ones)
+    return Calibrated(logits, ones.astype(np.float32), 10 * ones, ones > 0, model_right.astype(np.int64), ones)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
@@ -101,13 +101,15 @@ def test_unusual_texts_are_counted_as_going_on() -> None:
     texts = stages(right, right)
     texts.tokens[:15], texts.tokens[-15:] = 5_000, 1
     texts.known[500:515] = 0.1
+    texts.whole[700:710] = False
+    usual = 1 - 55 / TEXTS
     found = choose_cascade(texts, BUDGET, 10**6, 2)
     assert found.cascade
     assert (found.cascade.fewest_tokens, found.cascade.most_tokens) == (10, 10)
     assert found.cascade.least_known == pytest.approx(1)
     sure = surest(texts.lexical / np.float32(found.cascade.temperature))
-    assert found.curve[0].threshold == pytest.approx(sure[15 + TEXTS // 20 - 1])
-    assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 20) / 20)
+    assert found.curve[0].threshold == pytest.approx(sure[15 + round(usual * TEXTS / 20) - 1])
+    assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 21) / 20 * usual, abs=1 / TEXTS)
 
 
 def test_guards_leave_a_hundredth_out() -> None:
@@ -121,7 +123,7 @@ def test_what_is_chosen_is_what_the_first_stage_does() -> None:
     tokens = [(list(rng.integers(5, 500, rng.integers(3, 60))),) for _ in range(TEXTS)]
     truth = (lexical.logits(tokens)[:, 1] > 0).astype(np.int64)
     flipped = np.where(rng.random(TEXTS) < 0.02, 1 - truth, truth)
-    found = choose_cascade(Calibrated.of(lexical, tokens, flipped, truth), BUDGET, 10**6, 2)
+    found = choose_cascade(Calibrated.of(lexical, tokens, truth >= 0, flipped, truth), BUDGET, 10**6, 2)
     assert found.cascade
     _, answered = FirstStage(lexical, found.cascade).answer(tokens)
     (point,) = [p for p in found.curve if p.threshold == found.cascade.threshold]

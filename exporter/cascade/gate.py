@@ -14,9 +14,9 @@ from exporter.bundle.artifact import CARD, open_artifact, seal, with_size
 from exporter.card import tell_cascade
 from exporter.cascade.bundle import add_cascade
 from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade
+from exporter.cascade.engine import are_whole, ask_both
 from exporter.cascade.ready import Ready
 from exporter.cascade.speed import TimeBoth, is_cheaper, time_both
-from exporter.cascade.stage import Cascade, FirstStage
 from exporter.cascade.suspicion import find_suspicion
 from exporter.cascade.trial import CascadeJudged, CascadeSpeed, CascadeTrial
 from exporter.checksums import write_checksums
@@ -66,7 +66,7 @@ class Gate:
             shutil.copytree(folder, made)
             given = add_cascade(made, open_artifact(made), to_bytes(ready.lexical), trial.chosen)
             seal(made, with_size(made, given))
-            judged, speed = self._measure(ready, trial.chosen, alone, made)
+            judged, speed = self._measure(alone, made)
         trial = replace(trial, judged=judged, speed=speed)
         if speed is None:
             return replace(trial, reason=self._describe(judged))
@@ -86,7 +86,7 @@ class Gate:
         truth, truth_there = task.truth(examples.labels), task.truth(evaluation.labels)
         model = task.answers(alone.logits(examples.texts, usual_batching(self.workers.threads)))
         tokens = subject.encoder.tokens(examples.texts)
-        texts = Calibrated.of(ready.lexical, tokens, model, truth)
+        texts = Calibrated.of(ready.lexical, tokens, are_whole(examples.texts), model, truth)
         trial = CascadeTrial(
             shipped=False,
             reason="",
@@ -106,17 +106,15 @@ class Gate:
         )
         return replace(trial, reason="" if found.cascade else reason, curve=found.curve, chosen=found.cascade)
 
-    def _measure(
-        self, ready: Ready, chosen: Cascade, alone: Worker, made: Path
-    ) -> tuple[CascadeJudged, CascadeSpeed | None]:
+    def _measure(self, alone: Worker, made: Path) -> tuple[CascadeJudged, CascadeSpeed | None]:
         """Judge both stages together on the evaluation texts, and time them where they are within the budget."""
         subject, texts = self.subject, self.subject.evaluation.texts
         task, batching = subject.task, usual_batching(self.workers.threads)
         before, truth = task.answers(self.fp32_logits), task.truth(subject.evaluation.labels)
         with self.workers.opened("cascade", partial(load_both, made, threads=self.workers.threads)) as whole:
-            change = pair(task, before, task.answers(whole.logits(texts, batching)), truth).change(self.tried)
-            _, answered = FirstStage(ready.lexical, chosen).answer(subject.encoder.tokens(texts))
-            judged = CascadeJudged(float(answered.mean()), change, judge(change, self.max_drop / 100))
+            logits, answered = whole.call(ask_both, texts, batching)
+            change = pair(task, before, task.answers(logits), truth).change(self.tried)
+            judged = CascadeJudged(answered, change, judge(change, self.max_drop / 100))
             say(f"the first stage answers {judged.answered:.0%} of the evaluation texts; {self._describe(judged)}")
             if judged.judgement != "within budget":
                 return judged, None
