@@ -9,6 +9,7 @@ from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade,
 from exporter.cascade.speed import is_cheaper, speed_of
 from exporter.cascade.stage import Cascade, FirstStage, surest
 from exporter.cascade.suspicion import find_suspicion
+from exporter.proof.timing import Spread
 from trainer.lexical.model import Lexical
 
 BUDGET = 0.02
@@ -133,12 +134,20 @@ def test_what_is_chosen_is_what_the_first_stage_does() -> None:
 
 
 def test_one_text_and_many_have_to_be_cheaper() -> None:
-    speed = speed_of([1, 1, 1, 5, 5], [0.1, 0.1, 0.1, 5.1, 5.1], [4, 4, 4], [2, 2, 1])
-    assert (speed.bulk.median, speed.median, speed.p95) == (2, pytest.approx(0.1), pytest.approx(1.02))
-    assert speed.mean == pytest.approx(10.5 / 13)
+    many, ones = Spread(1.5, 2.0, 3.0), [1.0] * 50
+    speed = speed_of([1, 1, 1, 5, 5], [0.1, 0.1, 0.1, 5.1, 5.1], many)
+    assert (speed.median, speed.p95) == (pytest.approx(0.1), pytest.approx(1.02))
+    assert speed.one.median == pytest.approx(13 / 10.5)
     assert is_cheaper(speed)
-    assert not is_cheaper(speed_of([1, 1], [1.1, 1], [4, 4], [2, 2]))
-    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 3.9, 5]))
+    assert not is_cheaper(speed_of(ones, [1.1] * 50, many))
+    assert not is_cheaper(speed_of(ones, [0.5] * 50, Spread(0.9, 1.5, 2.0)))
+
+
+def test_one_slow_call_decides_nothing() -> None:
+    many = Spread(1.5, 2.0, 3.0)
+    usual, slow = [0.1, 1.1] * 50, [0.1, 1.1] * 49 + [0.1, 60.0]
+    assert is_cheaper(speed_of([1.0] * 100, slow, many))
+    assert not is_cheaper(speed_of([0.55] * 99 + [60.0], usual, many))
 
 
 def suspicion(first: tuple[float, float], model: tuple[float, float]) -> str | None:

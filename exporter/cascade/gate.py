@@ -16,18 +16,22 @@ from exporter.cascade.bundle import add_cascade
 from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade
 from exporter.cascade.engine import are_whole, ask_both
 from exporter.cascade.ready import Ready
-from exporter.cascade.speed import TimeBoth, is_cheaper, time_both
+from exporter.cascade.speed import TimeBoth, is_cheaper, time_both, time_many
+from exporter.cascade.stage import Cascade
 from exporter.cascade.suspicion import find_suspicion
 from exporter.cascade.trial import CascadeJudged, CascadeSpeed, CascadeTrial
-from exporter.checksums import write_checksums
+from exporter.checksums import IntegrityError, write_checksums
 from exporter.engines.cascade import load_both
 from exporter.engines.engine import usual_batching
 from exporter.engines.table import LOAD
 from exporter.int8.budget import judge
 from exporter.int8.paired import pair
 from exporter.int8.select import points
+from exporter.proof.timing import Spread
+from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker, Workers
 from exporter.subject import Subject
+from trainer.errors import UserError
 from trainer.lexical.file import to_bytes
 from trainer.progress import say
 from trainer.records import write_text
@@ -55,6 +59,11 @@ class Gate:
             ready: the first stage.
             folder: the bundle's.
             scratch: where to make the cascade.
+
+        Raises:
+            VerificationError, IntegrityError: something is not what it says it is. All else that fails is the reason
+                why the cascade is not shipped.
+            UserError: the bundle's own process died.
         """
         name, made = folder.name, scratch / folder.name
         say(f"choosing when a first stage answers before {name}, on {len(ready.calibration):,} texts")
@@ -63,14 +72,21 @@ class Gate:
             trial = self._choose(ready, name, alone)
             if trial.chosen is None:
                 return trial
-            shutil.copytree(folder, made)
-            given = add_cascade(made, open_artifact(made), to_bytes(ready.lexical), trial.chosen)
-            seal(made, with_size(made, given))
-            judged, speed = self._measure(alone, made)
+            try:
+                _make(ready, trial.chosen, folder, made)
+                judged, speed = self._measure(alone, made)
+            except (VerificationError, IntegrityError):
+                raise
+            except UserError as error:
+                if not alone.is_alive():
+                    raise
+                return replace(trial, reason=f"it failed: {error.message}")
         trial = replace(trial, judged=judged, speed=speed)
         if speed is None:
             return replace(trial, reason=self._describe(judged))
-        beside = f"{speed.bulk.median:.2f}x the speed of {name} alone with many texts, {1 / speed.mean:.2f}x with one"
+        beside = (
+            f"{speed.bulk.median:.2f}x the speed of {name} alone with many texts, {speed.one.median:.2f}x one by one"
+        )
         if not is_cheaper(speed):
             return replace(trial, reason=f"it is not cheaper here: {beside}")
         write_text(made / CARD, tell_cascade((made / CARD).read_text(encoding="utf-8"), judged, speed))
@@ -78,6 +94,20 @@ class Gate:
         shutil.rmtree(folder)
         made.rename(folder)
         return replace(trial, shipped=True, reason=f"{self._describe(judged)}; {beside}")
+
+    def time_beside(self, other: Path, folder: Path) -> Spread | None:
+        """Return how many times as fast as another artifact a cascade is with many texts, None where that fails."""
+        threads, texts = self.workers.threads, self.subject.evaluation.texts
+        load = partial(LOAD[open_artifact(other).engine], other, threads=threads)
+        try:
+            with (
+                self.workers.opened(other.name, load) as alone,
+                self.workers.opened("cascade", partial(load_both, folder, threads=threads)) as whole,
+            ):
+                return time_many(alone, whole, texts, usual_batching(threads))
+        except UserError as error:  # nothing depends on it but which of two artifacts is recommended
+            say(f"{other.name} was not timed beside the cascade: {error.message}")
+            return None
 
     def _choose(self, ready: Ready, name: str, alone: Worker) -> CascadeTrial:
         """Let both stages answer the calibration texts, and choose by that."""
@@ -126,3 +156,10 @@ class Gate:
             f"{judged.judgement}: {change.metric} {points(change.change)} points [{points(change.lower)}, "
             f"{points(change.upper)}] against onnx-fp32, and the budget is {self.max_drop:g}"
         )
+
+
+def _make(ready: Ready, chosen: Cascade, folder: Path, made: Path) -> None:
+    """Make the bundle with its first stage elsewhere, sealed."""
+    shutil.copytree(folder, made)
+    given = add_cascade(made, open_artifact(made), to_bytes(ready.lexical), chosen)
+    seal(made, with_size(made, given))

@@ -15,7 +15,7 @@ MOST_BYTES = 2**19
 """Of all weights: half a megabyte."""
 MOST_BITS = 17
 BLOCK_TOKENS = 2**16
-"""Texts are hashed so many tokens at a time, or one by one where they have more: their weights would fill the memory."""
+"""Texts are hashed so many tokens at a time: the weights of all would fill the memory. A longer one is hashed alone."""
 
 
 @dataclass(frozen=True)
