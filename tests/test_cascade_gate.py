@@ -96,6 +96,8 @@ def test_one_that_is_within_the_budget_and_cheaper_is_shipped_in_the_bundle(run:
     artifact = open_artifact(folder)
     assert artifact.cascade == trial.chosen
     assert (folder / LEXICAL).read_bytes() == run.lexical.read_bytes()
+    assert trial.added_bytes
+    assert len(run.lexical.read_bytes()) <= trial.added_bytes < len(run.lexical.read_bytes()) + 20_000
     card = (folder / CARD).read_text()
     assert f"{trial.judged.answered:.0%} of the evaluation texts" in card
     assert card.index(LEXICAL) < card.index("## Use")

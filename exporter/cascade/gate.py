@@ -73,7 +73,7 @@ class Gate:
             if trial.chosen is None:
                 return trial
             try:
-                _make(ready, trial.chosen, folder, made)
+                trial = replace(trial, added_bytes=_make(ready, trial.chosen, folder, made))
                 judged, speed = self._measure(alone, made)
             except (VerificationError, IntegrityError):
                 raise
@@ -158,8 +158,10 @@ class Gate:
         )
 
 
-def _make(ready: Ready, chosen: Cascade, folder: Path, made: Path) -> None:
-    """Make the bundle with its first stage elsewhere, sealed."""
+def _make(ready: Ready, chosen: Cascade, folder: Path, made: Path) -> int:
+    """Make the bundle with its first stage elsewhere, sealed, and return how many bytes it is larger."""
     shutil.copytree(folder, made)
-    given = add_cascade(made, open_artifact(made), to_bytes(ready.lexical), chosen)
-    seal(made, with_size(made, given))
+    before = open_artifact(made)
+    given = with_size(made, add_cascade(made, before, to_bytes(ready.lexical), chosen))
+    seal(made, given)
+    return given.size_bytes - before.size_bytes

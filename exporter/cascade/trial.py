@@ -70,6 +70,8 @@ class CascadeTrial:
     judged: CascadeJudged | None = None
     speed: CascadeSpeed | None = None
     """None where it is not within the budget."""
+    added_bytes: int | None = None
+    """To what has to be on disk to answer."""
     beside_openvino: Spread | None = None
     """How many times as fast as the artifact for OpenVINO with many texts; None without one, or where not shipped."""
 
