@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -391,6 +392,20 @@ def test_predict_shows_stages_and_reasons(bundle: Path, command: Command) -> Non
     alone = command(main, "--artifact", bundle, "--no-cascade", *texts)[1]
     assert "[" not in alone
     assert len(alone.splitlines()) == 2
+
+
+def test_what_is_explained_is_the_first_stage_also_where_openvino_is_recommended(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(exported)
+    put_into(run.export / "onnx-int8")
+    record = SimpleNamespace(chosen="onnx-int8", with_openvino="onnx-fp32")  # which has no first stage either
+    monkeypatch.setattr("exporter.predict.load_export", lambda _: record)
+    monkeypatch.setattr("exporter.predict.is_installed", lambda _: True)
+    for flags in ((), ("--explain",)):
+        status, out, _ = command(main, "--run-dir", run.path, *flags, "soup bread oven salt cheese soup")
+        assert status == 0
+        assert ("[lexical]" in out) == bool(flags)
 
 
 def test_answers_in_files_say_their_stage_only_where_there_are_two(

@@ -310,6 +310,36 @@ def test_a_first_stage_that_was_fitted_on_evaluation_texts_is_refused(run: RunDi
         ready_of(run)
 
 
+def half_right(examples: Examples, seed: int) -> Examples:
+    """Give half of the texts any label, which nobody can learn but from these very texts."""
+    rng = np.random.default_rng(seed)
+    labels = [int(rng.integers(4)) if rng.random() < 0.5 else label for label in examples.labels]
+    return replace(examples, labels=labels)
+
+
+def test_a_first_stage_that_was_fitted_on_evaluation_texts_is_refused_where_the_record_was_changed_too(
+    run: RunDir, first_stage: tuple[Lexical, Examples]
+) -> None:
+    known = set(read_examples(run.evaluation, TOPICS).texts) | set(first_stage[1].texts)
+    rest = topic_texts(1_200, 6, TOPICS)
+    free = rest.take([i for i, text in enumerate(rest.texts) if text not in known])
+    evaluation, calibration = half_right(free, 1), half_right(first_stage[1], 2)
+    folder = run.export / "onnx-int8"
+
+    def judged(lexical: Lexical) -> str:
+        give_first_stage(run, lexical, calibration)
+        ready, subject = ready_of(run), replace(Subject.read(run, calibration=True), evaluation=evaluation)
+        assert isinstance(ready, Ready)
+        logits = load_engine(run.export / "onnx-fp32", threads=1).logits(evaluation.texts)
+        gate = Gate(subject, logits, Workers(1, LocalWorker), WIDE, 3, lambda *_: SLOWER)
+        reason = gate.try_cascade(ready, folder, run.path / "scratch").reason
+        shutil.rmtree(run.path / "scratch", ignore_errors=True)
+        return reason
+
+    assert "it was fitted on evaluation texts" in judged(fit_on(run, evaluation))
+    assert "it was fitted on evaluation texts" not in judged(first_stage[0])
+
+
 def test_calibration_texts_that_are_evaluated_on_are_refused(
     run: RunDir, first_stage: tuple[Lexical, Examples]
 ) -> None:
