@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench_records import make_record as make_bench_record
 
+from bench.judge.summarise import summarise
 from exporter.card import tell_cascade
 from exporter.cascade.speed import speed_of
 from exporter.cascade.stage import Cascade
@@ -89,6 +92,25 @@ def test_it_says_that_steadiness_is_that_of_the_model_alone(record: ExportRecord
     assert summary(replace(record, cascade=TRIAL)).count("without its first stage, the same texts") == len(
         record.variations
     )
+
+
+def test_the_page_shows_accuracy_by_the_share_answered_first_where_a_cascade_was_shipped() -> None:
+    pytest.importorskip("plotly", reason="the page's charts need plotly")
+    from bench.report.page.page import render_page
+
+    record = make_bench_record()
+    assert 'id="cascade"' not in render_page(summarise(record))
+    page = render_page(summarise(replace(record, cascade=TRIAL)))
+    (chart,) = [c for c in json.loads(page.split('id="charts">')[1].split("</script>")[0]) if "cascade" in c["id"]]
+    both, alone, chosen = chart["data"]
+    assert both["x"] == pytest.approx([100 * point.answered for point in CURVE])
+    assert both["y"] == pytest.approx([100 * point.score for point in CURVE])
+    assert set(alone["y"]) == {87.5}
+    assert (chosen["x"], chosen["y"]) == ([pytest.approx(35)], [pytest.approx(89.3)])
+    assert "the first stage answers 35% of the texts" in page
+    assert "differs from that of <code>onnx-int8</code> alone by +1.80 points" in page
+    table = page.split('<table id="cascade-table">')[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + len(CURVE)
 
 
 def test_it_says_why_there_is_none(record: ExportRecord) -> None:

@@ -43,7 +43,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (3, "488dd9b6b1b21ed117091aa53a8d93626e75bc54fb79df8f41528fa9543a8c11"),
-    BenchRecord: (7, "ab88c63fa39fa65fce4684f6b0f5a3228b65f605ef5712dea075289052cd92b6"),
+    BenchRecord: (7, "7cceec8469bbda94857f611cc23973be70f3356ac7f2e1cfecb2d388b5042449"),
     TrainingSpeed: (1, "3ba68cf38978c6c9207e028bf25bf8f21b893ce58991dbd6cb6e68240f08768e"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""
