@@ -17,7 +17,9 @@ from bench.measure.restart import SECOND
 from bench.measure.samples import Samples
 from bench.measure.workload import Workload
 from bench.results import Accuracy, BenchRecord, EngineInfo, Machine, Memory, Skipped
+from exporter.cascade.trial import CascadeTrial
 from exporter.engines.spec import EngineSpec
+from exporter.records import ExportRecord
 from trainer.tasks import FloatArray, as_set
 
 
@@ -62,9 +64,14 @@ def make_record(
         companies=samples.companies,
         evaluation_texts=len(workload.examples),
         own_tokens=workload.own_tokens,
+        cascade=_shipped(workload.export),
         duration_s=time.monotonic() - workload.started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _shipped(export: ExportRecord) -> CascadeTrial | None:
+    return export.cascade if export.cascade and export.cascade.shipped else None
 
 
 def _scores(
@@ -79,9 +86,11 @@ def _scores(
     rows = {name: np.stack([of_text[i] for i in answered]) for name, of_text in logits.items()}
     task = workload.task
     compared = max(1, sum(not spec.is_peer and spec.name != reference for spec in engines))
-    # int8 is the best of all recipes that the exporter tried on these texts: here, too, it is judged as one of them.
-    rungs = Counter(candidate.engine for candidate in workload.export.candidates)
-    made_for = {a.name: a.engine for a in workload.export.artifacts if a.precision in ("int8", "bf16")}
+    # int8 is the best of all that the exporter judged on these texts: here, too, it is judged as one of them.
+    export = workload.export
+    rungs = Counter(candidate.engine for candidate in export.candidates)
+    rungs["onnxruntime"] += export.cascade is not None and export.cascade.judged is not None
+    made_for = {a.name: a.engine for a in export.artifacts if a.precision in ("int8", "bf16")}
     tried = {s.name: max(compared, rungs[made_for[s.artifact]]) for s in engines if s.artifact in made_for}
     return tuple(
         score(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from bench.config import BenchConfig
+from exporter.cascade.trial import CascadeTrial
 from exporter.int8.budget import ScoreChange
 from trainer.config import TaskName
 from trainer.records import Upgrade, Values, renamed, without
@@ -380,6 +381,8 @@ class BenchRecord:
     """Of each restart."""
     own_tokens: tuple[int, ...]
     """Tokens of the texts of `--texts`."""
+    cascade: CascadeTrial | None = None
+    """How the export chose the cascade that it shipped; None where it shipped none."""
     evaluation_texts: int = 0
     """How many there are to score; 0 where that was not kept."""
     duration_s: float

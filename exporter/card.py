@@ -30,8 +30,6 @@ class Facts:
     """What its recipe cost and brought, for an artifact from the ladder, or in half precision."""
     gpu: str | None = None
     """The GPU that it was measured on; None where that was a CPU."""
-    against: OtherRun | None = None
-    """The run that it was compared with, where it was."""
 
 
 def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
@@ -46,9 +44,23 @@ def tell_cascade(card: str, judged: CascadeJudged, speed: CascadeSpeed) -> str:
         f"A linear classifier of words and pairs of words (`{LEXICAL}`) answers the texts that it is sure of, "
         f"{judged.answered:.0%} of the evaluation texts, and this model the others. Both together: {change.metric} "
         f"{points(change.change)} points [{points(change.lower)}, {points(change.upper)}] against fp32, and "
-        f"{speed.bulk.median:.2f}x the speed of this model alone with many texts; with one, the median time is "
-        f"{speed.median:.2f} of its, and the 95th percentile {speed.p95:.2f}."
+        f"{speed.bulk.median:.2f}x the speed of this model alone with many texts, {speed.one.median:.2f}x one by one. "
+        f"One text takes {speed.median:.0%} of the time of this model alone in the median, and {speed.p95:.0%} at the "
+        "95th percentile."
     )
+    return _told(card, told)
+
+
+def tell_against(card: str, name: str, other: OtherRun) -> str:
+    """Return the card of an artifact that tells how it compares with another run, too."""
+    (verdict,) = (verdict for verdict in other.verdicts if verdict.artifact == name)
+    unknown = f" Not checked was whether the texts are among {other.unchecked}." if other.unchecked else ""
+    told = f"Against the classifier {_code(other.run.name)}: {describe_verdict(other, verdict)}.{unknown}"
+    return _told(card, told)
+
+
+def _told(card: str, told: str) -> str:
+    """Return a card with one more paragraph of what was measured."""
     before, use = card.split("\n## Use\n", 1)
     return f"{before}\n{told}\n\n## Use\n{use}"
 
@@ -111,11 +123,10 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
             "",
             f"Made by `{rung.recipe}`: {c.metric} {points(c.change)} points [{points(c.lower)}, "
             f"{points(c.upper)}] against fp32 ({c.harmful} answers became wrong, {c.helpful} right; an interval that "
-            f"holds with 95 % for all {c.tried} recipes tried), {speed.median:.2f}x [{speed.low:.2f}, "
+            f"holds with 95 % for all {c.tried} candidates together), {speed.median:.2f}x [{speed.low:.2f}, "
             f"{speed.high:.2f}] its speed, one text a call{in_bulk} (median and quartiles). "
             f"Asked {rung.batch.name}, {rung.batch.flips} of {rung.batch.texts} answers change.",
         ]
-    lines += _against(artifact.name, facts.against)
     if facts.gpu and artifact.precision == "fp32":
         lines += [
             "",
@@ -123,15 +134,6 @@ def _text(artifact: Artifact, train: TrainRecord, facts: Facts) -> list[str]:
         ]
     here = facts.gpu or f"a CPU with {', '.join(instruction_sets()) or 'unknown instruction sets'}"
     return [*lines, "", f"Measured on {here}; another one can answer and perform differently."]
-
-
-def _against(name: str, other: OtherRun | None) -> list[str]:
-    """Return how an artifact compares with another run, nothing where it was not compared."""
-    verdict = next((v for v in other.verdicts if v.artifact == name), None) if other else None
-    if other is None or verdict is None:
-        return []
-    unknown = f" Not checked was whether the texts are among {other.unchecked}." if other.unchecked else ""
-    return ["", f"Against the classifier {_code(other.run.name)}: {describe_verdict(other, verdict)}.{unknown}"]
 
 
 def _score(facts: Facts, metric: str, texts: str, *, flattered: bool) -> str:

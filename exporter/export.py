@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,20 +27,21 @@ from exporter.bundle.artifact import (
     with_size,
 )
 from exporter.bundle.golden import write_golden
-from exporter.card import Facts, render
+from exporter.card import Facts, render, tell_against
 from exporter.cascade.gate import Gate
 from exporter.cascade.ready import Ready, make_ready
 from exporter.cascade.shift import read_shifts, score_shifts
 from exporter.cascade.trial import CascadeTrial
-from exporter.checksums import CHECKSUMS
+from exporter.checksums import CHECKSUMS, write_checksums
 from exporter.config import ExportConfig, Target
 from exporter.convert.graph import finish_conversion, fuse
 from exporter.convert.merge import copy_around_model, merge
 from exporter.convert.positions import slice_positions
 from exporter.convert.shortcut import shorten
 from exporter.convert.to_onnx import check_exporter, convert
+from exporter.engines.cascade import load_both
 from exporter.engines.cores import gpu_name, usable_cores
-from exporter.engines.engine import ModelEngine, usual_batching
+from exporter.engines.engine import Engine, ModelEngine, usual_batching
 from exporter.engines.onnxruntime import GPU_BATCHING, Feeds, OnnxModel, load_engine, open_engine
 from exporter.engines.plan import plan_path
 from exporter.engines.spec import Device
@@ -123,6 +124,11 @@ class Outcome:
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
 
+    @property
+    def rivals(self) -> int:
+        """How many candidates the artifact to ship was chosen among: those for OpenVINO are chosen among apart."""
+        return sum(candidate.engine == "onnxruntime" for candidate in self.candidates)
+
     def recipe_of(self, *artifacts: str) -> str | None:
         """Return the recipe of the artifact that is called so, None where there is none."""
         return next((other.recipe for other in self.beside if other.name in artifacts), None)
@@ -181,7 +187,8 @@ def _export(
     if subject.train.task == "multi-label":
         subject = _choose_thresholds(subject, workers)
     chain = _chain(subject, config.verify_samples, workers)
-    ready, shifts = make_ready(subject, config), read_shifts(config.shift, subject)
+    tried, shifts = _to_try(recipes, config)[0], read_shifts(config.shift, subject)
+    ready = make_ready(subject, config, sum(r.engine == "onnxruntime" and r.is_usable() for r in tried))
     with _workspace(subject.run) as folder:
         device: Device = "cuda" if gpu else "cpu"
         shortcut = _convert(subject, folder, chain, workers, config, device)
@@ -194,10 +201,10 @@ def _export(
             cascades = int(isinstance(ready, Ready))
             outcome = _quantize(subject, folder, chain, workers, logits, config, recipes, cascades=cascades)
         score = subject.score(logits)
-        against = _compare(subject, other, folder, outcome, logits, workers, config, device) if other else None
-        artifacts = _seal(subject, folder, chain, outcome, score, gpu, against)
+        artifacts = _seal(subject, folder, chain, outcome, score, gpu)
         _check_sealed(folder, artifacts, workers)
         cascade = _try_cascade(ready, subject, folder, workers, logits, outcome, config.max_drop)
+        against = _compare(subject, other, folder, outcome, cascade, logits, workers, config, device) if other else None
         artifacts = tuple(open_artifact(folder / a.name) for a in artifacts)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
         if plan_seconds:
@@ -392,6 +399,14 @@ def _attention(subject: Subject, folder: Path, workers: Workers) -> tuple[str, .
         return worker.call(kernels_of, subject.varied().texts, GPU_BATCHING)
 
 
+def _to_try(recipes: Sequence[Recipe], config: ExportConfig) -> tuple[Sequence[Recipe], bool]:
+    """Return the recipes to try for int8, and whether they have to keep weights to 7 bits."""
+    if config.quantize is None:
+        return (), False
+    reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
+    return of_family(recipes, config.quantize, reduce_range=reduce_range), reduce_range
+
+
 def _quantize(
     subject: Subject,
     folder: Path,
@@ -407,13 +422,12 @@ def _quantize(
     if config.quantize is None:
         return Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")
     unfused, fp32 = folder / UNFUSED, folder / ONNX_FP32
-    reduce_range = config.target == "portable" or not sums_bytes_exactly(instruction_sets())
+    tried, reduce_range = _to_try(recipes, config)
     if reduce_range:
         say("keeping int8 weights to 7 bits, for CPUs whose sums of 8-bit products can overflow")
     ingredients = Ingredients(_feeds(subject, unfused, workers), subject.task, workers.threads, reduce_range)
     with workers.opened(fp32.name, _opening(subject, fp32, "fp32", workers)) as worker:
         baseline = Baseline(worker, fp32_logits, subject.evaluation, subject.varied(), chain, subject.task)
-        tried = of_family(recipes, config.quantize, reduce_range=reduce_range)
         artifact = subject.artifact(ONNX_INT8, "int8")
         ladder = try_recipes(tried, unfused, artifact, ingredients, baseline, minutes=config.budget_minutes)
     candidates = ladder.judged(config.max_drop, cascades=cascades)
@@ -443,12 +457,18 @@ def _try_cascade(
     outcome: Outcome,
     max_drop: float,
 ) -> CascadeTrial:
-    """Try a first stage before the sealed artifact that was chosen, which takes it in where that passes."""
+    """Try a first stage before the sealed artifact in int8, which takes it in where that passes."""
     if not isinstance(ready, Ready):
         return CascadeTrial(shipped=False, reason=ready)
-    tried = 1 + sum(candidate.engine == "onnxruntime" for candidate in outcome.candidates)
-    gate = Gate(subject, fp32_logits, workers, max_drop, tried)
-    return gate.try_cascade(ready, folder / outcome.chosen, (folder / UNFUSED).parent)
+    if outcome.chosen != ONNX_INT8:
+        return CascadeTrial(shipped=False, reason=f"it is tried before `{ONNX_INT8}` alone, which was not chosen")
+    gate = Gate(subject, fp32_logits, workers, max_drop, 1 + outcome.rivals)
+    trial = gate.try_cascade(ready, folder / ONNX_INT8, (folder / UNFUSED).parent)
+    for_openvino = [b.name for b in outcome.beside if b.name in (ONNX_INT8_OPENVINO, ONNX_BF16_OPENVINO)]
+    if trial.shipped and for_openvino:
+        beside = gate.time_beside(folder / for_openvino[0], folder / ONNX_INT8)
+        return replace(trial, beside_openvino=beside)
+    return trial
 
 
 def _feeds(subject: Subject, folder: Path, workers: Workers) -> list[Feeds]:
@@ -471,12 +491,16 @@ def _compare(
     other: Other,
     folder: Path,
     outcome: Outcome,
+    cascade: CascadeTrial,
     fp32_logits: FloatArray,
     workers: Workers,
     config: ExportConfig,
     device: Device,
 ) -> OtherRun:
-    """Let another run and the artifact to ship answer the evaluation texts, and judge them and `onnx-fp32`."""
+    """Let another run and the sealed artifact to ship answer the evaluation texts, and judge it and `onnx-fp32`.
+
+    Their cards tell of it.
+    """
     teacher, texts = other.subject, subject.evaluation.texts
     say(f"asking `{teacher.run.path}` the same {len(texts):,} texts")
     if teacher.train.task == "multi-label":
@@ -485,12 +509,25 @@ def _compare(
     with workers.opened(TRAINED, partial(load_trained, teacher.run, device)) as worker:
         logits, size_bytes = worker.logits(texts, batching), worker.call(weights_bytes)
     answers = {folder / ONNX_FP32: fp32_logits}
-    for beside in outcome.beside:
-        if beside.name == outcome.chosen:
-            path = folder / beside.name
-            with workers.opened(path.name, _opening(subject, path, beside.precision, workers, device)) as worker:
-                answers[path] = worker.logits(texts, batching)
-    return compare(subject, other, logits, size_bytes, answers, config.max_drop)
+    tried = 1
+    if outcome.chosen != ONNX_FP32:
+        path = folder / outcome.chosen
+        tried += outcome.rivals + (cascade.judged is not None)
+        with workers.opened(path.name, _opening_sealed(subject, path, workers, device)) as worker:
+            answers[path] = worker.logits(texts, batching)
+    found = compare(subject, other, logits, size_bytes, answers, config.max_drop, tried)
+    for path in answers:
+        write_text(path / CARD, tell_against((path / CARD).read_text(encoding="utf-8"), path.name, found))
+        write_checksums(path)
+    return found
+
+
+def _opening_sealed(subject: Subject, folder: Path, workers: Workers, device: Device) -> Callable[[], Engine]:
+    """Return what loads a sealed artifact, with its first stage where it has one, else as its model was proved."""
+    artifact = open_artifact(folder)
+    if artifact.cascade:
+        return partial(load_both, folder, threads=workers.threads)
+    return _opening(subject, folder, artifact.precision, workers, device)
 
 
 def _seal(
@@ -500,7 +537,6 @@ def _seal(
     outcome: Outcome,
     score: float,
     gpu: str | None,
-    against: OtherRun | None,
 ) -> tuple[Artifact, ...]:
     """Complete the artifacts with their cards, manifests and checksums.
 
@@ -510,14 +546,14 @@ def _seal(
     texts = len(subject.evaluation)
     merged = with_size(folder / MERGED, subject.artifact(MERGED, "fp32", "model.safetensors"))
     seal(folder / MERGED, merged)
-    facts = [(subject.artifact(ONNX_FP32, "fp32"), Facts(score, texts, chain.link(ONNX_FP32), None, gpu, against))]
+    facts = [(subject.artifact(ONNX_FP32, "fp32"), Facts(score, texts, chain.link(ONNX_FP32), None, gpu))]
     for other in outcome.beside:
         rung = other.rung
         artifact = subject.artifact(other.name, other.precision)
         if rung:
             artifact = replace(artifact, engine=rung.engine)
         own = score + rung.change.change if rung else None
-        facts.append((artifact, Facts(own, texts, chain.link(other.recipe), rung, gpu, against)))
+        facts.append((artifact, Facts(own, texts, chain.link(other.recipe), rung, gpu)))
     artifacts = [merged]
     for unsized, known in facts:
         name = unsized.name

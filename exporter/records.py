@@ -236,7 +236,7 @@ class ExportRecord:
     attention: tuple[str, ...] = ()
     """The kernels that compute the attention of the chosen artifact on the GPU, as onnxruntime calls them."""
     variations: tuple[Variation, ...] = ()
-    """Of the chosen artifact."""
+    """Of the chosen artifact's model, without a first stage."""
     against: OtherRun | None = None
     """None where no other run was named."""
     cascade: CascadeTrial | None = None
@@ -250,6 +250,9 @@ class ExportRecord:
     @property
     def with_openvino(self) -> str | None:
         """The artifact to ship where OpenVINO is installed, None where `chosen` is as fast there."""
+        beside = self.cascade.beside_openvino if self.cascade else None
+        if beside and beside.high >= 1:
+            return None
         return next((artifact.name for artifact in self.artifacts if artifact.engine == "openvino"), None)
 
 

@@ -6,6 +6,7 @@ from exporter.bundle.artifact import Artifact
 from exporter.cascade.trial import CascadeTrial, CurvePoint
 from exporter.config import ExportConfig
 from exporter.int8.select import describe, describe_verdict, points
+from exporter.proof.timing import Spread
 from exporter.records import ExportRecord, OtherRun
 from exporter.thresholds import USUAL
 from trainer.flags import run_dir_flag
@@ -99,13 +100,19 @@ def cascade(record: ExportRecord) -> str:
     if trial and trial.speed:
         s = trial.speed
         lines.append(
-            f"{s.bulk.median:.2f}x [{s.bulk.low:.2f}, {s.bulk.high:.2f}] the speed of {trial.artifact} alone with many "
-            f"texts; one text takes {s.mean:.2f} of its time on average, {s.median:.2f} in the median, and {s.p95:.2f} "
-            "in the 95th percentile, since a text that goes on takes both stages"
+            f"{_times(s.bulk)} the speed of {trial.artifact} alone with many texts, and {_times(s.one)} one by one; "
+            f"one text takes {s.median:.0%} of the time of {trial.artifact} alone in the median, and {s.p95:.0%} at "
+            "the 95th percentile, because a text that goes on takes both stages"
         )
+    if trial and trial.beside_openvino:
+        lines.append(f"{_times(trial.beside_openvino)} the speed of the artifact for OpenVINO with many texts")
     if trial:
         lines.append(f"{'cascade' if trial.shipped else 'no cascade'}: {trial.reason}")
     return "\n".join([*lines, *_shift(record)])
+
+
+def _times(speed: Spread) -> str:
+    return f"{speed.median:.2f}x [{speed.low:.2f}, {speed.high:.2f}]"
 
 
 def _is_chosen(trial: CascadeTrial, point: CurvePoint) -> bool:
@@ -174,9 +181,10 @@ def choice(record: ExportRecord) -> str:
     if record.with_openvino:
         (rung,) = (c for c in record.candidates if c.recipe == record.openvino_recipe)
         lines.append(f"faster with `openvino` installed: {record.with_openvino}, {describe(rung)}")
+    without = "without its first stage, " if record.cascade and record.cascade.shipped else ""
     for v in record.variations:
         lines.append(
-            f"  the same texts {v.name}: {v.flips} of {v.texts} answers change, "
+            f"  {without}the same texts {v.name}: {v.flips} of {v.texts} answers change, "
             f"probabilities by {v.max_abs_probability:.2g} at most"
         )
     lines.append("")

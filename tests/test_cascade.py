@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,16 @@ def test_every_text_is_answered_by_its_stage_alone_whatever_the_blocks(
     assert both.engine.model.read == (~sure).sum()
     np.testing.assert_array_equal(both.logits(texts, batching or ALL_AT_ONCE), logits)
     assert both.stages(texts) == stages
+
+
+def test_a_text_of_which_only_the_ends_are_tokenized_is_left_to_the_model(tokenizer: Path) -> None:
+    both = make(tokenizer, Cascade(1.0, 0.0, 0.0, 0, 10**9))
+    word = next(word for word in WORDS if len(word) < 20)
+    short = " ".join([word] * 1_000)
+    long = short.ljust(2**16, " ")
+    truncated, _, stages = both.answer_all([short, long, long + " ", f"{long} {long} {long}"])
+    assert stages == ["lexical", "lexical", "model", "model"] == both.stages([short, long, long + " ", long * 3])
+    assert truncated == [False, False, True, True]
 
 
 def test_streams_share_what_goes_on(tokenizer: Path) -> None:
@@ -381,6 +392,20 @@ def test_predict_shows_stages_and_reasons(bundle: Path, command: Command) -> Non
     alone = command(main, "--artifact", bundle, "--no-cascade", *texts)[1]
     assert "[" not in alone
     assert len(alone.splitlines()) == 2
+
+
+def test_what_is_explained_is_the_first_stage_also_where_openvino_is_recommended(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(exported)
+    put_into(run.export / "onnx-int8")
+    record = SimpleNamespace(chosen="onnx-int8", with_openvino="onnx-fp32")  # which has no first stage either
+    monkeypatch.setattr("exporter.predict.load_export", lambda _: record)
+    monkeypatch.setattr("exporter.predict.is_installed", lambda _: True)
+    for flags in ((), ("--explain",)):
+        status, out, _ = command(main, "--run-dir", run.path, *flags, "soup bread oven salt cheese soup")
+        assert status == 0
+        assert ("[lexical]" in out) == bool(flags)
 
 
 def test_answers_in_files_say_their_stage_only_where_there_are_two(

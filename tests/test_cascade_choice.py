@@ -9,6 +9,7 @@ from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade,
 from exporter.cascade.speed import is_cheaper, speed_of
 from exporter.cascade.stage import Cascade, FirstStage, surest
 from exporter.cascade.suspicion import find_suspicion
+from exporter.proof.timing import Spread
 from trainer.lexical.model import Lexical
 
 BUDGET = 0.02
@@ -21,7 +22,7 @@ def stages(first_right: np.ndarray, model_right: np.ndarray, sure: np.ndarray | 
     margins = np.linspace(8, 0.1, count) if sure is None else sure
     logits = np.stack([np.zeros(count), np.where(first_right, margins, -margins)], axis=1).astype(np.float32)
     ones = np.ones(count, dtype=np.int64)
-    return Calibrated(logits, ones.astype(np.float32), 10 * ones, model_right.astype(np.int64), ones)
+    return Calibrated(logits, ones.astype(np.float32), 10 * ones, ones > 0, model_right.astype(np.int64), ones)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
@@ -101,13 +102,15 @@ def test_unusual_texts_are_counted_as_going_on() -> None:
     texts = stages(right, right)
     texts.tokens[:15], texts.tokens[-15:] = 5_000, 1
     texts.known[500:515] = 0.1
+    texts.whole[700:710] = False
+    usual = 1 - 55 / TEXTS
     found = choose_cascade(texts, BUDGET, 10**6, 2)
     assert found.cascade
     assert (found.cascade.fewest_tokens, found.cascade.most_tokens) == (10, 10)
     assert found.cascade.least_known == pytest.approx(1)
     sure = surest(texts.lexical / np.float32(found.cascade.temperature))
-    assert found.curve[0].threshold == pytest.approx(sure[15 + TEXTS // 20 - 1])
-    assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 20) / 20)
+    assert found.curve[0].threshold == pytest.approx(sure[15 + round(usual * TEXTS / 20) - 1])
+    assert [p.answered for p in found.curve] == pytest.approx(np.arange(1, 21) / 20 * usual, abs=1 / TEXTS)
 
 
 def test_guards_leave_a_hundredth_out() -> None:
@@ -121,7 +124,7 @@ def test_what_is_chosen_is_what_the_first_stage_does() -> None:
     tokens = [(list(rng.integers(5, 500, rng.integers(3, 60))),) for _ in range(TEXTS)]
     truth = (lexical.logits(tokens)[:, 1] > 0).astype(np.int64)
     flipped = np.where(rng.random(TEXTS) < 0.02, 1 - truth, truth)
-    found = choose_cascade(Calibrated.of(lexical, tokens, flipped, truth), BUDGET, 10**6, 2)
+    found = choose_cascade(Calibrated.of(lexical, tokens, truth >= 0, flipped, truth), BUDGET, 10**6, 2)
     assert found.cascade
     _, answered = FirstStage(lexical, found.cascade).answer(tokens)
     (point,) = [p for p in found.curve if p.threshold == found.cascade.threshold]
@@ -131,12 +134,20 @@ def test_what_is_chosen_is_what_the_first_stage_does() -> None:
 
 
 def test_one_text_and_many_have_to_be_cheaper() -> None:
-    speed = speed_of([1, 1, 1, 5, 5], [0.1, 0.1, 0.1, 5.1, 5.1], [4, 4, 4], [2, 2, 1])
-    assert (speed.bulk.median, speed.median, speed.p95) == (2, pytest.approx(0.1), pytest.approx(1.02))
-    assert speed.mean == pytest.approx(10.5 / 13)
+    many, ones = Spread(1.5, 2.0, 3.0), [1.0] * 50
+    speed = speed_of([1, 1, 1, 5, 5], [0.1, 0.1, 0.1, 5.1, 5.1], many)
+    assert (speed.median, speed.p95) == (pytest.approx(0.1), pytest.approx(1.02))
+    assert speed.one.median == pytest.approx(13 / 10.5)
     assert is_cheaper(speed)
-    assert not is_cheaper(speed_of([1, 1], [1.1, 1], [4, 4], [2, 2]))
-    assert not is_cheaper(speed_of([1, 1], [0.5, 1], [4, 4, 4], [2, 3.9, 5]))
+    assert not is_cheaper(speed_of(ones, [1.1] * 50, many))
+    assert not is_cheaper(speed_of(ones, [0.5] * 50, Spread(0.9, 1.5, 2.0)))
+
+
+def test_one_slow_call_decides_nothing() -> None:
+    many = Spread(1.5, 2.0, 3.0)
+    usual, slow = [0.1, 1.1] * 50, [0.1, 1.1] * 49 + [0.1, 60.0]
+    assert is_cheaper(speed_of([1.0] * 100, slow, many))
+    assert not is_cheaper(speed_of([0.55] * 99 + [60.0], usual, many))
 
 
 def suspicion(first: tuple[float, float], model: tuple[float, float]) -> str | None:

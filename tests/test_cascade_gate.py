@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from exporter.cascade.stage import LEXICAL, Cascade
 from exporter.cascade.trial import CascadeSpeed, CascadeTrial
 from exporter.checksums import IntegrityError
 from exporter.config import ExportConfig
+from exporter.engines.cascade import load_both
 from exporter.engines.onnxruntime import load_engine
 from exporter.export import export
 from exporter.int8.recipes import RECIPES
+from exporter.proof.against import compare
+from exporter.proof.timing import Spread
 from exporter.proof.verify import VerificationError
-from exporter.proof.worker import Workers
-from exporter.records import load_export
+from exporter.proof.worker import Worker, Workers
+from exporter.records import OtherRun, load_export
 from exporter.report import summary
 from exporter.subject import Subject
 from trainer.data import Examples
@@ -43,8 +47,9 @@ from trainer.run import RunDir, TrainRecord
 WIDE = 40.0
 """A budget, in points, that 32 evaluation texts can tell anything about."""
 TOPICS = ("food", "money", "music", "sport")
-FASTER = speed_of([1, 1], [0.5, 0.5], [1, 1], [0.5, 0.5])
-SLOWER = speed_of([1, 1], [1.5, 1.5], [1, 1], [0.5, 0.5])
+TWICE = Spread(2.0, 2.0, 2.0)
+FASTER = speed_of([1, 1], [0.5, 0.5], TWICE)
+SLOWER = speed_of([1, 1], [1.5, 1.5], TWICE)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,7 @@ def config_of(run: RunDir, **values: Any) -> ExportConfig:
 
 
 def ready_of(run: RunDir, **values: Any) -> Ready | str:
-    return make_ready(Subject.read(run, calibration=True), config_of(run, **values))
+    return make_ready(Subject.read(run, calibration=True), config_of(run, **values), 1)
 
 
 def judge(run: RunDir, speed: CascadeSpeed = FASTER, max_drop: float = WIDE) -> CascadeTrial:
@@ -91,6 +96,8 @@ def test_one_that_is_within_the_budget_and_cheaper_is_shipped_in_the_bundle(run:
     artifact = open_artifact(folder)
     assert artifact.cascade == trial.chosen
     assert (folder / LEXICAL).read_bytes() == run.lexical.read_bytes()
+    assert trial.added_bytes
+    assert len(run.lexical.read_bytes()) <= trial.added_bytes < len(run.lexical.read_bytes()) + 20_000
     card = (folder / CARD).read_text()
     assert f"{trial.judged.answered:.0%} of the evaluation texts" in card
     assert card.index(LEXICAL) < card.index("## Use")
@@ -127,7 +134,77 @@ def test_one_that_loses_on_the_evaluation_texts_is_not_timed(run: RunDir) -> Non
     assert open_artifact(folder).cascade is None
 
 
-def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path) -> None:
+def dies(name: str) -> None:
+    raise UserError(f"the process of `{name}` died with status -9", "it may have run out of memory")
+
+
+class Dying(LocalWorker):
+    """Is gone when it is to be timed, or asked through both stages."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return dies(self._name) if self._name == "cascade" else super().call(function, *arguments)
+
+
+class Dead(Dying):
+    """The model beside it is gone, too."""
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def gate_of(run: RunDir, start: type[Worker] = LocalWorker) -> tuple[Gate, Ready]:
+    ready, subject = ready_of(run), Subject.read(run, calibration=True)
+    assert isinstance(ready, Ready)
+    logits = load_engine(run.export / "onnx-fp32", threads=1).logits(subject.evaluation.texts)
+    return Gate(subject, logits, Workers(1, start), WIDE, 3, lambda *_: FASTER), ready
+
+
+def test_what_breaks_after_the_recipes_were_tried_is_a_reason_and_does_not_end_the_export(run: RunDir) -> None:
+    (gate, ready), folder = gate_of(run, Dying), run.export / "onnx-int8"
+    trial = gate.try_cascade(ready, folder, run.path / "scratch")
+    assert (trial.shipped, trial.reason) == (False, "it failed: the process of `cascade` died with status -9")
+    assert trial.chosen
+    assert open_artifact(folder).cascade is None
+    shutil.rmtree(run.path / "scratch")
+    gate, ready = gate_of(run, Dead)
+    with pytest.raises(UserError, match="died"):
+        gate.try_cascade(ready, folder, run.path / "scratch")
+
+
+def test_a_first_stage_that_is_sure_of_none_of_its_own_tokens_is_a_reason(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.cascade.bundle.make_texts", lambda *_: ["unknown"])
+    trial = judge(run)
+    assert (trial.shipped, trial.reason[:10]) == (False, "it failed:")
+    assert "is sure of no text" in trial.reason
+
+
+def test_a_first_stage_that_answers_otherwise_than_when_it_was_made_ends_the_export(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.cascade.load.TOLERANCE", -1.0)
+    with pytest.raises(IntegrityError, match="answers differently"):
+        judge(run)
+
+
+def test_it_is_timed_beside_another_artifact(run: RunDir) -> None:
+    put(run.export / "onnx-int8", run.lexical.read_bytes(), Cascade(1.0, 0.9, 0.0, 1, 100))
+    beside = gate_of(run)[0].time_beside(run.export / "onnx-fp32", run.export / "onnx-int8")
+    assert beside
+    assert 0 < beside.low <= beside.median <= beside.high
+    assert gate_of(run, Dying)[0].time_beside(run.export / "onnx-fp32", run.export / "onnx-int8") is None
+
+
+def test_none_is_tried_before_fp32(run: RunDir) -> None:
+    never = export(config_of(run, max_drop=39.0), LocalWorker, recipes=[])
+    assert (never.chosen, never.cascade and never.cascade.shipped) == ("onnx-fp32", False)
+    assert never.cascade
+    assert "`onnx-int8` alone, which was not chosen" in never.cascade.reason
+
+
+def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.int8.select.FASTER", 0.0)
     other = write_csv(tmp_path / "other.csv", list(make_texts(40, seed=9)))
     config = config_of(run, accept_undecided=True, shift=(other,))
     export(config, LocalWorker, recipes=[recipe for recipe in RECIPES if recipe.family == "dynamic"][:2])
@@ -145,6 +222,37 @@ def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path) -
     assert record.shift[0].score > 0.8
     assert not (run.export / "scratch").exists()
     assert trial.reason in summary(record)
+
+
+def test_another_run_is_compared_with_what_ships(
+    run: RunDir, exported: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: dict[str, Any] = {}
+
+    def spy(*arguments: Any) -> OtherRun:
+        compared.update({path.name: logits for path, logits in arguments[4].items()})
+        return compare(*arguments)
+
+    monkeypatch.setattr("exporter.int8.select.FASTER", 0.0)
+    monkeypatch.setattr("exporter.export.Gate", partial(Gate, time=lambda *_: FASTER))
+    monkeypatch.setattr("exporter.export.compare", spy)
+    config = config_of(run, accept_undecided=True, against_run=exported.path)
+    record = export(config, LocalWorker, recipes=[recipe for recipe in RECIPES if recipe.family == "dynamic"][:1])
+    assert record.cascade
+    assert record.cascade.shipped
+    assert record.against
+    assert [v.artifact for v in record.against.verdicts] == ["onnx-fp32", "onnx-int8"]
+    assert {v.change.tried for v in record.against.verdicts} == {1 + len(record.candidates) + 1}
+    both = load_both(run.export / "onnx-int8", threads=1)
+    _, logits, stages = both.answer_all(read_examples(run.evaluation, TOPICS).texts)
+    assert "lexical" in stages
+    np.testing.assert_allclose(compared["onnx-int8"], logits, atol=1e-2)
+    load_export(run)
+    for name, tells in (("onnx-fp32", False), ("onnx-int8", True)):
+        card = (run.export / name / CARD).read_text()
+        open_artifact(run.export / name)
+        assert "Against the classifier" in card
+        assert (LEXICAL in card) == tells
 
 
 def change(run: RunDir, **values: Any) -> None:
@@ -169,6 +277,10 @@ def test_none_is_tried_where_the_run_has_not_what_it_takes(run: RunDir, first_st
     assert "20 calibration texts are too few" in str(ready_of(run, max_drop=20.0))
     give_first_stage(run, *first_stage)
     assert isinstance(ready_of(run, max_drop=20.0), Ready)
+    subject = Subject.read(run, calibration=True)
+    assert "best of 501 candidates" in str(make_ready(subject, config_of(run, max_drop=20.0), 500))
+    many = replace(subject, evaluation=Examples([str(i) for i in range(20_000)], [0] * 20_000))
+    assert "budget of 0.1 points is too small" in str(make_ready(many, config_of(run, max_drop=0.1), 1))
     change(run, calibration_is_apart=False)
     assert "`--max-train-samples` leaves some" in str(ready_of(run))
     change(run, lexical_sha256="", lexical_reason="too few texts for it")
@@ -176,8 +288,8 @@ def test_none_is_tried_where_the_run_has_not_what_it_takes(run: RunDir, first_st
     change(run, lexical_reason="")
     assert "has no first stage" in str(ready_of(run))
     subject = Subject.read(run, calibration=False)
-    assert "`--quantize`" in str(make_ready(subject, ExportConfig(run_dir=run.path)))
-    assert "GPUs" in str(make_ready(subject, ExportConfig(run_dir=run.path, target="cuda")))
+    assert "`--quantize`" in str(make_ready(subject, ExportConfig(run_dir=run.path), 1))
+    assert "GPUs" in str(make_ready(subject, ExportConfig(run_dir=run.path, target="cuda"), 1))
 
 
 def swap(lexical: Lexical) -> Lexical:
@@ -192,10 +304,40 @@ def test_a_first_stage_whose_labels_are_swapped_is_refused(run: RunDir, first_st
 
 
 def test_a_first_stage_that_was_fitted_on_evaluation_texts_is_refused(run: RunDir) -> None:
-    """Where the record was changed, too, `find_suspicion` sees it."""
-    run.lexical.write_bytes(to_bytes(fit_on(run, read_examples(run.evaluation, TOPICS))))
+    spoiled = to_bytes(fit_on(run, read_examples(run.evaluation, TOPICS)))
+    run.lexical.write_bytes(spoiled)
     with pytest.raises(UserError, match=r"lexical.safetensors` is not the file that `.*run.json` describes"):
         ready_of(run)
+
+
+def half_right(examples: Examples, seed: int) -> Examples:
+    """Give half of the texts any label, which nobody can learn but from these very texts."""
+    rng = np.random.default_rng(seed)
+    labels = [int(rng.integers(4)) if rng.random() < 0.5 else label for label in examples.labels]
+    return replace(examples, labels=labels)
+
+
+def test_a_first_stage_that_was_fitted_on_evaluation_texts_is_refused_where_the_record_was_changed_too(
+    run: RunDir, first_stage: tuple[Lexical, Examples]
+) -> None:
+    known = set(read_examples(run.evaluation, TOPICS).texts) | set(first_stage[1].texts)
+    rest = topic_texts(1_200, 6, TOPICS)
+    free = rest.take([i for i, text in enumerate(rest.texts) if text not in known])
+    evaluation, calibration = half_right(free, 1), half_right(first_stage[1], 2)
+    folder = run.export / "onnx-int8"
+
+    def judged(lexical: Lexical) -> str:
+        give_first_stage(run, lexical, calibration)
+        ready, subject = ready_of(run), replace(Subject.read(run, calibration=True), evaluation=evaluation)
+        assert isinstance(ready, Ready)
+        logits = load_engine(run.export / "onnx-fp32", threads=1).logits(evaluation.texts)
+        gate = Gate(subject, logits, Workers(1, LocalWorker), WIDE, 3, lambda *_: SLOWER)
+        reason = gate.try_cascade(ready, folder, run.path / "scratch").reason
+        shutil.rmtree(run.path / "scratch", ignore_errors=True)
+        return reason
+
+    assert "it was fitted on evaluation texts" in judged(fit_on(run, evaluation))
+    assert "it was fitted on evaluation texts" not in judged(first_stage[0])
 
 
 def test_calibration_texts_that_are_evaluated_on_are_refused(

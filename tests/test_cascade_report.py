@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench_records import make_record as make_bench_record
 
+from bench.judge.summarise import summarise
 from exporter.card import tell_cascade
 from exporter.cascade.speed import speed_of
 from exporter.cascade.stage import Cascade
 from exporter.cascade.trial import CascadeJudged, CascadeTrial, CurvePoint, ShiftScore
 from exporter.int8.budget import accuracy_change
+from exporter.proof.timing import Spread
 from exporter.records import ExportRecord
 from exporter.report import summary
 from trainer.records import read_record
 
 CURVE = tuple(CurvePoint(1 - i / 100, i / 20, 0.9 - i / 1000, i, 1, -i / 1000, -i / 500) for i in range(1, 21))
 JUDGED = CascadeJudged(0.345, accuracy_change(3, 12, 2_000, tried=7), "within budget")
-SPEED = speed_of([1, 1, 4], [0.05, 0.05, 4.2], [2, 2, 2], [1, 1, 1])
+SPEED = speed_of([1, 1, 4], [0.05, 0.05, 4.2], Spread(1.9, 2.0, 2.1))
 TRIAL = CascadeTrial(
     shipped=True,
     reason="within budget",
@@ -58,12 +62,55 @@ def test_it_shows_the_curve_the_verdict_the_speeds_and_other_texts(record: Expor
     assert "accuracy 87.50% on 1,500 calibration texts" in text
     assert "on 2,000 evaluation texts it answers 34% first; together: accuracy +0.45 points" in text
     assert "worse/better 3/12" in text
-    assert "2.00x [2.00, 2.00] the speed of onnx-int8 alone with many texts" in text
-    assert "0.05 in the median, and 1.02 in the 95th percentile" in text
+    assert "2.00x [1.90, 2.10] the speed of onnx-int8 alone with many texts, and 1.40x [1.40, 1.40] one by one" in text
+    assert "5% of the time of onnx-int8 alone in the median, and 102% at the 95th percentile" in text
     assert "\ncascade: within budget" in text
     assert "a.csv, 40 texts: accuracy of onnx-fp32 80.00%, 75.00% with its first stage, which answers 50%" in text
     assert "b.csv, 9 texts: accuracy of onnx-fp32 60.00%, and its first stage answers none of them" in text
     assert "c.csv, 2 texts: accuracy of onnx-fp32 50.00%\n" in text
+
+
+def test_openvino_is_recommended_only_where_it_is_faster_than_both_stages(record: ExportRecord) -> None:
+    openvino = replace(record.artifacts[-1], name="onnx-int8-openvino", engine="openvino")
+    rung = replace(record.candidates[0], recipe="static-openvino", engine="openvino")
+    both = replace(
+        record,
+        artifacts=(*record.artifacts, openvino),
+        candidates=(*record.candidates, rung),
+        openvino_recipe=rung.recipe,
+    )
+    for beside, recommended in ((None, True), (Spread(0.5, 0.6, 0.9), True), (Spread(0.9, 1.2, 1.3), False)):
+        found = replace(both, cascade=replace(TRIAL, beside_openvino=beside))
+        assert (found.with_openvino is not None) == recommended
+        assert ("faster with `openvino` installed" in summary(found)) == recommended
+        assert ("the speed of the artifact for OpenVINO" in summary(found)) == (beside is not None)
+
+
+def test_it_says_that_steadiness_is_that_of_the_model_alone(record: ExportRecord) -> None:
+    assert record.variations
+    assert "without its first stage, the same texts" not in summary(record)
+    assert summary(replace(record, cascade=TRIAL)).count("without its first stage, the same texts") == len(
+        record.variations
+    )
+
+
+def test_the_page_shows_accuracy_by_the_share_answered_first_where_a_cascade_was_shipped() -> None:
+    pytest.importorskip("plotly", reason="the page's charts need plotly")
+    from bench.report.page.page import render_page
+
+    record = make_bench_record()
+    assert 'id="cascade"' not in render_page(summarise(record))
+    page = render_page(summarise(replace(record, cascade=TRIAL)))
+    (chart,) = [c for c in json.loads(page.split('id="charts">')[1].split("</script>")[0]) if "cascade" in c["id"]]
+    both, alone, chosen = chart["data"]
+    assert both["x"] == pytest.approx([100 * point.answered for point in CURVE])
+    assert both["y"] == pytest.approx([100 * point.score for point in CURVE])
+    assert set(alone["y"]) == {87.5}
+    assert (chosen["x"], chosen["y"]) == ([pytest.approx(35)], [pytest.approx(89.3)])
+    assert "the first stage answers 35% of the texts" in page
+    assert "differs from that of <code>onnx-int8</code> alone by +1.80 points" in page
+    table = page.split('<table id="cascade-table">')[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + len(CURVE)
 
 
 def test_it_says_why_there_is_none(record: ExportRecord) -> None:

@@ -12,7 +12,7 @@ from bench_records import make_record
 from bench.judge.goals import Goal, goals, table
 from bench.judge.interval import Interval
 
-EXPORT: Any = SimpleNamespace(gpu=None, duration_s=80.0)
+EXPORT: Any = SimpleNamespace(gpu=None, duration_s=80.0, cascade=None)
 TRAINING: Any = SimpleNamespace(ratios=(4.4, 4.0, 5.0))
 
 
@@ -43,22 +43,41 @@ def test_a_cascade_is_compared_with_its_model_and_its_rate_of_products_is_not_lo
         for b in record.bulks
         if b.engine == int8.name
     ]
-    singles = [replace(s, engine="both") for s in record.singles if s.engine == int8.name]
+    singles = [
+        replace(s, engine="both", total_s=tuple(1.2 * t for t in s.total_s))
+        for s in record.singles
+        if s.engine == int8.name
+    ]
+    (own,) = [accuracy for accuracy in record.accuracies if accuracy.engine == int8.name]
+    right = [i for i, labels in enumerate(record.labels) if own.predicted[i] == labels]
+    wrong = tuple((1 - p[0],) if i in right[:20] else p for i, p in enumerate(own.predicted))
     both = replace(
         record,
         engines=(*record.engines, replace(int8, name="both")),
         bulks=(*record.bulks, *faster),
         singles=(*record.singles, *singles),
+        accuracies=(*record.accuracies, replace(own, engine="both", predicted=wrong)),
     )
-    before, found = (goals(r, None, EXPORT, None) for r in (record, both))
+    export = SimpleNamespace(cascade=SimpleNamespace(added_bytes=400_000))
+    before, found = goals(record, None, EXPORT, None), goals(both, None, export, None)  # type: ignore[arg-type]
     assert [goal for goal in found if "`both`" not in goal.what] == before
-    many, _, one = [goal for goal in found if "`both`" in goal.what]
+    many, _, one, tail, accuracy, size = [goal for goal in found if "`both`" in goal.what]
+    assert tail.found
+    assert tail.found.estimate == pytest.approx(1.2)
+    assert not tail.is_met
+    assert accuracy.found
+    assert accuracy.found.estimate == pytest.approx(-100 * 20 / len(record.labels))
+    assert accuracy.found.low < accuracy.found.estimate < accuracy.found.high
+    assert not accuracy.is_met
+    assert size.found
+    assert size.found.estimate == pytest.approx(0.4)
+    assert size.is_met
     assert many.found
     assert many.against == int8.name
     assert many.found.estimate == pytest.approx(3)
     assert many.is_met
     assert one.found
-    assert one.found.estimate == pytest.approx(1)
+    assert one.found.estimate == pytest.approx(1.2)
     assert not one.is_met
 
 

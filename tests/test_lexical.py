@@ -14,7 +14,7 @@ from trainer.errors import UserError
 from trainer.lexical.features import features_of
 from trainer.lexical.file import read_lexical, to_bytes
 from trainer.lexical.fit import fit
-from trainer.lexical.model import Lexical, bits_for
+from trainer.lexical.model import BLOCK_TOKENS, Lexical, bits_for
 
 TEXTS = [[[3, 4, 3]], [[]], [[9]], [[4, 3]]]
 
@@ -74,6 +74,19 @@ def test_what_training_never_saw_is_not_known() -> None:
     assert lexical.known(features).tolist() == [0, 0]
     lexical.weights[features_of([[[7]]], 17).buckets] = 1
     np.testing.assert_allclose(lexical.known(features), [1 / 3, 0])
+
+
+def test_many_texts_are_hashed_in_blocks_and_one_by_one_where_they_are_long() -> None:
+    rng = np.random.default_rng(0)
+    lexical = Lexical(rng.normal(0, 1, (2**12, 3)).astype(np.float16), np.ones(3, np.float32))
+    sizes = [0, 5, BLOCK_TOKENS - 5, 1, BLOCK_TOKENS + 1, BLOCK_TOKENS, 2, 0]
+    texts = [([*rng.integers(5, 500, size)],) for size in sizes]
+    logits, known = lexical.read(texts)
+    features = features_of(texts, lexical.bits)
+    np.testing.assert_allclose(logits, lexical.logits_of(features), rtol=1e-5)
+    np.testing.assert_allclose(known, lexical.known(features), rtol=1e-5)
+    np.testing.assert_array_equal(lexical.logits(texts), logits)
+    assert [len(part) for part in lexical.read([])] == [0, 0]
 
 
 def test_more_classes_have_fewer_buckets() -> None:

@@ -39,11 +39,11 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (4, "eb22d8092edace2b577e6987db8c1c63bba13fed9bd2b815051f8f6c69818c1a"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (7, "370d1a142dede97bdbcecd4484d94ada66ab20501594d164db12f08049759ebf"),
+    ExportRecord: (7, "817d72597098b8e23f2754b0e9dc0cc7e99ecb0b2fcb07b84214effb4888b44d"),
     Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (3, "488dd9b6b1b21ed117091aa53a8d93626e75bc54fb79df8f41528fa9543a8c11"),
-    BenchRecord: (7, "ab88c63fa39fa65fce4684f6b0f5a3228b65f605ef5712dea075289052cd92b6"),
+    BenchRecord: (7, "7cceec8469bbda94857f611cc23973be70f3356ac7f2e1cfecb2d388b5042449"),
     TrainingSpeed: (1, "3ba68cf38978c6c9207e028bf25bf8f21b893ce58991dbd6cb6e68240f08768e"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""

@@ -1,4 +1,4 @@
-"""What this project promises of speed, beside what was measured. Pure functions.
+"""What this project promises, above all of speed, beside what was measured. Pure functions.
 
 Each goal is a ratio within one benchmark, so that the machine is the same on both sides.
 """
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.judge.interval import Interval
 from bench.judge.latency import product_share
-from bench.judge.speed import ByRestart, speed_of
+from bench.judge.speed import ByRestart, speed_of, without_bounds
+from bench.judge.stats import percentile
 from bench.judge.summarise import bulks_by_restart, singles_by_restart
-from bench.results import BenchRecord
+from bench.results import BenchRecord, EngineInfo
+from exporter.int8.budget import accuracy_change
 
 if TYPE_CHECKING:
     from bench.training.record import TrainingSpeed
@@ -59,7 +61,7 @@ def goals(
     if record.config.device == "cuda":
         found = [*_on_a_gpu(record), *_commands_on_a_gpu(export, trained_s)]
     else:
-        found = [*_on_a_cpu(record)]
+        found = [*_on_a_cpu(record), *_of_cascades(record, export)]
     least = 3.0 if record.config.device == "cuda" else 4.0
     return [*found, Goal("training", "plain `Trainer` + peft, fp32", "at least", least, _training(training))]
 
@@ -74,20 +76,34 @@ def _on_a_cpu(record: BenchRecord) -> Iterator[Goal]:
     yield Goal(f"many texts, `{name}`", PEER, "at least", bound, _speed(bulks, PEER, by_openvino))
     yield Goal(f"one text, `{ours}`", PEER, "at most", 0.8, _inverse(_speed(singles, PEER, ours)))
     cascades = {bulk.engine for bulk in record.bulks if bulk.first_stage}
-    int8 = [e.name for e in record.engines if e.precision == "int8" and not e.is_peer and e.name not in cascades]
-    best = _fastest(bulks, int8)
+    best = _fastest(bulks, [engine.name for engine in _int8(record) if engine.name not in cascades])
     rate = "onnxruntime's fastest int8 products here"
     yield Goal(f"many texts, `{best or 'int8'}`", rate, "at least", 0.7, _share_of_rate(record, best))
     starts = _by_engine([(start.engine, start.total_s) for start in record.cold_starts])
     yield Goal(f"process to first answer, `{ours}`", PEER, "at most", 0.2, _ratio(starts, ours, PEER))
     peaks = _by_engine([(m.engine, float(m.peak_bytes)) for m in record.memories if m.peak_bytes])
     yield Goal(f"peak memory, `{ours}`", PEER, "at most", 0.5, _ratio(peaks, ours, PEER))
-    for cascade in (engine for engine in record.engines if engine.name in cascades):
-        name = f"`{cascade.name}`"
-        alone = next((e.name for e in record.engines if e.artifact == cascade.artifact and e.name in int8), "its model")
-        yield Goal(f"many texts, {name}", alone, "at least", 2.5, _speed(bulks, alone, cascade.name))
-        yield Goal(f"many texts, {name}", PEER, "at least", 4, _speed(bulks, PEER, cascade.name))
-        yield Goal(f"one text, {name}", alone, "at most", 0.15, _inverse(_speed(singles, alone, cascade.name)))
+
+
+def _of_cascades(record: BenchRecord, export: ExportRecord) -> Iterator[Goal]:
+    """Yield what is promised of a cascade beside its model alone: it has to be faster, and as right and as small."""
+    singles, bulks = singles_by_restart(record), bulks_by_restart(record)
+    cascades = {bulk.engine for bulk in record.bulks if bulk.first_stage}
+    for both in (engine for engine in record.engines if engine.name in cascades):
+        others = [e.name for e in _int8(record) if e.artifact == both.artifact and e.name not in cascades]
+        alone = next(iter(others), "its model")
+        name = f"`{both.name}`"
+        yield Goal(f"many texts, {name}", alone, "at least", 2.5, _speed(bulks, alone, both.name))
+        yield Goal(f"many texts, {name}", PEER, "at least", 4, _speed(bulks, PEER, both.name))
+        yield Goal(f"one text, {name}", alone, "at most", 0.15, _inverse(_speed(singles, alone, both.name)))
+        yield Goal(f"one text, 95th percentile, {name}", alone, "at most", 1.05, _tails(record, both.name, alone))
+        change = _change(record, alone, both.name)
+        yield Goal(f"accuracy, {name}", alone, "at least", -0.5, change, " points")
+        added = export.cascade.added_bytes if export.cascade else None
+        megabytes = None if added is None else added / 1e6
+        yield Goal(
+            f"size of the artifact, {name}", f"{alone} without it", "at most", 1, _exactly(megabytes), " MB more"
+        )
 
 
 def _on_a_gpu(record: BenchRecord) -> Iterator[Goal]:
@@ -151,6 +167,31 @@ def _share_of_rate(record: BenchRecord, engine: str | None) -> Interval | None:
     shares = [product_share(record.machine, info, [bulk]) for bulk in bulks] if info else []
     found = [share for share in shares if share is not None]
     return Interval(min(found), median(found), max(found)) if found else None
+
+
+def _int8(record: BenchRecord) -> list[EngineInfo]:
+    return [engine for engine in record.engines if engine.precision == "int8" and not engine.is_peer]
+
+
+def _tails(record: BenchRecord, ours: str, theirs: str) -> Interval | None:
+    """Return the ratio of the 95th percentiles of single calls; None where there are too few for one."""
+    own, other = (
+        percentile([s for single in record.singles if single.engine == engine for s in single.total_s], 0.95)
+        for engine in (ours, theirs)
+    )
+    return without_bounds(own / other) if own and other else None
+
+
+def _change(record: BenchRecord, before: str, after: str) -> Interval | None:
+    """Return the change of the accuracy from one engine to another, in points, with its paired interval."""
+    answers = {accuracy.engine: accuracy.predicted for accuracy in record.accuracies}
+    if before not in answers or after not in answers:
+        return None
+    rows = [*zip(answers[before], answers[after], record.labels, strict=True)]
+    harmful = sum(was == truth != now for was, now, truth in rows)
+    helpful = sum(now == truth != was for was, now, truth in rows)
+    change = accuracy_change(harmful, helpful, len(rows))
+    return Interval(100 * change.lower, 100 * change.change, 100 * change.upper)
 
 
 def _by_engine(rows: Sequence[tuple[str, float]]) -> dict[str, list[float]]:

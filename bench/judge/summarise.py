@@ -67,6 +67,7 @@ def summarise(record: BenchRecord) -> Summary:
         rows=tuple(rows),
         length_ranges=ranges,
         grid=_grid(record, math.inf if is_crowded else single_noise.floor),
+        cascade=record.cascade,
         single_noise=single_noise,
         bulk_noise=bulk_noise,
         skipped=record.skipped,

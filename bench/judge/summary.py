@@ -11,6 +11,7 @@ from bench.config import BenchConfig
 from bench.judge.company import Others
 from bench.judge.interval import Interval, Speed
 from bench.results import Accuracy, End, EngineInfo, Environment, Machine, Memory, Skipped
+from exporter.cascade.trial import CascadeTrial
 from exporter.int8.budget import Judgement
 from exporter.proof.timing import Spread
 from trainer.tasks import Task
@@ -214,6 +215,8 @@ class Summary:
     length_ranges: tuple[tuple[int, int], ...]
     """Ranges of text lengths, least and most tokens, with about equally many calls in each."""
     grid: tuple[GridCell, ...]
+    cascade: CascadeTrial | None
+    """How the export chose the cascade that it shipped; None where it shipped none."""
     single_noise: Noise
     """One text at a time."""
     bulk_noise: Noise

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from exporter.cascade.stage import Cascade, surest
 from exporter.cascade.trial import CurvePoint
 from exporter.int8.budget import CONFIDENCE, POWER_80, critical_value, paired_interval
-from trainer.lexical.features import features_of
 from trainer.lexical.model import Lexical
 from trainer.tasks import Answers, FloatArray
 
@@ -21,7 +20,7 @@ SHARE_OF_BUDGET = 0.5
 ONE_SIDED = NormalDist().inv_cdf(CONFIDENCE)
 """Standard errors from a loss to its upper confidence bound."""
 STEPS = 20
-"""Thresholds that are tried: those that let the first stage answer a twentieth of the texts, two twentieths, …"""
+"""Thresholds that are tried: they let the first stage answer a twentieth of the usual texts, two twentieths, … all."""
 UNUSUAL = 1.0
 """Per cent of the calibration texts beyond each guard."""
 TEMPERATURES = 1 / 16, 16.0
@@ -39,6 +38,8 @@ class Calibrated:
     """See `Lexical.known`, [texts]."""
     tokens: npt.NDArray[np.int64]
     """Tokens of each text's own, before it is cut, [texts]."""
+    whole: npt.NDArray[np.bool_]
+    """Whether the first stage sees all of it, [texts]: see `are_whole`."""
     model: Answers
     """What the model answers, [texts]."""
     truth: Answers
@@ -46,19 +47,24 @@ class Calibrated:
 
     @classmethod
     def of(
-        cls, lexical: Lexical, tokens: Sequence[Sequence[Sequence[int]]], model: Answers, truth: Answers
+        cls,
+        lexical: Lexical,
+        tokens: Sequence[Sequence[Sequence[int]]],
+        whole: npt.NDArray[np.bool_],
+        model: Answers,
+        truth: Answers,
     ) -> Calibrated:
         """Let the first stage answer.
 
         Args:
             lexical: it.
             tokens: of each text, or of both of a pair, all tokens of its own: see `Encoder.tokens`.
+            whole: whether these are all, [texts].
             model: what the model answers, [texts].
             truth: what is right, [texts].
         """
-        features = features_of(tokens, lexical.bits)
         sizes = np.array([sum(map(len, parts)) for parts in tokens])
-        return cls(lexical.logits_of(features), lexical.known(features), sizes, model, truth)
+        return cls(*lexical.read(tokens), sizes, whole, model, truth)
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,10 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
 
     The threshold is the cheapest for which the upper confidence bound of the loss is within the first stage's share of
     the budget: one-sided, 95 %, from the answers that change. They are tried from the most careful one on, up to the
-    first that fails, so that the bound needs no correction for their number. Of those before it, some may change more
-    answers than the gate can judge: it has to find the cascade within the budget, four times in five, if answers change
-    there as here.
+    first that fails, so that the bound is not corrected for their number. It is no guarantee, since temperature, guards
+    and thresholds come from the same texts: the gate, which judges on others, is. Of the thresholds before the first
+    that fails, some may change more answers than the gate can judge: it has to find the cascade within the budget, four
+    times in five, if answers change there as here.
 
     Args:
         texts: what both stages say of the calibration texts.
@@ -152,11 +159,11 @@ def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> 
     """
     logits = texts.lexical / np.float32(guards.temperature)
     usual = (texts.known >= guards.least_known) & (texts.tokens >= guards.fewest_tokens)
-    usual &= texts.tokens <= guards.most_tokens
+    usual &= (texts.tokens <= guards.most_tokens) & texts.whole
     sure, first = surest(logits), logits.argmax(axis=1)
     ranked, count = np.sort(sure[usual])[::-1], len(texts.truth)
-    wanted = [round(count * step / STEPS) for step in range(1, STEPS + 1)]
-    thresholds = dict.fromkeys(float(ranked[i - 1]) for i in wanted if 1 <= i <= len(ranked))
+    wanted = [round(len(ranked) * step / STEPS) for step in range(1, STEPS + 1)]
+    thresholds = dict.fromkeys(float(ranked[i - 1]) for i in wanted if i)
     was_right, points = texts.model == texts.truth, []
     for threshold in thresholds:
         answered = usual & (sure >= threshold)

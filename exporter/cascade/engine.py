@@ -13,7 +13,8 @@ from exporter.cascade.stage import FirstStage, Stage
 from exporter.engines.engine import ALL_AT_ONCE, Batching, ModelEngine, ahead
 from trainer.tasks import FloatArray
 from trainer.text.encoding import Encoded, Encoder
-from trainer.text.texts import Text
+from trainer.text.texts import Text, parts_of
+from trainer.text.tokenizing import PIECE_CHARACTERS
 
 Sure = npt.NDArray[np.bool_]
 
@@ -45,7 +46,7 @@ class CascadeEngine:
 
     def stages(self, texts: Sequence[Text]) -> list[Stage]:
         """Return which stage answers each text, without asking the model."""
-        return _named(self.first.answer(self.encoder.tokens(texts))[1])
+        return _named(self._read(texts)[2])
 
     def answer_all(
         self, texts: Sequence[Text], batching: Batching | None = None
@@ -57,8 +58,8 @@ class CascadeEngine:
             batching: how the model is given what goes on to it; as suits a list of so many texts where None.
 
         Returns:
-            Whether the stage that answered left out a part of the text, the logits, [len(texts), classes], and the
-            stages.
+            Whether the stage that answered left out a part of the text, which the first never does; the logits,
+            [len(texts), classes]; and the stages.
         """
         rows, answered, found = [], [], []
         gone, asked = list[Encoded](), 0  # what went on to the model, and of how much it was asked
@@ -79,13 +80,31 @@ class CascadeEngine:
 
     def _ask_first(self, texts: Sequence[Text]) -> tuple[FloatArray, Sure, list[Encoded]]:
         """Return the first stage's logits, which of them are answers, and the other texts as the model reads them."""
-        encoder = self.encoder
-        tokens = encoder.tokens(texts)
+        tokens, logits, sure = self._read(texts)
+        return logits, sure, [self.encoder.fit(parts) for parts in compress(tokens, ~sure)]
+
+    def _read(self, texts: Sequence[Text]) -> tuple[list[tuple[list[int], ...]], FloatArray, Sure]:
+        """Return the tokens of texts, the first stage's logits, and which of them are answers."""
+        tokens = self.encoder.tokens(texts)
         logits, sure = self.first.answer(tokens)
-        return logits, sure, [encoder.fit(parts) for parts in compress(tokens, ~sure)]
+        return tokens, logits, sure & are_whole(texts)
 
     def _ask_model(self, encoded: Sequence[Encoded], batching: Batching | None) -> FloatArray:
         return self.engine.run_all(encoded, batching or self.engine.for_list(len(encoded)))
+
+
+def are_whole(texts: Sequence[Text]) -> npt.NDArray[np.bool_]:
+    """Return whether the first stage sees all of each text, [texts]; it answers no other.
+
+    Of a text of more characters, `Encoder.tokens` may leave out the middle.
+    """
+    return np.array([all(len(part) <= PIECE_CHARACTERS for part in parts_of(text)) for text in texts], np.bool_)
+
+
+def ask_both(cascade: CascadeEngine, texts: Sequence[Text], batching: Batching) -> tuple[FloatArray, float]:
+    """Return logits, [texts, classes], and the share that the first stage answers; runs in the engine's process."""
+    _, logits, stages = cascade.answer_all(texts, batching)
+    return logits, stages.count("lexical") / len(texts)
 
 
 def _named(sure: Sure) -> list[Stage]:

@@ -14,20 +14,24 @@ from exporter.bundle.artifact import CARD, open_artifact, seal, with_size
 from exporter.card import tell_cascade
 from exporter.cascade.bundle import add_cascade
 from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade
+from exporter.cascade.engine import are_whole, ask_both
 from exporter.cascade.ready import Ready
-from exporter.cascade.speed import TimeBoth, is_cheaper, time_both
-from exporter.cascade.stage import Cascade, FirstStage
+from exporter.cascade.speed import TimeBoth, is_cheaper, time_both, time_many
+from exporter.cascade.stage import Cascade
 from exporter.cascade.suspicion import find_suspicion
 from exporter.cascade.trial import CascadeJudged, CascadeSpeed, CascadeTrial
-from exporter.checksums import write_checksums
+from exporter.checksums import IntegrityError, write_checksums
 from exporter.engines.cascade import load_both
 from exporter.engines.engine import usual_batching
 from exporter.engines.table import LOAD
 from exporter.int8.budget import judge
 from exporter.int8.paired import pair
 from exporter.int8.select import points
+from exporter.proof.timing import Spread
+from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker, Workers
 from exporter.subject import Subject
+from trainer.errors import UserError
 from trainer.lexical.file import to_bytes
 from trainer.progress import say
 from trainer.records import write_text
@@ -55,6 +59,11 @@ class Gate:
             ready: the first stage.
             folder: the bundle's.
             scratch: where to make the cascade.
+
+        Raises:
+            VerificationError, IntegrityError: something is not what it says it is. All else that fails is the reason
+                why the cascade is not shipped.
+            UserError: the bundle's own process died.
         """
         name, made = folder.name, scratch / folder.name
         say(f"choosing when a first stage answers before {name}, on {len(ready.calibration):,} texts")
@@ -63,14 +72,21 @@ class Gate:
             trial = self._choose(ready, name, alone)
             if trial.chosen is None:
                 return trial
-            shutil.copytree(folder, made)
-            given = add_cascade(made, open_artifact(made), to_bytes(ready.lexical), trial.chosen)
-            seal(made, with_size(made, given))
-            judged, speed = self._measure(ready, trial.chosen, alone, made)
+            try:
+                trial = replace(trial, added_bytes=_make(ready, trial.chosen, folder, made))
+                judged, speed = self._measure(alone, made)
+            except (VerificationError, IntegrityError):
+                raise
+            except UserError as error:
+                if not alone.is_alive():
+                    raise
+                return replace(trial, reason=f"it failed: {error.message}")
         trial = replace(trial, judged=judged, speed=speed)
         if speed is None:
             return replace(trial, reason=self._describe(judged))
-        beside = f"{speed.bulk.median:.2f}x the speed of {name} alone with many texts, {1 / speed.mean:.2f}x with one"
+        beside = (
+            f"{speed.bulk.median:.2f}x the speed of {name} alone with many texts, {speed.one.median:.2f}x one by one"
+        )
         if not is_cheaper(speed):
             return replace(trial, reason=f"it is not cheaper here: {beside}")
         write_text(made / CARD, tell_cascade((made / CARD).read_text(encoding="utf-8"), judged, speed))
@@ -79,6 +95,20 @@ class Gate:
         made.rename(folder)
         return replace(trial, shipped=True, reason=f"{self._describe(judged)}; {beside}")
 
+    def time_beside(self, other: Path, folder: Path) -> Spread | None:
+        """Return how many times as fast as another artifact a cascade is with many texts, None where that fails."""
+        threads, texts = self.workers.threads, self.subject.evaluation.texts
+        load = partial(LOAD[open_artifact(other).engine], other, threads=threads)
+        try:
+            with (
+                self.workers.opened(other.name, load) as alone,
+                self.workers.opened("cascade", partial(load_both, folder, threads=threads)) as whole,
+            ):
+                return time_many(alone, whole, texts, usual_batching(threads))
+        except UserError as error:  # nothing depends on it but which of two artifacts is recommended
+            say(f"{other.name} was not timed beside the cascade: {error.message}")
+            return None
+
     def _choose(self, ready: Ready, name: str, alone: Worker) -> CascadeTrial:
         """Let both stages answer the calibration texts, and choose by that."""
         subject, examples = self.subject, ready.calibration
@@ -86,7 +116,7 @@ class Gate:
         truth, truth_there = task.truth(examples.labels), task.truth(evaluation.labels)
         model = task.answers(alone.logits(examples.texts, usual_batching(self.workers.threads)))
         tokens = subject.encoder.tokens(examples.texts)
-        texts = Calibrated.of(ready.lexical, tokens, model, truth)
+        texts = Calibrated.of(ready.lexical, tokens, are_whole(examples.texts), model, truth)
         trial = CascadeTrial(
             shipped=False,
             reason="",
@@ -106,17 +136,15 @@ class Gate:
         )
         return replace(trial, reason="" if found.cascade else reason, curve=found.curve, chosen=found.cascade)
 
-    def _measure(
-        self, ready: Ready, chosen: Cascade, alone: Worker, made: Path
-    ) -> tuple[CascadeJudged, CascadeSpeed | None]:
+    def _measure(self, alone: Worker, made: Path) -> tuple[CascadeJudged, CascadeSpeed | None]:
         """Judge both stages together on the evaluation texts, and time them where they are within the budget."""
         subject, texts = self.subject, self.subject.evaluation.texts
         task, batching = subject.task, usual_batching(self.workers.threads)
         before, truth = task.answers(self.fp32_logits), task.truth(subject.evaluation.labels)
         with self.workers.opened("cascade", partial(load_both, made, threads=self.workers.threads)) as whole:
-            change = pair(task, before, task.answers(whole.logits(texts, batching)), truth).change(self.tried)
-            _, answered = FirstStage(ready.lexical, chosen).answer(subject.encoder.tokens(texts))
-            judged = CascadeJudged(float(answered.mean()), change, judge(change, self.max_drop / 100))
+            logits, answered = whole.call(ask_both, texts, batching)
+            change = pair(task, before, task.answers(logits), truth).change(self.tried)
+            judged = CascadeJudged(answered, change, judge(change, self.max_drop / 100))
             say(f"the first stage answers {judged.answered:.0%} of the evaluation texts; {self._describe(judged)}")
             if judged.judgement != "within budget":
                 return judged, None
@@ -128,3 +156,12 @@ class Gate:
             f"{judged.judgement}: {change.metric} {points(change.change)} points [{points(change.lower)}, "
             f"{points(change.upper)}] against onnx-fp32, and the budget is {self.max_drop:g}"
         )
+
+
+def _make(ready: Ready, chosen: Cascade, folder: Path, made: Path) -> int:
+    """Make the bundle with its first stage elsewhere, sealed, and return how many bytes it is larger."""
+    shutil.copytree(folder, made)
+    before = open_artifact(made)
+    given = with_size(made, add_cascade(made, before, to_bytes(ready.lexical), chosen))
+    seal(made, given)
+    return given.size_bytes - before.size_bytes

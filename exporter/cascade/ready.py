@@ -10,15 +10,13 @@ from exporter.int8.budget import accuracy_change
 from exporter.proof.verify import UNTOUCHED, VerificationError
 from exporter.subject import Subject
 from trainer.data import Examples
+from trainer.data.load import MOST_LEFT_OVER
 from trainer.data.splitting import without
 from trainer.errors import UserError
 from trainer.lexical.file import read_lexical
 from trainer.lexical.model import Lexical
 from trainer.records import file_sha256
 from trainer.run import TrainRecord
-
-FEWEST_INTERVALS = 2
-"""One for the model, and one for the cascade."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,19 @@ class Ready:
     """Texts that neither stage was trained on."""
 
 
-def make_ready(subject: Subject, config: ExportConfig) -> Ready | str:
+def make_ready(subject: Subject, config: ExportConfig, recipes: int) -> Ready | str:
     """Return what it takes to try a cascade, or why none is tried, in a sentence.
+
+    Args:
+        subject: the run.
+        config: what is asked for.
+        recipes: how many recipes are to be judged on the evaluation texts beside the cascade, at most.
 
     Raises:
         UserError: the first stage is not the one that the run's record describes.
         VerificationError: a calibration text is an evaluation text, too.
     """
-    if reason := _objection(subject, config):
+    if reason := _objection(subject, config, 1 + recipes):
         return reason
     lexical, texts = _read_first_stage(subject), len(subject.calibration)
     if both := texts - len(without(subject.calibration.texts, subject.evaluation.texts)):
@@ -46,12 +49,20 @@ def make_ready(subject: Subject, config: ExportConfig) -> Ready | str:
             f"chosen on evaluation texts",
             UNTOUCHED,
         )
+    if not can_choose(MOST_LEFT_OVER, config.max_drop / 100):
+        return (
+            f"a budget of {config.max_drop:g} points is too small: {MOST_LEFT_OVER:,} calibration texts, the most that "
+            "are kept, could not show so small a loss even if no answer changed"
+        )
     if not can_choose(texts, config.max_drop / 100):
-        return f"{texts:,} calibration texts are too few to choose a threshold on, even if no answer changed"
+        return (
+            f"{texts:,} calibration texts are too few to choose a threshold on, even if no answer changed; up to "
+            f"{MOST_LEFT_OVER:,} are kept of the texts that `--max-train-samples` leaves"
+        )
     return Ready(lexical, subject.calibration)
 
 
-def _objection(subject: Subject, config: ExportConfig) -> str | None:
+def _objection(subject: Subject, config: ExportConfig, tried: int) -> str | None:
     """Return why no cascade is tried, None where one is."""
     train, texts = subject.train, len(subject.evaluation)
     if config.no_cascade:
@@ -66,10 +77,10 @@ def _objection(subject: Subject, config: ExportConfig) -> str | None:
         return train.lexical_reason or f"this run has no first stage; `{TrainRecord.MADE_BY}` fits one"
     if not train.calibration_is_apart:
         return "all labelled texts were trained on; a lower `--max-train-samples` leaves some to choose thresholds on"
-    if accuracy_change(0, 0, texts, tried=FEWEST_INTERVALS).lower <= -config.max_drop / 100:
+    if accuracy_change(0, 0, texts, tried=tried).lower <= -config.max_drop / 100:
         return (
-            f"{texts:,} evaluation texts are too few to show that it stays within the budget of "
-            f"{config.max_drop:g} points, even if no answer changed"
+            f"{texts:,} evaluation texts are too few to show that the best of {tried} candidates stays within the "
+            f"budget of {config.max_drop:g} points, even if no answer changed"
         )
     return None
 

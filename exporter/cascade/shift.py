@@ -8,20 +8,19 @@ from functools import partial
 from pathlib import Path
 
 from exporter.bundle.artifact import open_artifact
-from exporter.cascade.stage import LEXICAL, FirstStage
+from exporter.cascade.engine import ask_both
 from exporter.cascade.trial import ShiftScore
 from exporter.engines.cascade import load_both
 from exporter.engines.engine import usual_batching
 from exporter.engines.spec import Device
 from exporter.engines.table import LOAD
 from exporter.int8.paired import ratio_of
-from exporter.proof.worker import Worker, Workers
+from exporter.proof.worker import Workers
 from exporter.subject import Subject
 from trainer.data import Columns, Examples
 from trainer.data.load import read_labelled
 from trainer.data.splitting import draw, strata
 from trainer.errors import UserError
-from trainer.lexical.file import read_lexical
 from trainer.progress import say
 from trainer.tasks import FloatArray
 
@@ -64,19 +63,16 @@ def score_shifts(
     say(f"asking {artifact.name} texts of {', '.join(shift.name for shift in shifts)}")
     threads, batching = workers.threads, usual_batching(workers.threads)
 
-    def scores(worker: Worker) -> list[float]:
-        return [_score(subject, shift.examples, worker.logits(shift.examples.texts, batching)) for shift in shifts]
-
     with workers.opened(artifact.name, partial(LOAD[artifact.engine], folder, device=device, threads=threads)) as alone:
-        found = scores(alone)
+        found = [_score(subject, s.examples, alone.logits(s.examples.texts, batching)) for s in shifts]
     if artifact.cascade is None:
         return tuple(ShiftScore(s.name, len(s.examples), score) for s, score in zip(shifts, found, strict=True))
     with workers.opened("cascade", partial(load_both, folder, threads=threads)) as whole:
-        both = scores(whole)
-    first = FirstStage(read_lexical(folder / LEXICAL, len(artifact.label_names)), artifact.cascade)
-    answered = [first.answer(subject.encoder.tokens(shift.examples.texts))[1].mean() for shift in shifts]
-    rows = zip(shifts, found, both, answered, strict=True)
-    return tuple(ShiftScore(s.name, len(s.examples), alone, whole, float(share)) for s, alone, whole, share in rows)
+        both = [whole.call(ask_both, s.examples.texts, batching) for s in shifts]
+    return tuple(
+        ShiftScore(s.name, len(s.examples), score, _score(subject, s.examples, logits), share)
+        for s, score, (logits, share) in zip(shifts, found, both, strict=True)
+    )
 
 
 def _read(path: Path, subject: Subject) -> Examples:

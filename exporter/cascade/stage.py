@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from trainer.lexical.features import features_of
 from trainer.lexical.model import Lexical
 from trainer.tasks import FloatArray
 
@@ -49,11 +48,11 @@ class FirstStage:
         Args:
             tokens: of each text, or of both of a pair, all tokens of its own: see `Encoder.tokens`.
         """
-        features = features_of(tokens, self.lexical.bits)
-        logits = self.lexical.logits_of(features) / np.float32(self.cascade.temperature)
+        logits, shares = self.lexical.read(tokens)
+        logits = logits / np.float32(self.cascade.temperature)
         sizes = np.array([sum(map(len, parts)) for parts in tokens])
         usual = (sizes >= self.cascade.fewest_tokens) & (sizes <= self.cascade.most_tokens)
-        known = self.lexical.known(features) >= self.cascade.least_known
+        known = shares >= self.cascade.least_known
         return logits, usual & known & (surest(logits) >= self.cascade.threshold)
 
 

@@ -44,10 +44,10 @@ class CascadeSpeed:
 
     bulk: Spread
     """How many times as fast with many texts at a time."""
-    mean: float
-    """The mean time of one text, as a share of the artifact's."""
+    one: Spread
+    """How many times as fast one by one, in blocks of some texts."""
     median: float
-    """The same of the median."""
+    """The median time of one text, as a share of the artifact's."""
     p95: float
     """The same of the 95th percentile: a text that goes on takes the time of both stages."""
 
@@ -70,6 +70,10 @@ class CascadeTrial:
     judged: CascadeJudged | None = None
     speed: CascadeSpeed | None = None
     """None where it is not within the budget."""
+    added_bytes: int | None = None
+    """To what has to be on disk to answer."""
+    beside_openvino: Spread | None = None
+    """How many times as fast as the artifact for OpenVINO with many texts; None without one, or where not shipped."""
 
 
 @dataclass(frozen=True)

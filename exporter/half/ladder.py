@@ -26,7 +26,7 @@ from exporter.int8.paired import Paired, pair
 from exporter.proof.timing import speed_ratio, spread, time_interleaved
 from exporter.proof.variations import in_batches
 from exporter.proof.verify import SAME_HALVES, UNTOUCHED, VerificationError
-from exporter.proof.worker import MANY_CORES, Worker, Workers, timed_call
+from exporter.proof.worker import MANY_CORES, Worker, Workers
 from exporter.records import Candidate, FailedRecipe, GpuSpeed, Variation
 from trainer.errors import UserError
 from trainer.progress import say
@@ -221,7 +221,7 @@ def _time(workers: Mapping[str, Worker], texts: Sequence[Text]) -> tuple[Times, 
         seed=0,
     )
     bulk = time_interleaved(
-        {name: partial(_time_list, worker) for name, worker in workers.items()},
+        {name: partial(worker.time, batching=GPU_BATCHING) for name, worker in workers.items()},
         texts,
         batch_size=min(len(texts), BULK_TEXTS),
         calls=BULK_CALLS,
@@ -229,7 +229,3 @@ def _time(workers: Mapping[str, Worker], texts: Sequence[Text]) -> tuple[Times, 
         seed=0,
     )
     return alone, bulk
-
-
-def _time_list(worker: Worker, texts: Sequence[Text]) -> float:
-    return worker.call(timed_call, texts, GPU_BATCHING)

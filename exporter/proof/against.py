@@ -84,6 +84,7 @@ def compare(
     size_bytes: int,
     artifacts: Mapping[Path, FloatArray],
     max_drop: float,
+    tried: int,
 ) -> OtherRun:
     """Judge what a student's artifacts lose against another run, by answers to the student's evaluation texts.
 
@@ -92,14 +93,16 @@ def compare(
         other: the run to compare with; its `subject` has the thresholds that its answers are given by.
         other_logits: what it answers, [texts, classes].
         size_bytes: of its weights in fp32.
-        artifacts: what each artifact answers, by its folder; the intervals of all hold together with 95 %.
+        artifacts: what each artifact answers, by its folder.
         max_drop: the budget, in percentage points.
+        tried: how many intervals hold together with 95 %: that of `onnx-fp32`, and those of all candidates among which
+            the artifact to ship was chosen, by their answers to these texts.
     """
     task, truth = student.task, student.task.truth(student.evaluation.labels)
     before: Answers = other.subject.task.answers(other_logits)
     verdicts = []
     for folder, logits in artifacts.items():
-        change = pair(task, before, task.answers(logits), truth).change(len(artifacts))
+        change = pair(task, before, task.answers(logits), truth).change(tried)
         judgement = judge(change, max_drop / 100)
         verdicts.append(
             Verdict(

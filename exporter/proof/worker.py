@@ -100,9 +100,9 @@ class Worker:
         """Return the logits of encoded texts in one batch; see `Model.run`."""
         return self.call(_run, batch, length)
 
-    def time(self, texts: Sequence[Text]) -> float:
-        """Return the seconds that it takes for `texts` as one batch, measured inside its process."""
-        return self.call(timed_call, texts)
+    def time(self, texts: Sequence[Text], batching: Batching = ALL_AT_ONCE) -> float:
+        """Return the seconds that it takes for `texts`, measured inside its process; see `Engine.logits`."""
+        return self.call(timed_call, texts, batching)
 
     def is_alive(self) -> bool:
         """Tell whether the process still runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from trainer.tasks import FloatArray
 MOST_BYTES = 2**19
 """Of all weights: half a megabyte."""
 MOST_BITS = 17
+BLOCK_TOKENS = 2**16
+"""Texts are hashed so many tokens at a time: the weights of all would fill the memory. A longer one is hashed alone."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,17 @@ class Lexical:
         Args:
             texts: see `features_of`.
         """
-        return self.logits_of(features_of(texts, self.bits))
+        return self.read(texts)[0]
+
+    def read(self, texts: Sequence[Sequence[Sequence[int]]]) -> tuple[FloatArray, FloatArray]:
+        """Return what `logits` and `known` do, in memory that grows with the texts' number alone.
+
+        Args:
+            texts: see `features_of`.
+        """
+        blocks = (features_of(block, self.bits) for block in _blocks(texts))
+        logits, known = zip(*((self.logits_of(block), self.known(block)) for block in blocks), strict=True)
+        return np.concatenate(logits), np.concatenate(known)
 
     def logits_of(self, features: Features) -> FloatArray:
         """Return the logits of texts that are hashed into as many buckets; see `logits`."""
@@ -53,6 +65,18 @@ class Lexical:
         seen = (self.weights[features.buckets] != 0).any(axis=1) * features.weights**2
         row = np.repeat(np.arange(len(features.starts) - 1), np.diff(features.starts))
         return np.bincount(row, seen, len(features.starts) - 1).astype(np.float32)
+
+
+def _blocks(texts: Sequence[Sequence[Sequence[int]]]) -> Iterator[Sequence[Sequence[Sequence[int]]]]:
+    """Yield texts in order, some at a time; of no text, one block of none."""
+    start = tokens = 0
+    for i, parts in enumerate(texts):
+        size = sum(map(len, parts))
+        if i > start and tokens + size > BLOCK_TOKENS:
+            yield texts[start:i]
+            start, tokens = i, 0
+        tokens += size
+    yield texts[start:]
 
 
 def bits_for(classes: int) -> int:

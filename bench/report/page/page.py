@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.judge.summary import Summary
 from bench.report.page.accuracy import accuracy_section
 from bench.report.page.bulk import bulk_section
+from bench.report.page.cascade import cascade_section
 from bench.report.page.charts import inline_json
 from bench.report.page.grid import grid_section
 from bench.report.page.length import length_section
@@ -31,6 +32,7 @@ SECTIONS: tuple[Callable[[Summary], Section | None], ...] = (
     grid_section,
     spread_section,
     bulk_section,
+    cascade_section,
     accuracy_section,
     resources_section,
     skipped_section,
