@@ -6,16 +6,17 @@ import contextlib
 import random
 import shutil
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TaskName, TrainConfig, Truncation
-from trainer.data.load import Columns, Splits, load_splits, write_examples
+from trainer.data.load import FEWEST_LEFT_OVER, Columns, Examples, Splits, load_splits, write_examples
 from trainer.data.numbering import number_labels
 from trainer.data.sources import Base, Source
+from trainer.data.splitting import without as without_texts
 from trainer.errors import UserError
 from trainer.files.tables import Reading
 from trainer.lexical.file import to_bytes
@@ -24,6 +25,7 @@ from trainer.lexical.truncation import TruncationChoice
 from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
 from trainer.text.encoding import Encoder
+from trainer.text.texts import Text
 
 CALIBRATION_TEXTS = 64
 """Training texts kept for the exporter, which measures ranges of activations on them; more where it chooses thresholds,
@@ -376,15 +378,17 @@ def write_run(
     lexical: Lexical | str,
     adopted: AdoptConfig | None = None,
     teaching: Teaching | None = None,
+    seen: Sequence[Text] | None = (),
 ) -> TrainRecord:
     """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
 
     `base` is what the adapter adapts, or where there is none the whole checkpoint, or what that was before. Texts that
     nothing was trained on are kept for calibration, or else some of the training texts. `training` is None where that
     was elsewhere; `versions` are of the packages that made the run; `lexical` may be the reason why there is none.
-    `teaching` says from whom a student learnt.
+    `teaching` says from whom a student learnt, and `seen` are the texts that its teacher was trained on, which are not
+    apart; None where these are not known.
     """
-    is_apart = _write_texts(run, splits)
+    is_apart = _write_texts(run, splits, seen)
     if isinstance(lexical, Lexical):
         run.lexical.write_bytes(to_bytes(lexical))
     record = TrainRecord(
@@ -414,10 +418,23 @@ def write_run(
     return record
 
 
-def _write_texts(run: RunDir, splits: Splits) -> bool:
+def _write_texts(run: RunDir, splits: Splits, seen: Sequence[Text] | None) -> bool:
     """Write the texts for evaluation and calibration, and return whether it is known that the latter taught nothing."""
     chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
-    apart = splits.calibration or splits.left_over
+    texts, is_apart = _calibration(splits, seen)
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    write_examples(run.calibration, apart or splits.train.take(chosen), splits.label_names)
-    return bool(apart)
+    write_examples(run.calibration, texts or splits.train.take(chosen), splits.label_names)
+    return is_apart
+
+
+def _calibration(splits: Splits, seen: Sequence[Text] | None) -> tuple[Examples | None, bool]:
+    """Return the texts that were not trained on, and whether it is known that a teacher was not, either."""
+    own = splits.calibration or splits.left_over
+    if own is None:
+        return None, False
+    unseen = [] if seen is None else without_texts(own.texts, seen)
+    if len(unseen) == len(own):
+        return own, True
+    if len(unseen) >= FEWEST_LEFT_OVER:
+        return own.take(unseen), True
+    return splits.calibration, False  # thresholds of several labels have to be chosen on something

@@ -81,7 +81,9 @@ def prepare_lessons(config: TrainConfig, teacher: Teacher, splits: Splits, devic
 
 
 def read_unlabelled(config: TrainConfig, splits: Splits) -> list[Text]:
-    """Read the texts of `--unlabelled`, each once, without those that have a label or that a score is measured on.
+    """Read the texts of `--unlabelled`, each once, without those that have a label and a use already.
+
+    They are trained on, or kept from training: to measure a score on them, or to calibrate.
 
     Raises:
         UserError: there is no such file, or no text is left.
@@ -94,7 +96,7 @@ def read_unlabelled(config: TrainConfig, splits: Splits) -> list[Text]:
     reading, columns = Reading(config.encoding, config.no_header), splits.text_columns
     found = [text for file in files for text in read_texts(file, None, reading, pairs=splits.pairs, trained=columns)]
     texts = [found[i] for i in distinct(found)]
-    parts = (splits.train, splits.evaluation, splits.calibration)
+    parts = (splits.train, splits.evaluation, splits.calibration, splits.left_over)
     kept = [texts[i] for i in without(texts, [text for part in parts if part for text in part.texts])]
     if not kept:
         raise UserError("every unlabelled text stands in the dataset, too", "give others with `--unlabelled`")

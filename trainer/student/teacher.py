@@ -49,10 +49,8 @@ class Teacher:
     def settle(self, config: TrainConfig) -> TrainConfig:
         """Return a student's configuration with the teacher's task, and with its data where none is named.
 
-        Its data are split as they were for the teacher, so that no text is evaluated that the teacher has learnt from.
-
         Raises:
-            UserError: they cannot be.
+            UserError: the task is another, or the teacher's data are not known.
         """
         if config.task not in (type(config).task, self.record.task):
             raise UserError(f"`--task {config.task}` is not that of the teacher", "leave it out")
@@ -62,11 +60,6 @@ class Teacher:
         if self.record.training is None:
             raise UserError("the data of a teacher that was trained elsewhere are not known", "add `--dataset`")
         asked = self.record.training.config
-        if config.seed != asked.seed:
-            raise UserError(
-                f"with `--seed {config.seed}` a student would be evaluated on texts that its teacher has learnt from",
-                f"add `--seed {asked.seed}`, as the teacher had; or name `--dataset` and `--eval-dataset`",
-            )
         own = {name: getattr(config, name) or getattr(asked, name) for name in (*OF_DATA, "eval_dataset")}
         return replace(
             config, dataset=self.record.dataset.name, encoding=asked.encoding, no_header=asked.no_header, **own

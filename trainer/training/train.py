@@ -26,6 +26,7 @@ from trainer.records import installed_versions, read_record
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
 from trainer.student.lessons import Lessons, prepare_lessons, with_lessons
 from trainer.student.loss import StudentTrainer, make_loss
+from trainer.student.seen import check_unseen
 from trainer.student.teacher import Teacher
 from trainer.tasks import NO_LABEL, Task, as_set, task_of
 from trainer.text.encoding import Encoder
@@ -99,6 +100,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     check_run_dir(run, config)
     hardware = choose_hardware(config.device, config.precision)
     splits = _load_data(config, teacher)
+    seen = check_unseen(teacher.record, splits, config.seed) if teacher else ()
     start = Start.locate(config, teacher)
     task = task_of(config.task, len(splits.label_names))
     model = start.build(config, splits.label_names)
@@ -122,7 +124,18 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     lexical = fit_lexical(encoder, splits.train, task, config.seed)
     training = _describe(config, splits, model, scores, hardware, choice, started)
     versions, taught = installed_versions(PACKAGES), lessons.facts() if lessons else None
-    write_run(new, start.base, splits, encoder, training, versions, task=config.task, lexical=lexical, teaching=taught)
+    write_run(
+        new,
+        start.base,
+        splits,
+        encoder,
+        training,
+        versions,
+        task=config.task,
+        lexical=lexical,
+        teaching=taught,
+        seen=seen,
+    )
     run.settle()
     discard(run.checkpoints)
     return TrainResult(training, task.headline(asdict(training.best)), len(splits.evaluation), examples)
