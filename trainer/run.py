@@ -20,7 +20,7 @@ from trainer.data.splitting import without as without_texts
 from trainer.errors import UserError
 from trainer.files.tables import Reading
 from trainer.lexical.file import to_bytes
-from trainer.lexical.model import Lexical
+from trainer.lexical.fit import Fitted
 from trainer.lexical.truncation import TruncationChoice
 from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
@@ -299,6 +299,10 @@ class TrainRecord:
     """Of the linear classifier of the training texts; empty where there is none."""
     lexical_reason: str = ""
     """Why there is none; empty for runs older than schema 7, too."""
+    lexical_texts: int = 0
+    """How many texts it was fitted on."""
+    lexical_accuracy: float | None = None
+    """Of classifiers like it, on texts that they were not fitted on."""
     task: TaskName = "single-label"
     pairs: bool = False
     """Whether it reads pairs of texts."""
@@ -326,6 +330,8 @@ class UnfinishedRun:
     """Which is not made anew when the run is resumed; None where the rule was asked for."""
     lessons_sha256: str = ""
     """Of the teacher's record and the texts without labels; empty without a teacher."""
+    precision: str = ""
+    """In which it is trained; empty for runs older than schema 4."""
 
 
 def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: str | Source | None) -> Splits:
@@ -375,7 +381,7 @@ def write_run(
     versions: dict[str, str],
     *,
     task: TaskName,
-    lexical: Lexical | str,
+    lexical: Fitted | str,
     adopted: AdoptConfig | None = None,
     teaching: Teaching | None = None,
     seen: Sequence[Text] | None = (),
@@ -389,8 +395,9 @@ def write_run(
     apart; None where these are not known.
     """
     is_apart = _write_texts(run, splits, seen)
-    if isinstance(lexical, Lexical):
-        run.lexical.write_bytes(to_bytes(lexical))
+    fitted = lexical if isinstance(lexical, Fitted) else None
+    if fitted:
+        run.lexical.write_bytes(to_bytes(fitted.lexical))
     record = TrainRecord(
         base=base.source,
         base_sha256=base.sha256(),
@@ -406,8 +413,10 @@ def write_run(
         evaluation_sha256=file_sha256(run.evaluation),
         calibration_sha256=file_sha256(run.calibration),
         calibration_is_apart=is_apart,
-        lexical_sha256=file_sha256(run.lexical) if isinstance(lexical, Lexical) else "",
-        lexical_reason="" if isinstance(lexical, Lexical) else lexical,
+        lexical_sha256=file_sha256(run.lexical) if fitted else "",
+        lexical_reason=lexical if isinstance(lexical, str) else "",
+        lexical_texts=fitted.texts if fitted else 0,
+        lexical_accuracy=fitted.accuracy if fitted else None,
         adopted=adopted,
         teaching=teaching,
         task=task,

@@ -13,7 +13,8 @@ from trainer.tasks import FloatArray
 
 MOST_BYTES = 2**19
 """Of all weights: half a megabyte."""
-MOST_BITS = 17
+MOST_BITS, FEWEST_BITS = 17, 12
+"""Logarithms of numbers of buckets: with fewer, most of them are of many unlike tokens."""
 
 
 @dataclass(frozen=True)

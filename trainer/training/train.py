@@ -18,7 +18,7 @@ from trainer.data import Splits
 from trainer.errors import UserError
 from trainer.lexical.of_run import fit_lexical
 from trainer.lexical.truncation import TruncationChoice, choose_truncation
-from trainer.locks import hold
+from trainer.locks import hold, is_first_process
 from trainer.model.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
 from trainer.model.load import inputs_of, make_encoder, settle_padding
 from trainer.progress import quiet_libraries, say, say_source, say_unseparated
@@ -108,6 +108,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     encoder = _make_encoder(config, model, start.tokenizer, pairs=splits.pairs)
     choice = _settle_truncation(config, run, encoder, splits, task)
     encoder = encoder.under(choice.rule) if choice else encoder
+    lexical = fit_lexical(encoder, splits.train, task, config.seed) if is_first_process() else ""
     lessons = prepare_lessons(config, teacher, splits, hardware.device) if teacher else None
     trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
     if trainer.is_world_process_zero():
@@ -121,7 +122,6 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     new = run.new_results()
     start.save(model, config, new.adapter)
     examples = _predict_examples(trainer, encoder, splits, task)
-    lexical = fit_lexical(encoder, splits.train, task, config.seed)
     training = _describe(config, splits, model, scores, hardware, choice, started)
     versions, taught = installed_versions(PACKAGES), lessons.facts() if lessons else None
     write_run(
