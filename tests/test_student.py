@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,9 +39,9 @@ from trainer.model.load import load_classifier
 from trainer.records import file_sha256, write_record
 from trainer.run import RunDir, Teaching, UnfinishedRun, reload_splits
 from trainer.student.layers import evenly, take_layers
-from trainer.student.lessons import read_unlabelled
+from trainer.student.lessons import Lessons, read_unlabelled
 from trainer.student.loss import LABEL_SHARE, make_loss
-from trainer.student.teacher import Teacher
+from trainer.student.teacher import Teacher, finite
 from trainer.training.resume import begin
 from trainer.training.train import train
 
@@ -161,6 +162,55 @@ def test_a_teachers_logits_are_those_of_its_run(trained: RunDir) -> None:
     texts = [text for text, _ in make_texts(20, seed=9)]
     teacher = Teacher.open(trained.path, Path("elsewhere"))
     assert np.allclose(teacher.logits(texts, "cpu"), answers(trained, texts), atol=1e-5)
+
+
+def test_answers_that_half_precision_cannot_hold_are_asked_for_again() -> None:
+    asked = []
+
+    def ask(dtype: torch.dtype) -> torch.Tensor:
+        asked.append(dtype)
+        return torch.tensor([70_000.0]).to(dtype).float()
+
+    assert finite(ask, torch.float16).item() == 70_000
+    assert finite(ask, torch.bfloat16).item() == pytest.approx(70_000, rel=0.01)
+    assert asked == [torch.float16, torch.float32, torch.bfloat16]
+    with pytest.raises(UserError, match="not a finite number"):
+        finite(lambda dtype: torch.tensor([math.nan], dtype=dtype), torch.float32)
+
+
+def make_lessons(trained: RunDir, folder: Path) -> Lessons:
+    labelled, other = [[text for text, _ in make_texts(20, seed=seed)] for seed in (8, 9)]
+    return Lessons(Teacher.open(trained.path, Path("elsewhere")), labelled, other, 2.0, folder)
+
+
+def test_a_teacher_is_asked_once_for_a_run_and_what_it_says_is_kept(
+    trained: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lessons = make_lessons(trained, tmp_path)
+    lessons.ask("cpu")
+    assert [*tmp_path.iterdir()] == [lessons.answers]
+    assert np.allclose(np.load(lessons.answers), answers(trained, [*lessons.labelled, *lessons.unlabelled]), atol=1e-5)
+    assert "answers 40 texts" in capsys.readouterr().err
+    before = lessons.answers.stat().st_mtime_ns
+    make_lessons(trained, tmp_path).ask("cpu")
+    assert "has answered 40 texts" in capsys.readouterr().err
+    assert lessons.answers.stat().st_mtime_ns == before
+    other = replace(lessons, labelled=lessons.unlabelled, unlabelled=lessons.labelled)
+    assert other.answers != lessons.answers
+
+
+def test_other_processes_wait_for_the_answers_that_the_first_one_asks_for(
+    trained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lessons = make_lessons(trained, tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    waiting = threading.Thread(target=lessons.ask, args=("no device",), daemon=True)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    lessons.answers.touch()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_a_student_is_a_run_of_its_own_with_one_layer_and_its_teachers_texts(student: RunDir, trained: RunDir) -> None:

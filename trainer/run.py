@@ -329,7 +329,7 @@ class UnfinishedRun:
     truncation_choice: TruncationChoice | None = None
     """Which is not made anew when the run is resumed; None where the rule was asked for."""
     lessons_sha256: str = ""
-    """Of the teacher's record and the texts without labels; empty without a teacher."""
+    """Of the teacher's record and all texts that it is asked; empty without a teacher."""
     precision: str = ""
     """In which it is trained; empty for runs older than schema 4."""
 

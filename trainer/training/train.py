@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import accelerate
 import torch
 import transformers
 from peft import PeftModel
@@ -98,7 +99,8 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     teacher = Teacher.open(config.teacher, config.run_dir) if config.teacher else None
     config = teacher.settle(config) if teacher else config
     check_run_dir(run, config)
-    hardware = choose_hardware(config.device, config.precision)
+    before = read_record(run.unfinished, UnfinishedRun) if config.resume else None
+    hardware = choose_hardware(config.device, config.precision, before.precision if before else "")
     splits = _load_data(config, teacher)
     seen = check_unseen(teacher.record, splits, config.seed) if teacher else ()
     start = Start.locate(config, teacher)
@@ -106,14 +108,18 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     model = start.build(config, splits.label_names)
     _say_size(model, hardware)
     encoder = _make_encoder(config, model, start.tokenizer, pairs=splits.pairs)
-    choice = _settle_truncation(config, run, encoder, splits, task)
+    choice = _settle_truncation(config, before, encoder, splits, task)
     encoder = encoder.under(choice.rule) if choice else encoder
     lexical = fit_lexical(encoder, splits.train, task, config.seed) if is_first_process() else ""
-    lessons = prepare_lessons(config, teacher, splits, hardware.device) if teacher else None
-    trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
-    if trainer.is_world_process_zero():
+    lessons = prepare_lessons(config, teacher, splits) if teacher else None
+    if is_first_process():
         sha256 = lessons.sha256() if lessons else ""
-        begin(run, UnfinishedRun(config, start.base.sha256(), splits.sha256(), choice, sha256))
+        given = UnfinishedRun(config, start.base.sha256(), splits.sha256(), choice, sha256, hardware.precision)
+        begin(run, given)
+    if lessons:
+        accelerate.PartialState().wait_for_everyone()  # the first process has removed what an earlier run left
+        lessons.ask(hardware.device)
+    trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
@@ -183,13 +189,13 @@ def _make_encoder(config: TrainConfig, model: Trained, tokenizer: PreTrainedToke
 
 
 def _settle_truncation(
-    config: TrainConfig, run: RunDir, encoder: Encoder, splits: Splits, task: Task
+    config: TrainConfig, before: UnfinishedRun | None, encoder: Encoder, splits: Splits, task: Task
 ) -> TruncationChoice | None:
     """Choose the truncation rule on the training texts, or return the choice of the run that is resumed."""
     if config.truncation != "auto":
         return None
-    before = read_record(run.unfinished, UnfinishedRun).truncation_choice if config.resume else None
-    choice = before or choose_truncation(encoder, splits.train, task, config.seed)
+    known = before.truncation_choice if before else None
+    choice = known or choose_truncation(encoder, splits.train, task, config.seed)
     say(str(choice))
     return choice
 
