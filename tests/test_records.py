@@ -35,8 +35,8 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (7, "e40231fa639f746a2ba00687bd793ed48a95e6fc89c0b3f43ae8070a8622cdba"),
-    UnfinishedRun: (4, "a3784d2a1eb45630a9dbf5e428268a35c0482a49cfcefb9c5c9996a665994dcb"),
+    TrainRecord: (7, "d2a9afe34209a5565e17a10b5b1f557035713ff7ecc4297bdcf1af5928946919"),
+    UnfinishedRun: (4, "2da16281f258921bdc0f58682b36d34b4983d0998196100f28661741e2993cf7"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
     ExportRecord: (7, "370d1a142dede97bdbcecd4484d94ada66ab20501594d164db12f08049759ebf"),

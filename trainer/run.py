@@ -340,7 +340,7 @@ def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: s
         dataset,
         eval_dataset,
         columns=Columns(
-            config.text_column, config.label_column, config.label_names, config.label_separator, config.task
+            config.text_column, config.label_column, config.label_names, config.label_separator, config.task_name
         ),
         reading=Reading(config.encoding, config.no_header),
         max_train_samples=config.max_train_samples,

@@ -57,8 +57,8 @@ class Teacher:
         Raises:
             UserError: the task is another, or the teacher's data are not known.
         """
-        if config.task not in (type(config).task, self.record.task):
-            raise UserError(f"`--task {config.task}` is not that of the teacher", "leave it out")
+        if config.task not in (None, self.record.task):
+            raise UserError(f"the teacher's is `--task {self.record.task}`, not `{config.task}`", "leave it out")
         config = replace(config, task=self.record.task)
         if config.dataset is not None:
             return config

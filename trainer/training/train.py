@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -97,14 +97,14 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     quiet_libraries()
     run.settle()
     teacher = Teacher.open(config.teacher, config.run_dir) if config.teacher else None
-    config = teacher.settle(config) if teacher else config
+    config = teacher.settle(config) if teacher else replace(config, task=config.task_name)
     check_run_dir(run, config)
     before = read_record(run.unfinished, UnfinishedRun) if config.resume else None
     hardware = choose_hardware(config.device, config.precision, before.precision if before else "")
     splits = _load_data(config, teacher)
     seen = check_unseen(teacher.record, splits, config.seed) if teacher else ()
     start = Start.locate(config, teacher)
-    task = task_of(config.task, len(splits.label_names))
+    task = task_of(config.task_name, len(splits.label_names))
     model = start.build(config, splits.label_names)
     _say_size(model, hardware)
     encoder = _make_encoder(config, model, start.tokenizer, pairs=splits.pairs)
@@ -137,7 +137,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
         encoder,
         training,
         versions,
-        task=config.task,
+        task=config.task_name,
         lexical=lexical,
         teaching=taught,
         seen=seen,
@@ -220,7 +220,7 @@ def make_trainer(
     batches = full_batches(rows, collate, config.batch_size) if is_gpu and takes_wide_mask(model, padded) else []
     if isinstance(model, PeftModel):
         settle_frozen(model, hardware.device, hardware.precision)
-    kind = partial(StudentTrainer, make_loss(config.task, lessons.temperature)) if lessons else GraphTrainer
+    kind = partial(StudentTrainer, make_loss(config.task_name, lessons.temperature)) if lessons else GraphTrainer
     trainer = kind(
         model=model,
         args=_arguments(config, hardware),
