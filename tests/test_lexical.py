@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trainer.errors import UserError
 from trainer.lexical.features import features_of
 from trainer.lexical.file import read_lexical, to_bytes
-from trainer.lexical.fit import fit
+from trainer.lexical.fit import FLOOR, fit, objection, out_of_fold, same_texts
 from trainer.lexical.model import BLOCK_TOKENS, Lexical, bits_for
 
 TEXTS = [[[3, 4, 3]], [[]], [[9]], [[4, 3]]]
@@ -49,7 +49,8 @@ def learn(classes: int) -> tuple[Lexical, float]:
     labels = [i % classes for i in range(240)]
     texts = [[[*rng.integers(100, 140, 20), *rng.choice([label, label, 50], 6)]] for label in labels]
     fitted = fit(texts, labels, classes, seed=0)
-    return fitted.lexical, float((fitted.out_of_fold.argmax(axis=1) == labels).mean())
+    assert fitted.texts == len(texts)
+    return fitted.lexical, fitted.accuracy
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -66,6 +67,62 @@ def test_it_learns_what_words_say_and_tells_it_of_texts_that_it_has_not_seen(cla
     from safetensors.numpy import load_file
 
     np.testing.assert_array_equal(load_file(path)["weights"], lexical.weights)
+
+
+def noise(count: int, words: int = 6) -> list[list[list[int]]]:
+    rng = np.random.default_rng(1)
+    return [[[*map(int, rng.integers(0, 10_000, words))]] for _ in range(count)]
+
+
+def test_of_texts_that_stand_there_twice_nothing_is_learnt_for_the_other() -> None:
+    """Labels are chance, and whoever knew a text's other copy would be right on all."""
+    rng = np.random.default_rng(0)
+    texts, truth = noise(300) * 2, np.tile(rng.integers(0, 2, 300), 2)
+    assert fit(texts, truth.tolist(), 2, seed=0).accuracy < 0.6
+    same = same_texts(texts)
+    assert same[:300].tolist() == same[300:].tolist() == [*range(300)]
+    logits = out_of_fold(texts, same, [(truth, 2)], seed=0)[0]
+    np.testing.assert_allclose(logits[:300], logits[300:], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ([200, 100], ""),
+        ([200, 99], "299 texts are too few"),
+        ([300, 1], "1 of 2 labels has more than one text"),
+        ([300, 1, 1], "1 of 3 labels has more than one text"),
+        ([300, 2, 1, 0], ""),
+        ([4] * 64 + [60], "65 labels are too many"),
+        ([5] * 64, ""),
+        ([4] * 80, "80 labels are too many"),
+    ],
+)
+def test_a_classifier_is_fitted_where_every_fold_leaves_something_to_learn(counts: list[int], reason: str) -> None:
+    truth, texts = np.repeat(np.arange(len(counts)), counts), noise(sum(counts))
+    assert objection(same_texts(texts), (truth, len(counts))) == reason
+    if not reason and len(counts) < 10:
+        fitted = fit(texts, truth.tolist(), len(counts), seed=0)
+        assert 0 <= fitted.accuracy <= 1
+        assert np.isfinite(fitted.loss)
+
+
+def test_labels_of_few_texts_each_are_refused() -> None:
+    truth, texts = np.arange(60).repeat(4), noise(240)
+    assert objection(same_texts(texts), (truth, 60)) == "240 texts are too few"
+    one = noise(301)
+    assert objection(same_texts([*one, *one]), (np.arange(602) % 2, 2)) == ""
+    assert objection(same_texts(noise(1) * 400), (np.arange(400) % 2, 2)) == "1 texts are too few"
+
+
+def test_a_label_without_texts_is_never_answered_and_one_with_a_single_text_is_no_harm() -> None:
+    truth = np.repeat([0, 1, 3], [150, 150, 1])
+    texts = [[[*text[0], 20_000 + label]] for text, label in zip(noise(301), truth, strict=True)]
+    fitted = fit(texts, truth.tolist(), 5, seed=0)
+    logits = fitted.lexical.logits(texts)
+    assert (logits[:, [2, 4]] == FLOOR).all()
+    assert (logits.argmax(axis=1) == truth).mean() > 0.99
+    assert fitted.accuracy == pytest.approx(300 / 301)
 
 
 def test_what_training_never_saw_is_not_known() -> None:

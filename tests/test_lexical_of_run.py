@@ -22,6 +22,8 @@ from trainer.lexical.file import read_lexical
 from trainer.lexical.sample import sample
 from trainer.model.load import load_tokenizer, make_encoder
 from trainer.run import RunDir, reload_splits
+from trainer.text.encoding import Encoder
+from trainer.training import train as training
 from trainer.training.train import train
 
 
@@ -45,7 +47,9 @@ def test_it_answers_texts_that_it_was_not_fitted_on(run: RunDir) -> None:
     evaluation = read_examples(run.evaluation, record.label_names)
     logits = read_lexical(run.lexical, 4).logits(encoder.tokens(evaluation.texts))
     assert (logits.argmax(axis=1) == evaluation.labels).mean() > 0.8  # chance is 0.25
-    assert record.lexical_reason == ""
+    assert (record.lexical_reason, record.lexical_texts) == ("", 330)
+    assert record.lexical_accuracy
+    assert 0.8 < record.lexical_accuracy <= 1
 
 
 def test_another_file_in_its_place_is_refused(run: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
@@ -136,9 +140,27 @@ def test_several_labels_keep_texts_from_training_as_before(tmp_path: Path) -> No
     assert splits.left_over is None
 
 
-def test_texts_are_drawn_by_what_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = Examples(["a" * 100] * 400, [0, 1] * 200)
-    assert len(sample(examples, 1000, 0)) == 400
-    assert len(sample(examples, 300, 0)) == 300
-    monkeypatch.setattr(sampling, "MOST_CHARACTERS", 10_000)
-    assert np.bincount(sample(examples, 1000, 0).labels).tolist() == [50, 50]  # type: ignore[arg-type]
+@pytest.mark.parametrize("words", [10, 100])
+def test_texts_are_drawn_by_the_tokens_that_they_cost(
+    words: int, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, examples = Encoder.load(checkpoint, 24, "head", 0), Examples(["soup " * words] * 400, [0, 1] * 200)
+    assert len(sample(encoder, examples, 1000, 0)) == 400
+    assert len(sample(encoder, examples, 300, 0)) == 300
+    monkeypatch.setattr(sampling, "MOST_TOKENS", 100 * words)
+    assert np.bincount(sample(encoder, examples, 1000, 0).labels).tolist() == [50, 50]  # type: ignore[arg-type]
+
+
+def test_a_classifier_that_cannot_be_fitted_costs_no_training(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is fitted before anything is trained or replaced."""
+    run = RunDir(tmp_path / "run")
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(training, "fit_lexical", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        train(replace(config, run_dir=run.path))
+    assert not run.checkpoints.exists()

@@ -35,8 +35,8 @@ OLD_RECORDS = Path(__file__).parent / "data" / "records"
 """Real files of every schema so far, each called by its kind, its schema and what else tells it apart."""
 
 FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
-    TrainRecord: (7, "73079fa2299c91aedf1ce3758911e3d298a277003c4415023abb16e198a4d478"),
-    UnfinishedRun: (4, "eb22d8092edace2b577e6987db8c1c63bba13fed9bd2b815051f8f6c69818c1a"),
+    TrainRecord: (7, "d2a9afe34209a5565e17a10b5b1f557035713ff7ecc4297bdcf1af5928946919"),
+    UnfinishedRun: (4, "2da16281f258921bdc0f58682b36d34b4983d0998196100f28661741e2993cf7"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
     ExportRecord: (7, "817d72597098b8e23f2754b0e9dc0cc7e99ecb0b2fcb07b84214effb4888b44d"),

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir, Training, TrainRecord, reload_splits
-from trainer.training.hardware import choose_device, choose_precision, gain_of_bf16
+from trainer.training.hardware import choose_device, choose_hardware, choose_precision, gain_of_bf16
 from trainer.training.train import train
 
 Command = Callable[..., tuple[int, str, str]]
@@ -286,3 +287,29 @@ def test_precision_is_bf16_only_where_the_hardware_has_it(monkeypatch: pytest.Mo
     assert choose_precision("auto", "cuda") == "fp32"
     with pytest.raises(UserError, match="fp16"):
         choose_precision("fp16", "cpu")
+
+
+def test_a_resumed_run_keeps_its_precision_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert choose_hardware("cpu", "auto", "fp32").precision == "fp32"
+    assert choose_hardware("cpu", "auto", "bf16").precision == "bf16"
+    assert choose_hardware("cpu", "fp32", "bf16").precision == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert choose_hardware("cpu", "auto", "bf16").precision == "fp32"
+
+
+def test_the_first_of_several_processes_chooses_the_precision_of_all() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    script = """if True:
+        import os, torch
+        from trainer.training import hardware
+        rank = int(os.environ["RANK"])
+        torch.cpu.get_capabilities = lambda: {"amx_bf16": True}
+        hardware.gain_of_bf16 = lambda: 2.0 - rank
+        print(rank, hardware.choose_hardware("cpu", "auto").precision, flush=True)
+    """
+    ended = subprocess.run([*command, "--no-python", sys.executable, "-c", script], capture_output=True, text=True)
+    assert sorted(ended.stdout.split("\n"))[1:] == ["0 bf16", "1 bf16"], ended.stderr

@@ -67,6 +67,22 @@ def test_the_rule_keeps_what_tells_labels_apart(encoder: Encoder, places: Sequen
     assert (choice.texts, choice.longer, choice.reason) == (320, 1, "")
 
 
+def test_a_label_with_a_single_text_is_no_reason_not_to_compare(encoder: Encoder) -> None:
+    examples = told_at(range(-22, -17))
+    choice = choose(encoder, replace(examples, labels=[*examples.labels[:-1], 4]), SingleLabel(5))
+    assert choice.rule == "tail"
+    trial = next(trial for trial in choice.trials if trial.rule == "tail")
+    assert trial.loss < 0.2  # one text in 320 at -30 alone would be 0.1 more
+    assert trial.accuracy == pytest.approx(1, abs=0.02)
+
+
+def test_texts_that_differ_only_where_they_are_cut_are_compared(encoder: Encoder) -> None:
+    """Under `head` they are all the same, of which each fold has some."""
+    examples = told_at(range(-16, 0))
+    begun = ["the a of and we " * 8 + text for text in examples.texts]  # type: ignore[operator]
+    assert choose(encoder, replace(examples, texts=[*begun])).rule in ("tail", "head-tail")
+
+
 def test_noise_stays_at_the_head(encoder: Encoder) -> None:
     examples = told_at([*range(-16, 0)])
     labels = random.Random(1).sample(examples.labels, len(examples))
@@ -92,7 +108,8 @@ def test_a_rule_is_taken_if_it_is_better_by_more_than_chance() -> None:
     [
         (told_at([-1], words=22), "nothing to compare"),
         (told_at([-1], count=299), "299 texts are too few"),
-        (replace(told_at([-1]), labels=[0] * 319 + [1]), "a label has 0 of 320 texts"),
+        (replace(told_at([-1]), labels=[0] * 319 + [1]), "1 of 4 labels has more than one text"),
+        (replace(told_at([-1]), texts=["the food " * 20] * 320), "1 texts are too few"),
     ],
 )
 def test_without_anything_to_compare_it_is_the_head(encoder: Encoder, examples: Examples, reason: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.data.load import load_splits
-from trainer.lexical.fit import fit, losses
+from trainer.lexical.fit import fit
 from trainer.progress import show
 from trainer.text.encoding import Encoder
 
@@ -33,7 +33,7 @@ def trial(train: Labelled, test: Labelled, room: int, share: float) -> str:
     """Return the out-of-fold loss and the accuracy on test texts."""
     fitted = fit(cut(train[0], room, share), train[1].tolist(), int(train[1].max()) + 1, seed=0)
     right = fitted.lexical.logits(cut(test[0], room, share)).argmax(axis=1) == test[1]
-    return f"{losses(fitted.out_of_fold, train[1]).mean():.3f}, {100 * right.mean():.1f} %"
+    return f"{fitted.loss:.3f}, {100 * right.mean():.1f} %"
 
 
 def main() -> None:

@@ -51,7 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
         "default IMDB)")  # fmt: skip
     add("--eval-dataset", **several, help="the same, or a split of --dataset (by default its evaluation split, or a "
         "fifth of it)")  # fmt: skip
-    add("--task", choices=get_args(TaskName), help="whether a text has one label, or any number of them")
+    add("--task", choices=get_args(TaskName), help="whether a text has one label, or any number of them (by default "
+        "one, or what the teacher says)")  # fmt: skip
     add_column_flags(add, "names for labels that are the integers 0, 1, …")
     add("--max-train-samples", type=int, help="maximum number of training texts; 0 for all")
     add("--max-eval-samples", type=int, help="maximum number of evaluation texts; 0 for all")

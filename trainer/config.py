@@ -18,11 +18,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 SMALL = "small"
 """The model that is made of layers of a teacher."""
-LORA_RATE, FULL_RATE = 1e-3, 1e-4
-"""Peak learning rates for LoRA and for all weights, see docs/measurements.md."""
+LORA_RATE = 1e-3
+"""The peak learning rate for LoRA."""
+FULL_RATE = 1e-4
+"""The same for all weights; no other was tried."""
 LORA_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
+"""Those that mean something only with LoRA."""
 TEACHER_FIELDS = ("temperature", "unlabelled")
-"""Those that mean something only with LoRA, and only with a teacher."""
+"""Those that mean something only with a teacher."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class TrainConfig:
     model: str | None = None
     dataset: str | None = None
     eval_dataset: str | None = None
-    task: TaskName = "single-label"
+    task: TaskName | None = None
+    """None for the teacher's, or else `single-label`."""
     text_column: tuple[str, ...] | None = None
     label_column: tuple[str, ...] | None = None
     label_separator: str | None = None
@@ -76,15 +80,20 @@ class TrainConfig:
                 "use `--resume` to continue an interrupted run, or `--overwrite` to start it again",
             )
         if self.trains_all:
-            self._check_unset(LORA_FIELDS, "--no-full")
+            self._check_unset(LORA_FIELDS, "--no-full", " to train LoRA")
         if self.teacher is None:
-            self._check_unset(TEACHER_FIELDS, "--teacher RUN")
+            self._check_unset(TEACHER_FIELDS, "--teacher RUN", "")
         self._check_student()
 
     @property
     def trains_all(self) -> bool:
         """Whether all weights are trained, rather than LoRA's: those of a student by default."""
         return self.teacher is not None if self.full is None else self.full
+
+    @property
+    def task_name(self) -> TaskName:
+        """The task of a run without a teacher, or that settled by one."""
+        return self.task or "single-label"
 
     @property
     def peak_learning_rate(self) -> float:
@@ -96,10 +105,10 @@ class TrainConfig:
         """Whether the model is made of layers of its teacher."""
         return self.teacher is not None and self.model in (None, SMALL)
 
-    def _check_unset(self, fields: tuple[str, ...], needed: str) -> None:
+    def _check_unset(self, fields: tuple[str, ...], needed: str, purpose: str) -> None:
         for name in fields:
             if getattr(self, name) != getattr(type(self), name):
-                raise UserError(f"`{flag_of(name)}` needs `{needed}`", f"add `{needed}`, or leave it out")
+                raise UserError(f"`{flag_of(name)}` needs `{needed}`", f"add `{needed}`{purpose}, or leave it out")
 
     def _check_student(self) -> None:
         if self.model == SMALL and self.teacher is None:

@@ -6,24 +6,26 @@ import contextlib
 import random
 import shutil
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from trainer.adopt.config import AdoptConfig
 from trainer.config import TaskName, TrainConfig, Truncation
-from trainer.data.load import Columns, Splits, load_splits, write_examples
+from trainer.data.load import FEWEST_LEFT_OVER, Columns, Examples, Splits, load_splits, write_examples
 from trainer.data.numbering import number_labels
 from trainer.data.sources import Base, Source
+from trainer.data.splitting import without as without_texts
 from trainer.errors import UserError
 from trainer.files.tables import Reading
 from trainer.lexical.file import to_bytes
-from trainer.lexical.model import Lexical
+from trainer.lexical.fit import Fitted
 from trainer.lexical.truncation import TruncationChoice
 from trainer.locks import LOCK, hold, is_first_process, is_held
 from trainer.records import Upgrade, Values, file_sha256, read_record, renamed, without, write_record
 from trainer.text.encoding import Encoder
+from trainer.text.texts import Text
 
 CALIBRATION_TEXTS = 64
 """Training texts kept for the exporter, which measures ranges of activations on them; more where it chooses thresholds,
@@ -297,6 +299,10 @@ class TrainRecord:
     """Of the linear classifier of the training texts; empty where there is none."""
     lexical_reason: str = ""
     """Why there is none; empty for runs older than schema 7, too."""
+    lexical_texts: int = 0
+    """How many texts it was fitted on."""
+    lexical_accuracy: float | None = None
+    """Of classifiers like it, on texts that they were not fitted on."""
     task: TaskName = "single-label"
     pairs: bool = False
     """Whether it reads pairs of texts."""
@@ -323,7 +329,9 @@ class UnfinishedRun:
     truncation_choice: TruncationChoice | None = None
     """Which is not made anew when the run is resumed; None where the rule was asked for."""
     lessons_sha256: str = ""
-    """Of the teacher's record and the texts without labels; empty without a teacher."""
+    """Of the teacher's record and all texts that it is asked; empty without a teacher."""
+    precision: str = ""
+    """In which it is trained; empty for runs older than schema 4."""
 
 
 def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: str | Source | None) -> Splits:
@@ -332,7 +340,7 @@ def load_data(config: TrainConfig, dataset: str | Source | None, eval_dataset: s
         dataset,
         eval_dataset,
         columns=Columns(
-            config.text_column, config.label_column, config.label_names, config.label_separator, config.task
+            config.text_column, config.label_column, config.label_names, config.label_separator, config.task_name
         ),
         reading=Reading(config.encoding, config.no_header),
         max_train_samples=config.max_train_samples,
@@ -373,20 +381,23 @@ def write_run(
     versions: dict[str, str],
     *,
     task: TaskName,
-    lexical: Lexical | str,
+    lexical: Fitted | str,
     adopted: AdoptConfig | None = None,
     teaching: Teaching | None = None,
+    seen: Sequence[Text] | None = (),
 ) -> TrainRecord:
     """Write the texts that later stages need, beside an adapter that is already there, and then the run's record.
 
     `base` is what the adapter adapts, or where there is none the whole checkpoint, or what that was before. Texts that
     nothing was trained on are kept for calibration, or else some of the training texts. `training` is None where that
     was elsewhere; `versions` are of the packages that made the run; `lexical` may be the reason why there is none.
-    `teaching` says from whom a student learnt.
+    `teaching` says from whom a student learnt, and `seen` are the texts that its teacher was trained on, which are not
+    apart; None where these are not known.
     """
-    is_apart = _write_texts(run, splits)
-    if isinstance(lexical, Lexical):
-        run.lexical.write_bytes(to_bytes(lexical))
+    is_apart = _write_texts(run, splits, seen)
+    fitted = lexical if isinstance(lexical, Fitted) else None
+    if fitted:
+        run.lexical.write_bytes(to_bytes(fitted.lexical))
     record = TrainRecord(
         base=base.source,
         base_sha256=base.sha256(),
@@ -402,8 +413,10 @@ def write_run(
         evaluation_sha256=file_sha256(run.evaluation),
         calibration_sha256=file_sha256(run.calibration),
         calibration_is_apart=is_apart,
-        lexical_sha256=file_sha256(run.lexical) if isinstance(lexical, Lexical) else "",
-        lexical_reason="" if isinstance(lexical, Lexical) else lexical,
+        lexical_sha256=file_sha256(run.lexical) if fitted else "",
+        lexical_reason=lexical if isinstance(lexical, str) else "",
+        lexical_texts=fitted.texts if fitted else 0,
+        lexical_accuracy=fitted.accuracy if fitted else None,
         adopted=adopted,
         teaching=teaching,
         task=task,
@@ -414,10 +427,23 @@ def write_run(
     return record
 
 
-def _write_texts(run: RunDir, splits: Splits) -> bool:
+def _write_texts(run: RunDir, splits: Splits, seen: Sequence[Text] | None) -> bool:
     """Write the texts for evaluation and calibration, and return whether it is known that the latter taught nothing."""
     chosen = random.Random(0).sample(range(len(splits.train)), min(CALIBRATION_TEXTS, len(splits.train)))
-    apart = splits.calibration or splits.left_over
+    texts, is_apart = _calibration(splits, seen)
     write_examples(run.evaluation, splits.evaluation, splits.label_names)
-    write_examples(run.calibration, apart or splits.train.take(chosen), splits.label_names)
-    return bool(apart)
+    write_examples(run.calibration, texts or splits.train.take(chosen), splits.label_names)
+    return is_apart
+
+
+def _calibration(splits: Splits, seen: Sequence[Text] | None) -> tuple[Examples | None, bool]:
+    """Return the texts that were not trained on, and whether it is known that a teacher was not, either."""
+    own = splits.calibration or splits.left_over
+    if own is None:
+        return None, False
+    unseen = [] if seen is None else without_texts(own.texts, seen)
+    if len(unseen) == len(own):
+        return own, True
+    if len(unseen) >= FEWEST_LEFT_OVER:
+        return own.take(unseen), True
+    return splits.calibration, False  # thresholds of several labels have to be chosen on something

@@ -89,7 +89,7 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
     first that fails, so that the bound is not corrected for their number. It is no guarantee, since temperature, guards
     and thresholds come from the same texts: the gate, which judges on others, is. Of the thresholds before the first
     that fails, some may change more answers than the gate can judge: it has to find the cascade within the budget, four
-    times in five, if answers change there as here.
+    times in five, if as many answers change there as here, and for a gain of no more than that bound.
 
     Args:
         texts: what both stages say of the calibration texts.
@@ -170,8 +170,20 @@ def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> 
         is_right = np.where(answered, first, texts.model) == texts.truth
         harmful, helpful = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
         lower, _ = paired_interval(harmful, helpful, count, ONE_SIDED)
-        there = evaluated / count
-        foreseen, _ = paired_interval(harmful * there, helpful * there, evaluated, z)
+        foreseen = foresee((harmful + helpful) / count, lower, evaluated, z)
         shares = float(answered.mean()), float(is_right.mean())
         points.append(CurvePoint(threshold, *shares, harmful, helpful, lower, foreseen))
     return tuple(points)
+
+
+def foresee(changed: float, gain: float, texts: int, z: float) -> float:
+    """Return the lower bound of the gate's interval if it sees as many changes, and a gain as small as can be believed.
+
+    Args:
+        changed: the share of texts of which an answer becomes wrong or right.
+        gain: the share that becomes right, less that which becomes wrong.
+        texts: the gate's.
+        z: how many standard errors below the gain the interval may end.
+    """
+    helpful, harmful = (max(0.0, (changed + sign * gain) / 2) * texts for sign in (1, -1))
+    return paired_interval(harmful, helpful, texts, z)[0]

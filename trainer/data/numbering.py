@@ -16,9 +16,11 @@ def number_labels(splits: Splits, names: tuple[str, ...], task: TaskName) -> Spl
         UserError: the data have a label that it does not have, or lack one that it has.
     """
     check_label_names(names)
+    by_name = {name: i for i, name in enumerate(names)}
     by_number = {str(i): i for i in range(len(names))}
-    is_numbered = all(name in by_number for name in splits.label_names)
-    places = by_number if is_numbered else {name: i for i, name in enumerate(names)}
+    # Numbers that are names themselves, as after `--label-names 1 0`, are no places among the names.
+    is_numbered = not by_name.keys() >= {*splits.label_names} and by_number.keys() >= {*splits.label_names}
+    places = by_number if is_numbered else by_name
     if unknown := [name for name in splits.label_names if name not in places]:
         raise UserError(
             f"the dataset has the label `{unknown[0]}`, and the classifier's labels are {', '.join(names)}",
@@ -40,5 +42,6 @@ def number_labels(splits: Splits, names: tuple[str, ...], task: TaskName) -> Spl
         train=renumbered(splits.train),
         evaluation=renumbered(splits.evaluation),
         calibration=splits.calibration and renumbered(splits.calibration),
+        left_over=splits.left_over and renumbered(splits.left_over),
         label_names=names,
     )

@@ -13,7 +13,8 @@ from trainer.tasks import FloatArray
 
 MOST_BYTES = 2**19
 """Of all weights: half a megabyte."""
-MOST_BITS = 17
+MOST_BITS, FEWEST_BITS = 17, 12
+"""Logarithms of numbers of buckets: with fewer, most of them are of many unlike tokens."""
 BLOCK_TOKENS = 2**16
 """Texts are hashed so many tokens at a time: the weights of all would fill the memory. A longer one is hashed alone."""
 

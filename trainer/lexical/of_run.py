@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 
 from trainer.data.load import Examples
-from trainer.lexical.fit import fit, objection
-from trainer.lexical.model import Lexical
+from trainer.lexical.fit import Fitted, fit, objection, same_texts
 from trainer.lexical.sample import sample
 from trainer.progress import say
 from trainer.tasks import Task
 from trainer.text.encoding import Encoder
 
 
-def fit_lexical(encoder: Encoder, train: Examples, task: Task, seed: int) -> Lexical | str:
+def fit_lexical(encoder: Encoder, train: Examples, task: Task, seed: int) -> Fitted | str:
     """Fit the linear classifier of a run's training texts, and say how right it is on texts that it has not seen.
 
     Returns:
@@ -22,15 +21,14 @@ def fit_lexical(encoder: Encoder, train: Examples, task: Task, seed: int) -> Lex
     started = time.monotonic()
     if task.name == "multi-label":
         return _without("it answers with one label a text")
-    chosen = sample(train, len(train), seed)
-    truth = task.truth(chosen.labels)
-    if reason := objection((truth, task.classes)):
+    chosen = sample(encoder, train, len(train), seed)
+    truth, tokens = task.truth(chosen.labels), encoder.tokens(chosen.texts)
+    if reason := objection(same_texts(tokens), (truth, task.classes)):
         return _without(reason)
-    fitted = fit(encoder.tokens(chosen.texts), truth.tolist(), task.classes, seed)
-    accuracy = (fitted.out_of_fold.argmax(axis=1) == truth).mean()
-    seen = f"fitted on {len(chosen):,} texts in {time.monotonic() - started:.1f} s"
-    say(f"linear classifier: {seen}, accuracy {accuracy:.1%} on texts that it was not fitted on")
-    return fitted.lexical
+    fitted = fit(tokens, truth.tolist(), task.classes, seed)
+    seen = f"fitted on {fitted.texts:,} texts in {time.monotonic() - started:.1f} s"
+    say(f"linear classifier: {seen}, accuracy {fitted.accuracy:.1%} on texts that it was not fitted on")
+    return fitted
 
 
 def _without(reason: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.config import Truncation
 from trainer.data.load import Examples
-from trainer.lexical.fit import Question, losses, objection, out_of_fold
+from trainer.lexical.fit import Question, has_company, losses, objection, out_of_fold, same_texts
 from trainer.lexical.sample import sample
 from trainer.tasks import FloatArray, Task
 from trainer.text.encoding import Encoder
@@ -62,7 +62,8 @@ class TruncationChoice:
 def choose_truncation(encoder: Encoder, train: Examples, task: Task, seed: int) -> TruncationChoice:
     """Choose the rule by which an encoder is to cut longer texts.
 
-    It is `head`, unless another is better by more than chance; then `head-tail`, unless `tail` is better than that.
+    It is `head`, unless another is better by more than chance; then `head-tail`, unless `tail` is better than that. A
+    text whose label has no other text is left out of the comparison, which could not know it.
 
     Args:
         encoder: has the length; its own rule does not matter.
@@ -70,18 +71,19 @@ def choose_truncation(encoder: Encoder, train: Examples, task: Task, seed: int) 
         task: what their labels mean.
         seed: decides the sample and the folds.
     """
-    chosen = sample(train, MOST_TEXTS, seed)
+    chosen = sample(encoder, train, MOST_TEXTS, seed)
     tokens = encoder.under("tail").tokens(chosen.texts)  # of the longest texts, both ends are right for every rule
     longer = float(np.mean([*map(encoder.is_longer, tokens)]))
-    asked = _questions(task, chosen)
-    questions = [question for question in asked if not objection(question)]
+    asked, same = _questions(task, chosen), same_texts(tokens)
+    reasons = [objection(same, question) for question in asked]
+    questions = [question for question, reason in zip(asked, reasons, strict=True) if not reason]
     if longer < LEAST_LONGER or not questions:
-        reason = "nothing to compare" if longer < LEAST_LONGER else next(map(objection, asked), "no text has a label")
+        reason = "nothing to compare" if longer < LEAST_LONGER else next(iter(reasons), "no text has a label")
         return TruncationChoice("head", reason, len(chosen), longer)
-    trials, by_text = [], {}
+    known, trials, by_text = np.all([has_company(same, question) for question in questions], axis=0), [], {}
     for rule in get_args(Truncation):
-        logits = out_of_fold([*map(encoder.under(rule).cut, tokens)], questions, seed)
-        answers = [*zip(logits, (truth for truth, _ in questions), strict=True)]
+        logits = out_of_fold([*map(encoder.under(rule).cut, tokens)], same, questions, seed)
+        answers = [(row[known], truth[known]) for row, (truth, _) in zip(logits, questions, strict=True)]
         by_text[rule] = np.sum([losses(*answer) for answer in answers], axis=0)
         right = float(np.mean([row.argmax(axis=1) == truth for row, truth in answers]))
         trials.append(TruncationTrial(rule, float(by_text[rule].mean()), right))

@@ -41,7 +41,10 @@ def take_layers(model: PreTrainedModel, kept: int | None = None) -> PreTrainedMo
             "give fewer with `--student-layers`, or another `--model`",
         )
     prefix, chosen = _prefix(model, layers), evenly(layers, kept)
-    small = type(model)(_config(model.config, chosen))
+    config = _config(model.config, chosen)
+    if config is None:
+        raise _unfit(model, "with this version of transformers, some would look at other tokens than before")
+    small = type(model)(config)
     weights = {}
     for name, weight in model.state_dict().items():
         number, dot, rest = name.removeprefix(prefix).partition(".")
@@ -64,13 +67,15 @@ def _prefix(model: PreTrainedModel, layers: int) -> str:
     return f"{found[0]}."
 
 
-def _config(config: PretrainedConfig, chosen: Sequence[int]) -> PretrainedConfig:
-    """Return the configuration of a model of the chosen layers."""
+def _config(config: PretrainedConfig, chosen: Sequence[int]) -> PretrainedConfig | None:
+    """Return the configuration of a model of the chosen layers; None where some would not look at the same tokens."""
     own = deepcopy(config)
     own.num_hidden_layers = len(chosen)
-    kinds = getattr(own, "layer_types", None)
+    kinds, every = getattr(own, "layer_types", None), getattr(own, "global_attn_every_n_layers", None)
     if isinstance(kinds, list):  # of models whose layers look at all tokens or at near ones
         own.layer_types = [kinds[i] for i in chosen]
+    elif every and any((i % every == 0) != (place % every == 0) for place, i in enumerate(chosen)):
+        return None
     return own
 
 

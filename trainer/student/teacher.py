@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from trainer.errors import UserError
 from trainer.model.adapters import merge_adapter
 from trainer.model.load import inputs_of
 from trainer.model.trained import adapter_encoder, load_adapter
+from trainer.progress import say
 from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import FloatArray
 from trainer.text.texts import Text
+from trainer.training.hardware import has_bf16
 
 TOKENS = {"cpu": 8_192, "mps": 8_192, "cuda": 65_536}
 """In a batch at most, padding included."""
+SAID_S = 30
+"""Seconds between two lines of progress."""
 OF_DATA = ("text_column", "label_column", "label_separator", "label_names")
 """Fields of a configuration that say how a dataset is read, where they say anything."""
 
@@ -49,24 +54,17 @@ class Teacher:
     def settle(self, config: TrainConfig) -> TrainConfig:
         """Return a student's configuration with the teacher's task, and with its data where none is named.
 
-        Its data are split as they were for the teacher, so that no text is evaluated that the teacher has learnt from.
-
         Raises:
-            UserError: they cannot be.
+            UserError: the task is another, or the teacher's data are not known.
         """
-        if config.task not in (type(config).task, self.record.task):
-            raise UserError(f"`--task {config.task}` is not that of the teacher", "leave it out")
+        if config.task not in (None, self.record.task):
+            raise UserError(f"the teacher's is `--task {self.record.task}`, not `{config.task}`", "leave it out")
         config = replace(config, task=self.record.task)
         if config.dataset is not None:
             return config
         if self.record.training is None:
             raise UserError("the data of a teacher that was trained elsewhere are not known", "add `--dataset`")
         asked = self.record.training.config
-        if config.seed != asked.seed:
-            raise UserError(
-                f"with `--seed {config.seed}` a student would be evaluated on texts that its teacher has learnt from",
-                f"add `--seed {asked.seed}`, as the teacher had; or name `--dataset` and `--eval-dataset`",
-            )
         own = {name: getattr(config, name) or getattr(asked, name) for name in (*OF_DATA, "eval_dataset")}
         return replace(
             config, dataset=self.record.dataset.name, encoding=asked.encoding, no_header=asked.no_header, **own
@@ -99,19 +97,55 @@ class Teacher:
         return merge_adapter(model) if self.run.has_adapter() else model
 
     def logits(self, texts: Sequence[Text], device: str) -> FloatArray:
-        """Return its answers, [texts, classes]: in fp32 on a CPU, in half precision on a GPU.
+        """Return its answers, [texts, classes]: in fp32 on a CPU, in half precision on a GPU where that is enough.
 
-        Texts of similar length share a batch, so that little of it is padding.
+        Texts of similar length share a batch, so that little of it is padding. How far it is, is said now and then.
+
+        Raises:
+            UserError: an answer is not a finite number.
         """
         model, encoder = self.classifier().eval().to(device), adapter_encoder(self.run, self.record)
-        inputs, encoded = inputs_of(model), encoder.encode(texts)
+        inputs, encoded, pace = inputs_of(model), encoder.encode(texts), _Pace(len(texts))
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found = np.empty((len(encoded), len(self.record.label_names)), dtype=np.float32)
         size = max(1, TOKENS[device] // encoder.max_length)
-        with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=device == "cuda"):
-            for start in range(0, len(order), size):
-                chosen = order[start : start + size]
-                batch = encoder.pad([encoded[i] for i in chosen])
-                rows = {name: torch.from_numpy(batch[name]).to(device) for name in inputs}
-                found[chosen] = model(**rows).logits.float().cpu().numpy()
+        fast = torch.float32 if device != "cuda" else torch.bfloat16 if has_bf16(device) else torch.float16
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            batch = encoder.pad([encoded[i] for i in chosen])
+            rows = {name: torch.from_numpy(batch[name]).to(device) for name in inputs}
+
+            def ask(dtype: torch.dtype, rows: dict[str, torch.Tensor] = rows) -> torch.Tensor:
+                with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                    answers: torch.Tensor = model(**rows).logits
+                return answers.float().cpu()
+
+            found[chosen] = finite(ask, fast).numpy()
+            pace.say(start + len(chosen))
         return found
+
+
+def finite(ask: Callable[[torch.dtype], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Return answers in a precision, or in fp32 where they are too large for it.
+
+    Raises:
+        UserError: they are not finite in fp32, either.
+    """
+    for precision in dict.fromkeys((dtype, torch.float32)):
+        if (found := ask(precision)).isfinite().all():
+            return found
+    raise UserError("an answer of the teacher is not a finite number", "train the teacher again, in `--precision fp32`")
+
+
+class _Pace:
+    """Says how far a teacher is, twice a minute at most."""
+
+    def __init__(self, texts: int) -> None:
+        self._texts, self._started = texts, time.monotonic()
+        self._said = self._started
+
+    def say(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._said >= SAID_S and done < self._texts:
+            self._said = now
+            say(f"the teacher has answered {done:,} of {self._texts:,} texts, the shorter ones first")

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import accelerate
 import torch
 
 from trainer.config import Device, Precision
 from trainer.errors import UserError
+from trainer.locks import is_first_process
 
 ROUNDS = 8
 PAYS = 1.25
@@ -32,10 +34,32 @@ class Hardware:
         return str(torch.cuda.get_device_name()) if self.device == "cuda" else self.device
 
 
-def choose_hardware(device: Device, precision: Precision) -> Hardware:
-    """Return the device and the precision to train with, or raise a UserError for what does not exist here."""
+def choose_hardware(device: Device, precision: Precision, before: str = "") -> Hardware:
+    """Return the device and the precision to train with, or raise a UserError for what does not exist here.
+
+    Of a distributed training, the first process chooses for all: another may measure something else.
+
+    Args:
+        device: asked for.
+        precision: the same.
+        before: that of the run that is resumed, to which `auto` keeps where the hardware has it; empty for none.
+    """
     chosen = choose_device(device)
-    return Hardware(chosen, choose_precision(precision, chosen))
+    accelerate.PartialState(cpu=chosen == "cpu")  # several processes find each other
+    if precision != "auto":
+        return Hardware(chosen, choose_precision(precision, chosen))
+    if before == "fp32" or (before == "bf16" and has_bf16(chosen)):
+        return Hardware(chosen, before)
+    settled = [choose_precision(precision, chosen) if is_first_process() else ""]
+    return Hardware(chosen, accelerate.utils.broadcast_object_list(settled)[0])
+
+
+def has_bf16(device: str) -> bool:
+    """Return whether the device multiplies bf16 natively; others emulate it, many times slower."""
+    if device == "cuda":
+        return bool(torch.cuda.get_device_capability() >= (8, 0))
+    features = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return bool(features.get("amx_bf16") or features.get("avx512_bf16"))
 
 
 def choose_device(asked: Device) -> str:
@@ -60,11 +84,8 @@ def choose_precision(asked: Precision, device: str, gain: Callable[[], float] | 
         raise UserError("fp16 training needs a CUDA device", "leave out `--precision` to use the best available")
     if asked != "auto":
         return asked
-    if device == "cuda":
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    features = torch.cpu.get_capabilities() if device == "cpu" else {}
-    has_it = features.get("amx_bf16") or features.get("avx512_bf16")  # others emulate it, many times slower
-    return "bf16" if has_it and (gain or gain_of_bf16)() >= PAYS else "fp32"
+    is_faster = has_bf16(device) and (device == "cuda" or (gain or gain_of_bf16)() >= PAYS)
+    return "bf16" if is_faster else "fp32"
 
 
 @cache

@@ -75,7 +75,8 @@ def begin(run: RunDir, inputs: UnfinishedRun) -> None:
         discard(run.checkpoints)
         write_record(run.unfinished, inputs)
         return
-    if replace(read_record(run.unfinished, UnfinishedRun), config=inputs.config) != inputs:
+    before = read_record(run.unfinished, UnfinishedRun)
+    if replace(before, config=inputs.config, precision=inputs.precision) != inputs:
         raise UserError(
             "the data, the base model or the teacher is not that of the interrupted run",
             "restore them, or start again with `--overwrite`",

@@ -80,7 +80,7 @@ class Start:
     def _classifier(self, config: TrainConfig, label_names: tuple[str, ...]) -> tuple[PreTrainedModel, list[str]]:
         """Return the classifier, and the names of parameters that are new, or that are its head."""
         if self.source is None:
-            return load_classifier(self.base, label_names, config.task)
+            return load_classifier(self.base, label_names, config.task_name)
         model = take_layers(self.source.classifier(), config.student_layers)
         encoder = model.base_model_prefix + "."
         return model, [name for name, _ in model.named_parameters() if not name.startswith(encoder)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import accelerate
 import torch
 import transformers
 from peft import PeftModel
@@ -18,7 +19,7 @@ from trainer.data import Splits
 from trainer.errors import UserError
 from trainer.lexical.of_run import fit_lexical
 from trainer.lexical.truncation import TruncationChoice, choose_truncation
-from trainer.locks import hold
+from trainer.locks import hold, is_first_process
 from trainer.model.capacity import check_length, check_padding, check_token_types, check_tokens, measure_capacity
 from trainer.model.load import inputs_of, make_encoder, settle_padding
 from trainer.progress import quiet_libraries, say, say_source, say_unseparated
@@ -26,6 +27,7 @@ from trainer.records import installed_versions, read_record
 from trainer.run import EpochScores, RunDir, Training, UnfinishedRun, discard, load_data, write_run
 from trainer.student.lessons import Lessons, prepare_lessons, with_lessons
 from trainer.student.loss import StudentTrainer, make_loss
+from trainer.student.seen import check_unseen
 from trainer.student.teacher import Teacher
 from trainer.tasks import NO_LABEL, Task, as_set, task_of
 from trainer.text.encoding import Encoder
@@ -95,22 +97,29 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     quiet_libraries()
     run.settle()
     teacher = Teacher.open(config.teacher, config.run_dir) if config.teacher else None
-    config = teacher.settle(config) if teacher else config
+    config = teacher.settle(config) if teacher else replace(config, task=config.task_name)
     check_run_dir(run, config)
-    hardware = choose_hardware(config.device, config.precision)
+    before = read_record(run.unfinished, UnfinishedRun) if config.resume else None
+    hardware = choose_hardware(config.device, config.precision, before.precision if before else "")
     splits = _load_data(config, teacher)
+    seen = check_unseen(teacher.record, splits, config.seed) if teacher else ()
     start = Start.locate(config, teacher)
-    task = task_of(config.task, len(splits.label_names))
+    task = task_of(config.task_name, len(splits.label_names))
     model = start.build(config, splits.label_names)
     _say_size(model, hardware)
     encoder = _make_encoder(config, model, start.tokenizer, pairs=splits.pairs)
-    choice = _settle_truncation(config, run, encoder, splits, task)
+    choice = _settle_truncation(config, before, encoder, splits, task)
     encoder = encoder.under(choice.rule) if choice else encoder
-    lessons = prepare_lessons(config, teacher, splits, hardware.device) if teacher else None
-    trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
-    if trainer.is_world_process_zero():
+    lexical = fit_lexical(encoder, splits.train, task, config.seed) if is_first_process() else ""
+    lessons = prepare_lessons(config, teacher, splits) if teacher else None
+    if is_first_process():
         sha256 = lessons.sha256() if lessons else ""
-        begin(run, UnfinishedRun(config, start.base.sha256(), splits.sha256(), choice, sha256))
+        given = UnfinishedRun(config, start.base.sha256(), splits.sha256(), choice, sha256, hardware.precision)
+        begin(run, given)
+    if lessons:
+        accelerate.PartialState().wait_for_everyone()  # the first process has removed what an earlier run left
+        lessons.ask(hardware.device)
+    trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
     scores = _epoch_scores(trainer.state.log_history)
@@ -119,10 +128,20 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     new = run.new_results()
     start.save(model, config, new.adapter)
     examples = _predict_examples(trainer, encoder, splits, task)
-    lexical = fit_lexical(encoder, splits.train, task, config.seed)
     training = _describe(config, splits, model, scores, hardware, choice, started)
     versions, taught = installed_versions(PACKAGES), lessons.facts() if lessons else None
-    write_run(new, start.base, splits, encoder, training, versions, task=config.task, lexical=lexical, teaching=taught)
+    write_run(
+        new,
+        start.base,
+        splits,
+        encoder,
+        training,
+        versions,
+        task=config.task_name,
+        lexical=lexical,
+        teaching=taught,
+        seen=seen,
+    )
     run.settle()
     discard(run.checkpoints)
     return TrainResult(training, task.headline(asdict(training.best)), len(splits.evaluation), examples)
@@ -170,13 +189,13 @@ def _make_encoder(config: TrainConfig, model: Trained, tokenizer: PreTrainedToke
 
 
 def _settle_truncation(
-    config: TrainConfig, run: RunDir, encoder: Encoder, splits: Splits, task: Task
+    config: TrainConfig, before: UnfinishedRun | None, encoder: Encoder, splits: Splits, task: Task
 ) -> TruncationChoice | None:
     """Choose the truncation rule on the training texts, or return the choice of the run that is resumed."""
     if config.truncation != "auto":
         return None
-    before = read_record(run.unfinished, UnfinishedRun).truncation_choice if config.resume else None
-    choice = before or choose_truncation(encoder, splits.train, task, config.seed)
+    known = before.truncation_choice if before else None
+    choice = known or choose_truncation(encoder, splits.train, task, config.seed)
     say(str(choice))
     return choice
 
@@ -201,7 +220,7 @@ def make_trainer(
     batches = full_batches(rows, collate, config.batch_size) if is_gpu and takes_wide_mask(model, padded) else []
     if isinstance(model, PeftModel):
         settle_frozen(model, hardware.device, hardware.precision)
-    kind = partial(StudentTrainer, make_loss(config.task, lessons.temperature)) if lessons else GraphTrainer
+    kind = partial(StudentTrainer, make_loss(config.task_name, lessons.temperature)) if lessons else GraphTrainer
     trainer = kind(
         model=model,
         args=_arguments(config, hardware),
