@@ -156,6 +156,7 @@ def test_one_slow_call_decides_nothing() -> None:
     usual, slow = [0.1, 1.1] * 50, [0.1, 1.1] * 49 + [0.1, 60.0]
     assert is_cheaper(speed_of([1.0] * 100, slow, many))
     assert not is_cheaper(speed_of([0.55] * 99 + [60.0], usual, many))
+    assert not is_cheaper(speed_of([1.0] * 100, [0.1] * 10 + [1.5] * 90, many)), "the first block is not all"
 
 
 def suspicion(first: tuple[float, float], model: tuple[float, float]) -> str | None:
