@@ -74,7 +74,7 @@ def test_reasons(exported: RunDir, copy_of: Callable[[RunDir], RunDir]) -> None:
     )
     run = copy_of(exported)
     (run.adapter / "adapter_config.json").unlink()
-    assert "merged checkpoint" in why("adapter-fp32-cpu", run=run)
+    assert "whole checkpoint" in why("adapter-fp32-cpu", run=run)
 
 
 def test_a_cascade_is_measured_where_the_artifact_has_one(
@@ -82,7 +82,7 @@ def test_a_cascade_is_measured_where_the_artifact_has_one(
 ) -> None:
     spec = BY_NAME["cascade-int8-cpu"]
     assert spec.why_unusable(exported, ARTIFACTS, None) == "`onnx-int8` has no first stage"
-    with pytest.raises(UserError, match="`onnx-int8` has no first stage"):
+    with pytest.raises(UserError, match="onnx-int8` has no first stage"):
         spec.load(exported, 1, tmp_path)
     run = copy_of(exported)
     put_into(run.export / "onnx-int8")
