@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from exporter.cascade.stage import Cascade, surest
 from exporter.cascade.trial import CurvePoint
-from exporter.int8.budget import CONFIDENCE, POWER_80, critical_value, paired_interval
+from exporter.int8.budget import CONFIDENCE, critical_value, paired_interval
 from trainer.lexical.model import Lexical
 from trainer.tasks import Answers, FloatArray
 
@@ -88,8 +88,8 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
     the budget: one-sided, 95 %, from the answers that change. They are tried from the most careful one on, up to the
     first that fails, so that the bound is not corrected for their number. It is no guarantee, since temperature, guards
     and thresholds come from the same texts: the gate, which judges on others, is. Of the thresholds before the first
-    that fails, some may change more answers than the gate can judge: it has to find the cascade within the budget, four
-    times in five, if as many answers change there as here, and for a gain of no more than that bound.
+    that fails, some may change more answers than the gate can judge: it has to find the cascade within the budget, 19
+    times in 20, if as many answers change there as here, and for a gain of no more than that bound.
 
     Args:
         texts: what both stages say of the calibration texts.
@@ -101,7 +101,7 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
     """
     temperature = fit_temperature(texts.lexical, texts.truth)
     guards = Cascade(temperature, 0.0, *choose_guards(texts.known, texts.tokens))
-    curve = draw_curve(texts, guards, evaluated, critical_value(tried) + POWER_80)
+    curve = draw_curve(texts, guards, evaluated, critical_value(tried) + ONE_SIDED)
     last = None
     for point in curve:
         if point.lower <= -SHARE_OF_BUDGET * max_drop:

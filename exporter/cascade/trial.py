@@ -24,7 +24,7 @@ class CurvePoint:
     lower: float
     """Of the change of the score against the model alone: its lower bound, one-sided, 95 %."""
     foreseen: float
-    """The lower end of the interval that the gate would find, or better, four times in five."""
+    """The lower end of the interval that the gate would find, or better, 19 times in 20."""
 
 
 @dataclass(frozen=True)
