@@ -163,7 +163,7 @@ def test_a_run_says_how_it_was_chosen_and_keeps_to_it_when_it_is_resumed(
     assert (run.load().truncation, choice.rule, training.config.truncation) == ("head-tail", "head-tail", "auto")
 
     other = replace(choice, rule="tail")
-    write_record(run.unfinished, UnfinishedRun(config, run.load().base_sha256, training.data_sha256, other))
+    write_record(run.unfinished, UnfinishedRun(training.config, run.load().base_sha256, training.data_sha256, other))
     assert read_record(run.unfinished, UnfinishedRun).truncation_choice == other
     train(replace(config, resume=True))
     assert run.load().truncation == "tail"
