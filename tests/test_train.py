@@ -313,3 +313,19 @@ def test_the_first_of_several_processes_chooses_the_precision_of_all() -> None:
     """
     ended = subprocess.run([*command, "--no-python", sys.executable, "-c", script], capture_output=True, text=True)
     assert sorted(ended.stdout.split("\n"))[1:] == ["0 bf16", "1 bf16"], ended.stderr
+
+
+def test_batches_on_a_cpu_have_few_widths(toy_config: TrainConfig, tmp_path: Path) -> None:
+    """For each width, libraries keep what they compile: with all of them, memory would grow all the time."""
+    seen = set()
+
+    def look(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding) and torch.is_grad_enabled():
+            seen.add(inputs[0].shape[-1])
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        train(replace(toy_config, epochs=1, run_dir=tmp_path / "run"))
+    finally:
+        hook.remove()
+    assert seen == {16, toy_config.max_length}

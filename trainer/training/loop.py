@@ -185,6 +185,11 @@ def make_collator(encoder: Encoder, inputs: Sequence[str], multiple: int = 1) ->
     return collate
 
 
+CPU_WIDTHS = 16
+"""Of what the widths of batches are multiples on a CPU. PyTorch and oneDNN keep what they compile for each size: with
+all widths up to 256, a model of 30 MB took 3.4 GB after 625 steps, and without these caches it did not grow."""
+
+
 def width_step(max_length: int) -> int:
     """Return of what the widths of batches are multiples on a GPU, so that there are about eight of them at most."""
     return max(32, -(-max_length // 64) * 8)

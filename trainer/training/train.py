@@ -36,6 +36,7 @@ from trainer.training.frozen import DTYPES, settle_frozen, shorten_last_layer
 from trainer.training.graphs import GraphTrainer, takes_wide_mask
 from trainer.training.hardware import Hardware, choose_hardware
 from trainer.training.loop import (
+    CPU_WIDTHS,
     PACKAGES,
     CheckpointKeeper,
     EpochReport,
@@ -214,7 +215,7 @@ def make_trainer(
     hint = "" if is_balanced else "; `--class-weights balanced` may help"
     is_gpu = hardware.device == "cuda"
     rows = encode_rows(encoder, task, splits.train)
-    collate = make_collator(encoder, inputs_of(model), width_step(config.max_length) if is_gpu else 1)
+    collate = make_collator(encoder, inputs_of(model), width_step(config.max_length) if is_gpu else CPU_WIDTHS)
     padded = collate([pick(rows, key=lambda row: len(row["input_ids"])) for pick in (min, max)])
     shorten_last_layer(model, padded)
     batches = full_batches(rows, collate, config.batch_size) if is_gpu and takes_wide_mask(model, padded) else []
