@@ -27,7 +27,7 @@ def test_texts_as_arguments(exported: RunDir, command: Command) -> None:
     status, out, _ = command(main, "--run-dir", exported.path, "goal race team ball", "soup salt " * 30)
     assert status == 0
     first, second = out.splitlines()
-    assert first.startswith("sport  (sport 9")
+    assert first.startswith("sport  (sport ")
     assert first.endswith("%)  goal race team ball")
     assert second.startswith("food  (")
     assert "[truncated]" in second
@@ -53,7 +53,7 @@ def test_standard_input_without_text_is_refused(
 def test_a_file_becomes_a_csv_with_a_row_for_each_of_its_rows(
     exported: RunDir, command: Command, tmp_path: Path
 ) -> None:
-    texts = ["goal, race\nand team", "soup bread cheese", ""]
+    texts = ["goal, race\nteam", "soup bread cheese", ""]
     source = write_csv(tmp_path / "in.csv", [(text, i) for i, text in enumerate(texts)], ("text", "id"))
     flags = ("--run-dir", exported.path, "--file", source, "--output")
     status, out, err = command(main, *flags, tmp_path / "out.csv")
