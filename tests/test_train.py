@@ -309,7 +309,8 @@ def test_the_first_of_several_processes_chooses_the_precision_of_all() -> None:
         rank = int(os.environ["RANK"])
         torch.cpu.get_capabilities = lambda: {"amx_bf16": True}
         hardware.gain_of_bf16 = lambda: 2.0 - rank
-        print(rank, hardware.choose_hardware("cpu", "auto").precision, flush=True)
+        chosen = hardware.choose_hardware("cpu", "auto").precision
+        os.write(1, f"{rank} {chosen}\\n".encode())  # at once: both processes write to the same pipe
     """
     ended = subprocess.run([*command, "--no-python", sys.executable, "-c", script], capture_output=True, text=True)
     assert sorted(ended.stdout.split("\n"))[1:] == ["0 bf16", "1 bf16"], ended.stderr
