@@ -174,7 +174,7 @@ def try_halves(
 def _make(
     recipe: HalfRecipe, model: Path, output: Path, checkpoint: Path, *, shortened: bool
 ) -> dict[str, int] | OSError:
-    """Make a recipe in a process of its own, beside the others, and return what was fused, or that nothing can be."""
+    """Make a recipe in a process of its own, and return what was fused, or an error that is no fault of the recipe."""
     try:
         return recipe.make(model, output, checkpoint, shortened=shortened)
     except OSError as error:
