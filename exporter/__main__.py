@@ -107,6 +107,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="do not try to let a linear classifier of words answer the texts that it is sure of",
     )
     parser.add_argument(
+        "--stack",
+        action="store_true",
+        help="texts that it is not sure of are answered by its logits and the model's, added: often more accurate",
+    )
+    parser.add_argument(
         "--shift",
         nargs="+",
         type=Path,

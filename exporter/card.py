@@ -37,12 +37,13 @@ def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
     return "\n".join([*_metadata(artifact, train, facts), *_text(artifact, train, facts), *_use(artifact)]) + "\n"
 
 
-def tell_cascade(card: str, judged: CascadeJudged, speed: CascadeSpeed) -> str:
-    """Return a card that tells of the artifact's cascade, too."""
+def tell_cascade(card: str, judged: CascadeJudged, speed: CascadeSpeed, *, stacked: bool) -> str:
+    """Return a card that tells of the artifact's cascade, too; `stacked` says that the logits of both are added."""
     change = judged.change
+    others = "both, by their logits, added," if stacked else "this model"
     told = (
         f"A linear classifier of words and pairs of words (`{LEXICAL}`) answers the texts that it is sure of, "
-        f"{judged.answered:.0%} of the evaluation texts, and this model the others. Both together: {change.metric} "
+        f"{judged.answered:.0%} of the evaluation texts, and {others} the others. Both together: {change.metric} "
         f"{points(change.change)} points [{points(change.lower)}, {points(change.upper)}] against fp32, and "
         f"{speed.bulk.median:.2f}x the speed of this model alone with many texts, {speed.one.median:.2f}x one by one. "
         f"One text takes {speed.median:.0%} of the time of this model alone in the median, and {speed.p95:.0%} at the "

@@ -35,6 +35,7 @@ class ExportConfig:
     no_fuse: bool = False
     verify_samples: int = 256
     no_cascade: bool = False
+    stack: bool = False
     shift: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
@@ -44,6 +45,8 @@ class ExportConfig:
                 "int8 is for CPUs: onnxruntime has no fast int8 operators on CUDA",
                 "leave out `--quantize`; `--target cuda` makes fp16",
             )
+        if self.stack and self.no_cascade:
+            raise UserError("`--stack` adds what the first stage says, and `--no-cascade` leaves it out", "choose one")
         if self.quantize is None:
             for field in NEED_INT8 if self.target == "cuda" else NEED_QUANTIZE:
                 if field == "max_drop" and self.against_run:
@@ -54,7 +57,7 @@ class ExportConfig:
                 raise UserError("`--target portable` needs `--quantize`", "add `--quantize`")
 
 
-NEED_INT8 = ("require_int8", "budget_minutes", "no_cascade")
+NEED_INT8 = ("require_int8", "budget_minutes", "no_cascade", "stack")
 NEED_QUANTIZE = ("max_drop", "accept_undecided", *NEED_INT8)
 """The first two are for half precision on a GPU, too, and the first for another run."""
 _RANGES = {"verify_samples": Range(1), "budget_minutes": Range(0, 1_000_000), "max_drop": Range(0, 100, "low")}

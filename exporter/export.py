@@ -203,7 +203,7 @@ def _export(
         score = subject.score(logits)
         artifacts = _seal(subject, folder, chain, outcome, score, gpu)
         _check_sealed(folder, artifacts, workers)
-        cascade = _try_cascade(ready, subject, folder, workers, logits, outcome, config.max_drop)
+        cascade = _try_cascade(ready, subject, folder, workers, logits, outcome, config)
         against = _compare(subject, other, folder, outcome, cascade, logits, workers, config, device) if other else None
         artifacts = tuple(open_artifact(folder / a.name) for a in artifacts)
         varied = variations(folder / outcome.chosen, subject.encoder, subject.varied(), subject.task, workers, device)
@@ -455,14 +455,14 @@ def _try_cascade(
     workers: Workers,
     fp32_logits: FloatArray,
     outcome: Outcome,
-    max_drop: float,
+    config: ExportConfig,
 ) -> CascadeTrial:
     """Try a first stage before the sealed artifact in int8, which takes it in where that passes."""
     if not isinstance(ready, Ready):
         return CascadeTrial(shipped=False, reason=ready)
     if outcome.chosen != ONNX_INT8:
         return CascadeTrial(shipped=False, reason=f"it is tried before `{ONNX_INT8}` alone, which was not chosen")
-    gate = Gate(subject, fp32_logits, workers, max_drop, 1 + outcome.rivals)
+    gate = Gate(subject, fp32_logits, workers, config.max_drop, 1 + outcome.rivals, stacked=config.stack)
     trial = gate.try_cascade(ready, folder / ONNX_INT8, (folder / UNFUSED).parent)
     for_openvino = [b.name for b in outcome.beside if b.name in (ONNX_INT8_OPENVINO, ONNX_BF16_OPENVINO)]
     if trial.shipped and for_openvino:

@@ -79,9 +79,10 @@ def cascade(record: ExportRecord) -> str:
     """Render what became of a first stage: the thresholds tried, the whole judged and timed, and other texts."""
     trial, lines = record.cascade, []
     if trial and trial.curve:
+        both = f", and {trial.stacked_score:.2%} with both stages' logits added" if trial.stacked_score else ""
         lines += [
             f"cascade before {trial.artifact}, which alone has {record.metric} {trial.calibration_score:.2%} on "
-            f"{trial.calibration_texts:,} calibration texts:",
+            f"{trial.calibration_texts:,} calibration texts{both}:",
             f"{'answered by the first stage':<28}{'probability from':>18}{record.metric:>12}{'worse/better':>14}"
             f"{'points, at least':>18}{'for the gate':>14}",
         ]
@@ -124,9 +125,11 @@ def _shift(record: ExportRecord) -> list[str]:
     """Render the scores on texts of other domains."""
     lines = []
     for s in record.shift:
-        both = f", {s.cascade_score:.2%} with its first stage, which answers {s.answered:.0%}" if s.answered else ""
-        if s.answered == 0:
+        both = ""
+        if s.answered == 0 and s.cascade_score == s.score:
             both = ", and its first stage answers none of them"
+        elif s.cascade_score is not None:
+            both = f", {s.cascade_score:.2%} with its first stage, which answers {s.answered:.0%}"
         lines.append(f"{s.name}, {s.texts:,} texts: {record.metric} of {record.chosen} {s.score:.2%}{both}")
     return lines
 

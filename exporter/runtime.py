@@ -47,7 +47,8 @@ class Prediction:
     labels: tuple[str, ...]
     """All labels that the text has, the most probable first: one, or any number if a text may have several."""
     stage: Stage = "model"
-    """What answered: `lexical` is the first stage of a cascade, which reads a text before it is cut."""
+    """What answered: `lexical` is the first stage of a cascade, which reads a text before it is cut, and `both` the
+    sum of its logits and the model's."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from exporter.cascade.bundle import add_cascade
 from exporter.cascade.engine import CascadeEngine
 from exporter.cascade.explain import reasons
 from exporter.cascade.load import load_cascade
-from exporter.cascade.stage import LEXICAL, Cascade, FirstStage, surest
+from exporter.cascade.stage import LEXICAL, Cascade, FirstStage, Stack, surest
 from exporter.cascade.synthetic import make_texts as make_golden_texts
 from exporter.checksums import CHECKSUMS, IntegrityError, write_checksums
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine
@@ -133,6 +133,22 @@ def test_every_text_is_answered_by_its_stage_alone_whatever_the_blocks(
     assert both.stages(texts) == stages
 
 
+def test_where_logits_are_added_it_is_those_of_texts_that_are_usual_and_go_on(tokenizer: Path) -> None:
+    stacked = replace(USUAL, threshold=0.97, stack=Stack(first=0.5, model=0.25))
+    both = make(tokenizer, stacked, block=7)
+    texts = [*TEXTS, "the " * 60]  # the last one is unusually long
+    _, logits, stages = both.answer_all(texts)
+    own, _ = both.first.read(both.encoder.tokens(texts))
+    models = np.array([[sum(e.ids), len(e), 0, 0] for e in both.encoder.encode(texts)], np.float32)
+    expected = {"lexical": own, "both": 0.5 * own + 0.25 * models, "model": 0.25 * models}
+    assert set(stages) == set(expected)
+    assert stages[-1] == "model"
+    for i, stage in enumerate(stages):
+        np.testing.assert_allclose(logits[i], expected[stage][i], rtol=1e-6)
+    assert both.stages(texts) == stages
+    np.testing.assert_allclose(both.combine(texts[-2:], models[-2:])[-1], 0.25 * models[-1], rtol=1e-6)
+
+
 def test_a_text_of_which_only_the_ends_are_tokenized_is_left_to_the_model(tokenizer: Path) -> None:
     both = make(tokenizer, Cascade(1.0, 0.0, 0.0, 0, 10**9))
     word = next(word for word in WORDS if len(word) < 20)
@@ -204,6 +220,33 @@ def test_a_classifier_says_which_stage_answered_and_its_logits_are_the_models(bu
         answer.stage for answer in found[:9]
     ]
     assert classifier.predict([]) == []
+
+
+def test_a_classifier_adds_the_logits_of_both_and_says_so(own: Path) -> None:
+    artifact = open_artifact(own)
+    seal(own, replace(artifact, cascade=replace(USUAL, stack=Stack(2.0, 0.5))))
+    classifier, alone = Classifier.load(own), Classifier.load(own, cascade=False)
+    found = classifier.predict(TEXTS)
+    assert {answer.stage for answer in found} == {"lexical", "both"}
+    both = classifier.cascade
+    assert both
+    first, _ = both.first.read(both.encoder.tokens(TEXTS))
+    added = np.exp(2 * first + 0.5 * alone.logits(TEXTS))
+    shares = added / added.sum(axis=1, keepdims=True)
+    for answer, row in zip(found, shares, strict=True):
+        if answer.stage == "both":
+            assert [*answer.probabilities.values()] == pytest.approx(row.tolist(), abs=1e-4)
+
+
+def test_a_model_that_answers_differently_is_found_where_logits_are_added(own: Path) -> None:
+    seal(own, replace(open_artifact(own), cascade=replace(USUAL, stack=Stack(2.0, 1.0))))
+    artifact, engine = load_bundle(own, device="cpu", threads=1)
+    assert load_cascade(own, artifact, engine)
+    golden = read_record(own / GOLDEN, Golden)
+    moved = tuple(tuple(logit + 0.1 for logit in row) for row in golden.logits)
+    write_record(own / GOLDEN, replace(golden, logits=moved))
+    with pytest.raises(IntegrityError, match=r"a logit differs by 0\.1"):
+        load_cascade(own, artifact, engine)
 
 
 def test_another_process_has_both_stages(bundle: Path) -> None:
@@ -322,6 +365,10 @@ def test_its_file_has_to_be_listed_and_whole(own: Path) -> None:
         {"fewest_tokens": 41},
         {"most_tokens": 10**30},
         {"most_tokens": 1.5},
+        {"stack": {"first": 0.0, "model": 1.0}},
+        {"stack": {"first": 1.0, "model": 1e9}},
+        {"stack": {"first": 1.0, "model": float("nan")}},
+        {"stack": {"first": 1.0}},
         {"unknown": 1},
     ],
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter.cascade.choose import SHARE_OF_BUDGET, Calibrated, choose_cascade, choose_guards, fit_temperature, foresee
+from exporter.cascade.choose import (
+    SHARE_OF_BUDGET,
+    Calibrated,
+    choose_cascade,
+    choose_guards,
+    fit_stack,
+    fit_temperature,
+    foresee,
+)
 from exporter.cascade.speed import is_cheaper, speed_of
 from exporter.cascade.stage import Cascade, FirstStage, surest
 from exporter.cascade.suspicion import find_suspicion
@@ -22,7 +30,12 @@ def stages(first_right: np.ndarray, model_right: np.ndarray, sure: np.ndarray | 
     margins = np.linspace(8, 0.1, count) if sure is None else sure
     logits = np.stack([np.zeros(count), np.where(first_right, margins, -margins)], axis=1).astype(np.float32)
     ones = np.ones(count, dtype=np.int64)
-    return Calibrated(logits, ones.astype(np.float32), 10 * ones, ones > 0, model_right.astype(np.int64), ones)
+    return Calibrated(logits, ones.astype(np.float32), 10 * ones, ones > 0, sharp(model_right.astype(np.int64)), ones)
+
+
+def sharp(answers: np.ndarray) -> np.ndarray:
+    """Logits of a model that is always sure."""
+    return 9 * np.eye(2, dtype=np.float32)[answers]
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
@@ -38,6 +51,49 @@ def test_the_temperature_is_the_one_that_labels_were_drawn_with(temperature: flo
 def test_a_first_stage_that_is_always_right_gets_the_sharpest_probabilities() -> None:
     assert fit_temperature(np.float32([[0, 1], [2, 0]]), np.array([1, 0])) == pytest.approx(1 / 16)
     assert fit_temperature(np.float32([[0, 1], [2, 0]]), np.array([0, 1])) == pytest.approx(16)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_weights_of_two_stages_are_those_that_labels_were_drawn_with(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    first, model = rng.normal(0, 2, (2, 20_000, classes)).astype(np.float32)
+    shares = np.exp(0.5 * first + 1.5 * model)
+    truth = (rng.random((len(first), 1)) > (shares / shares.sum(1, keepdims=True)).cumsum(1)).sum(1)
+    stack = fit_stack(first, model, truth)
+    assert (stack.first, stack.model) == (pytest.approx(0.5, rel=0.06), pytest.approx(1.5, rel=0.06))
+
+
+def test_the_weights_of_a_stage_that_knows_nothing_or_the_contrary_are_the_smallest() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, TEXTS)
+    noise = rng.normal(0, 1, (TEXTS, 2)).astype(np.float32)
+    model = rng.normal(0, 1, (TEXTS, 2)).astype(np.float32) + np.eye(2, dtype=np.float32)[truth]
+    assert fit_stack(noise - np.eye(2, dtype=np.float32)[truth], model, truth).first == pytest.approx(1 / 16)
+    assert fit_stack(noise, model, truth).first < 0.15
+
+
+def test_stages_whose_errors_are_unlike_are_right_more_often_together() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, TEXTS)
+    first, model = (rng.normal(0, 1, (TEXTS, 2)) + np.eye(2)[truth] for _ in range(2))
+    ones = np.ones(TEXTS, dtype=np.int64)
+    logits, known = [stage.astype(np.float32) for stage in (first, model)], ones.astype(np.float32)
+    texts = Calibrated(logits[0], known, ones, ones > 0, logits[1], truth)
+    apart, added = (choose_cascade(texts, BUDGET, 4_000, 2, stacked=stacked) for stacked in (False, True))
+    alone = (model.argmax(1) == truth).mean()
+    assert apart.cascade
+    assert added.cascade
+    assert apart.cascade.stack is apart.stacked_score is None
+    assert added.stacked_score
+    assert added.stacked_score > alone + 0.03
+    chosen = [{p.threshold: p for p in found.curve}[found.cascade.threshold] for found in (apart, added)]
+    assert chosen[1].score > max(chosen[0].score, alone)
+    assert chosen[1].lower > -SHARE_OF_BUDGET * BUDGET, "the first stage gives away no more of it than of the model's"
+    assert added.curve[-1].lower < apart.curve[-1].lower
+    stacked, unusual = added.cascade, np.arange(TEXTS) % 2 == 0
+    assert stacked.stack
+    found = stacked.combine(texts.lexical / np.float32(stacked.temperature), ~unusual, texts.model)
+    np.testing.assert_allclose(found[unusual], stacked.stack.model * texts.model[unusual], rtol=1e-6)
 
 
 def test_the_threshold_is_the_cheapest_before_the_first_that_may_lose_too_much() -> None:
@@ -132,7 +188,7 @@ def test_what_is_chosen_is_what_the_first_stage_does() -> None:
     tokens = [(list(rng.integers(5, 500, rng.integers(3, 60))),) for _ in range(TEXTS)]
     truth = (lexical.logits(tokens)[:, 1] > 0).astype(np.int64)
     flipped = np.where(rng.random(TEXTS) < 0.02, 1 - truth, truth)
-    found = choose_cascade(Calibrated.of(lexical, tokens, truth >= 0, flipped, truth), BUDGET, 10**6, 2)
+    found = choose_cascade(Calibrated.of(lexical, tokens, truth >= 0, sharp(flipped), truth), BUDGET, 10**6, 2)
     assert found.cascade
     _, answered = FirstStage(lexical, found.cascade).answer(tokens)
     (point,) = [p for p in found.curve if p.threshold == found.cascade.threshold]

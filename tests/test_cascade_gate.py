@@ -103,6 +103,19 @@ def test_one_that_is_within_the_budget_and_cheaper_is_shipped_in_the_bundle(run:
     assert card.index(LEXICAL) < card.index("## Use")
 
 
+def test_stages_are_stacked_where_that_is_asked_for(run: RunDir) -> None:
+    gate, ready = gate_of(run)
+    folder = run.export / "onnx-int8"
+    trial = replace(gate, stacked=True).try_cascade(ready, folder, run.path / "scratch")
+    assert trial.shipped
+    artifact = open_artifact(folder)
+    assert artifact.cascade == trial.chosen
+    assert artifact.cascade
+    assert artifact.cascade.stack
+    assert trial.stacked_score
+    assert "both, by their logits, added, the others" in (folder / CARD).read_text()
+
+
 @pytest.mark.parametrize(
     ("speed", "max_drop", "reason"), [(SLOWER, WIDE, "not cheaper here: 2.00x"), (FASTER, 5.0, "no threshold keeps")]
 )
@@ -206,12 +219,13 @@ def test_none_is_tried_before_fp32(run: RunDir) -> None:
 def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.int8.select.FASTER", 0.0)
     other = write_csv(tmp_path / "other.csv", list(make_texts(40, seed=9)))
-    config = config_of(run, accept_undecided=True, shift=(other,))
+    config = config_of(run, accept_undecided=True, shift=(other,), stack=True)
     export(config, LocalWorker, recipes=[recipe for recipe in RECIPES if recipe.family == "dynamic"][:2])
     record = load_export(run)
     trial = record.cascade
     assert trial
     assert trial.judged
+    assert trial.stacked_score
     assert trial.judged.change.tried == len(record.candidates) + 1
     assert {c.change.tried for c in record.candidates} == {len(record.candidates) + 1}
     (chosen,) = [artifact for artifact in record.artifacts if artifact.name == record.chosen]

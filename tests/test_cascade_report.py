@@ -119,7 +119,7 @@ def test_it_says_why_there_is_none(record: ExportRecord) -> None:
 
 
 def test_the_card_says_it_before_how_to_use_it() -> None:
-    card = tell_cascade("# onnx-int8\n\nOld.\n\n## Use\n\nLike this.\n", JUDGED, SPEED)
+    card = tell_cascade("# onnx-int8\n\nOld.\n\n## Use\n\nLike this.\n", JUDGED, SPEED, stacked=False)
     before, told, after = card.split("\n\n", 2)[0], card.split("\n\n")[2], card[card.index("## Use") :]
     assert (before, after) == ("# onnx-int8", "## Use\n\nLike this.\n")
     assert "`lexical.safetensors`" in told

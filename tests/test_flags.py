@@ -181,6 +181,7 @@ def test_benchmark_values_out_of_range_are_refused(values: dict[str, Any]) -> No
         {"require_int8": True},
         {"target": "portable"},
         {"no_cascade": True},
+        {"stack": True},
     ],
 )
 def test_flags_about_int8_go_with_quantize(values: dict[str, Any]) -> None:
@@ -193,6 +194,11 @@ def test_flags_about_int8_go_with_quantize(values: dict[str, Any]) -> None:
 def test_export_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="is out of range"):
         ExportConfig(quantize="auto", **values)
+
+
+def test_stages_that_are_not_tried_are_not_stacked() -> None:
+    with pytest.raises(UserError, match="`--no-cascade` leaves it out"):
+        ExportConfig(quantize="auto", stack=True, no_cascade=True)
 
 
 def test_int8_is_not_for_gpus() -> None:

@@ -39,11 +39,11 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (4, "2da16281f258921bdc0f58682b36d34b4983d0998196100f28661741e2993cf7"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (7, "817d72597098b8e23f2754b0e9dc0cc7e99ecb0b2fcb07b84214effb4888b44d"),
-    Artifact: (5, "360984442b98e4240d4a54e8be144d824a317e804d102d1ea8001e7b2164bd47"),
+    ExportRecord: (8, "578360bcb25154965396928bf1212797d74d6781e4e8e7afb2337c392375c950"),
+    Artifact: (6, "a973c93e3d8d1fbb41d75db43d1da3b8f4a04eec456a97fdce9c75527d5f6c6f"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (3, "488dd9b6b1b21ed117091aa53a8d93626e75bc54fb79df8f41528fa9543a8c11"),
-    BenchRecord: (7, "7cceec8469bbda94857f611cc23973be70f3356ac7f2e1cfecb2d388b5042449"),
+    BenchRecord: (8, "c1afad656f6f837afb0aea0007e285dca037d6bd1fb60bdeb7d67ae0b05a29e1"),
     TrainingSpeed: (1, "3ba68cf38978c6c9207e028bf25bf8f21b893ce58991dbd6cb6e68240f08768e"),
 }
 """The schema of each record, and the SHA-256 of its field tree."""

@@ -50,7 +50,7 @@ class Artifact:
     Nothing outside the folder is needed. It stands in the folder as `artifact.json`.
     """
 
-    SCHEMA: ClassVar[int] = 5
+    SCHEMA: ClassVar[int] = 6
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {1: _from_1}
     MADE_BY: ClassVar[str] = "python -m exporter"
 
@@ -169,4 +169,6 @@ def _problem_of(cascade: Cascade) -> str | None:
         return "`threshold` and `least_known` of `cascade` are not shares"
     if not 0 <= cascade.fewest_tokens <= cascade.most_tokens < 2**31:
         return "`fewest_tokens` and `most_tokens` of `cascade` are not the ends of a range"
+    if cascade.stack and not all(0 < weight <= 100 for weight in (cascade.stack.first, cascade.stack.model)):
+        return "the weights in `stack` of `cascade` are not from 0 to 100"
     return None

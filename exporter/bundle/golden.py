@@ -158,7 +158,7 @@ def read_golden(folder: Path, *, pairs: bool) -> Golden:
 def compare(
     folder: Path,
     golden: Golden,
-    logits: Sequence[Sequence[float]],
+    logits: Sequence[Sequence[float]] | FloatArray,
     found: FloatArray,
     task: Task,
     *,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from exporter.cascade.stage import Cascade, surest
+from exporter.cascade.stage import Cascade, Stack, surest
 from exporter.cascade.trial import CurvePoint
 from exporter.int8.budget import CONFIDENCE, critical_value, paired_interval
 from trainer.lexical.model import Lexical
@@ -23,9 +24,8 @@ STEPS = 20
 """Thresholds that are tried: they let the first stage answer a twentieth of the usual texts, two twentieths, … all."""
 UNUSUAL = 1.0
 """Per cent of the calibration texts beyond each guard."""
-TEMPERATURES = 1 / 16, 16.0
-"""Between which it is looked for."""
-HALVINGS = 40
+WEIGHTS = 1 / 16, 16.0
+"""Between which those of logits are looked for."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Calibrated:
     """Tokens of each text's own, before it is cut, [texts]."""
     whole: npt.NDArray[np.bool_]
     """Whether the first stage sees all of it, [texts]: see `are_whole`."""
-    model: Answers
-    """What the model answers, [texts]."""
+    model: FloatArray
+    """Logits of the model, [texts, classes]."""
     truth: Answers
     """[texts]."""
 
@@ -51,7 +51,7 @@ class Calibrated:
         lexical: Lexical,
         tokens: Sequence[Sequence[Sequence[int]]],
         whole: npt.NDArray[np.bool_],
-        model: Answers,
+        model: FloatArray,
         truth: Answers,
     ) -> Calibrated:
         """Let the first stage answer.
@@ -60,7 +60,7 @@ class Calibrated:
             lexical: it.
             tokens: of each text, or of both of a pair, all tokens of its own: see `Encoder.tokens`.
             whole: whether these are all, [texts].
-            model: what the model answers, [texts].
+            model: logits of the model, [texts, classes].
             truth: what is right, [texts].
         """
         sizes = np.array([sum(map(len, parts)) for parts in tokens])
@@ -74,6 +74,8 @@ class Chosen:
     cascade: Cascade | None
     """None where no threshold will do."""
     curve: tuple[CurvePoint, ...]
+    stacked_score: float | None = None
+    """Of both stages on all texts, with their logits added; None where they are not."""
 
 
 def can_choose(texts: int, max_drop: float) -> bool:
@@ -81,26 +83,32 @@ def can_choose(texts: int, max_drop: float) -> bool:
     return paired_interval(0, 0, texts, ONE_SIDED)[0] > -SHARE_OF_BUDGET * max_drop
 
 
-def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: int) -> Chosen:
-    """Choose the temperature, the guards and the threshold.
+def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: int, *, stacked: bool = False) -> Chosen:
+    """Choose the temperature, the guards and the threshold, and where the stages are stacked, their weights.
 
-    The threshold is the cheapest for which the upper confidence bound of the loss is within the first stage's share of
-    the budget: one-sided, 95 %, from the answers that change. They are tried from the most careful one on, up to the
-    first that fails, so that the bound is not corrected for their number. It is no guarantee, since temperature, guards
-    and thresholds come from the same texts: the gate, which judges on others, is. Of the thresholds before the first
-    that fails, some may change more answers than the gate can judge: it has to find the cascade within the budget, 19
-    times in 20, if as many answers change there as here, and for a gain of no more than that bound.
+    The threshold is the cheapest for which the upper confidence bound of what the first stage's answers lose is within
+    its share of the budget: one-sided, 95 %, from the answers that change. They are tried from the most careful one on,
+    up to the first that fails, so that the bound is not corrected for their number. It is no guarantee, since
+    temperature, guards, weights and thresholds come from the same texts: the gate, which judges on others, is. Of the
+    thresholds before the first that fails, some may change more of the model's answers than the gate can judge: it has
+    to find the cascade within the budget, 19 times in 20, if as many answers change there as here, and for a gain of no
+    more than its own lower bound here.
 
     Args:
         texts: what both stages say of the calibration texts.
         max_drop: the accuracy budget, a share such as 0.005.
         evaluated: how many texts the gate has.
         tried: how many candidates it judges.
+        stacked: whether the logits of both stages are added where the first does not answer alone.
 
     Source: Angelopoulos et al. 2021, "Learn then Test", section 3.2, fixed sequence testing.
     """
     temperature = fit_temperature(texts.lexical, texts.truth)
     guards = Cascade(temperature, 0.0, *choose_guards(texts.known, texts.tokens))
+    score = None
+    if stacked:
+        guards = replace(guards, stack=fit_stack(texts.lexical / np.float32(temperature), texts.model, texts.truth))
+        score = float((_second(texts, guards) == texts.truth).mean())
     curve = draw_curve(texts, guards, evaluated, critical_value(tried) + ONE_SIDED)
     last = None
     for point in curve:
@@ -108,17 +116,11 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
             break
         if point.foreseen > -max_drop:
             last = point
-    if last is None:
-        return Chosen(None, curve)
-    known, fewest, most = guards.least_known, guards.fewest_tokens, guards.most_tokens
-    return Chosen(Cascade(temperature, last.threshold, known, fewest, most), curve)
+    return Chosen(replace(guards, threshold=last.threshold) if last else None, curve, score)
 
 
 def fit_temperature(logits: FloatArray, truth: Answers) -> float:
     """Return what to divide logits by so that the truth is likeliest, from 1/16 to 16.
-
-    The likelihood is concave in its inverse, so that its slope, which is how much the logit of the truth exceeds the
-    expected one, is halved to zero.
 
     Args:
         logits: [texts, classes].
@@ -126,16 +128,38 @@ def fit_temperature(logits: FloatArray, truth: Answers) -> float:
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
     """
-    exact = logits.astype(np.float64)
-    true = exact[np.arange(len(truth)), truth].mean()
-    low, high = TEMPERATURES
-    for _ in range(HALVINGS):
-        middle = (low * high) ** 0.5
-        scaled = exact / middle
-        shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        expected = (exact * shares / shares.sum(axis=1, keepdims=True)).sum(axis=1).mean()
-        low, high = (low, middle) if true > expected else (middle, high)
-    return float((low * high) ** 0.5)
+    return 1 / _fit_weights([logits], truth)[0]
+
+
+def fit_stack(first: FloatArray, model: FloatArray, truth: Answers) -> Stack:
+    """Return by what to multiply the logits of two stages so that the truth is likeliest by their sum, 1/16 to 16 each.
+
+    Args:
+        first: logits of the first stage, after the temperature, [texts, classes].
+        model: those of the model, [texts, classes].
+        truth: [texts].
+
+    Source: Wolpert 1992, "Stacked Generalization".
+    """
+    return Stack(*_fit_weights([first, model], truth))
+
+
+def _fit_weights(stages: Sequence[FloatArray], truth: Answers) -> tuple[float, ...]:
+    """Return the weight of each stage's logits in the sum by which the truth is likeliest: a convex problem."""
+    from scipy.optimize import minimize
+
+    logits, texts = np.stack(stages).astype(np.float64), np.arange(len(truth))
+
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        summed = np.tensordot(weights, logits, 1)
+        likelihoods = summed - np.logaddexp.reduce(summed, axis=1, keepdims=True)
+        excess = np.exp(likelihoods)
+        excess[texts, truth] -= 1
+        return -float(likelihoods[texts, truth].mean()), np.einsum("stc,tc->s", logits, excess) / len(truth)
+
+    start, bounds, until = np.ones(len(stages)), [WEIGHTS] * len(stages), {"ftol": 0, "gtol": 1e-9}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=until)
+    return tuple(map(float, found.x))
 
 
 def choose_guards(known: FloatArray, tokens: npt.NDArray[np.int64]) -> tuple[float, int, int]:
@@ -158,22 +182,47 @@ def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> 
         z: how many standard errors below what is expected of it the gate's interval may end.
     """
     logits = texts.lexical / np.float32(guards.temperature)
-    usual = (texts.known >= guards.least_known) & (texts.tokens >= guards.fewest_tokens)
-    usual &= (texts.tokens <= guards.most_tokens) & texts.whole
+    usual, second = _usual(texts, guards), _second(texts, guards)
     sure, first = surest(logits), logits.argmax(axis=1)
-    ranked, count = np.sort(sure[usual])[::-1], len(texts.truth)
+    ranked = np.sort(sure[usual])[::-1]
     wanted = [round(len(ranked) * step / STEPS) for step in range(1, STEPS + 1)]
     thresholds = dict.fromkeys(float(ranked[i - 1]) for i in wanted if i)
-    was_right, points = texts.model == texts.truth, []
+    points = []
     for threshold in thresholds:
         answered = usual & (sure >= threshold)
-        is_right = np.where(answered, first, texts.model) == texts.truth
-        harmful, helpful = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
-        lower, _ = paired_interval(harmful, helpful, count, ONE_SIDED)
-        foreseen = foresee((harmful + helpful) / count, lower, evaluated, z)
-        shares = float(answered.mean()), float(is_right.mean())
-        points.append(CurvePoint(threshold, *shares, harmful, helpful, lower, foreseen))
+        whole = np.where(answered, first, second)
+        own, all_ = (_compare(texts.truth, before, whole) for before in (second, texts.model.argmax(axis=1)))
+        foreseen = foresee(all_.changed, all_.lower, evaluated, z)
+        shares = float(answered.mean()), float((whole == texts.truth).mean())
+        points.append(CurvePoint(threshold, *shares, own.harmful, own.helpful, own.lower, foreseen))
     return tuple(points)
+
+
+def _usual(texts: Calibrated, guards: Cascade) -> npt.NDArray[np.bool_]:
+    return guards.is_usual(texts.known, texts.tokens) & texts.whole
+
+
+def _second(texts: Calibrated, guards: Cascade) -> Answers:
+    """Return what is answered where the first stage does not answer alone, [texts]."""
+    first = texts.lexical / np.float32(guards.temperature)
+    found: Answers = guards.combine(first, _usual(texts, guards), texts.model).argmax(axis=1)
+    return found
+
+
+class _Change(NamedTuple):
+    """Of answers: how many become wrong and right, which share that is, and the lower bound of the gain."""
+
+    harmful: int
+    helpful: int
+    changed: float
+    lower: float
+
+
+def _compare(truth: Answers, before: Answers, after: Answers) -> _Change:
+    was_right, is_right = before == truth, after == truth
+    harmful, helpful = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum())
+    lower, _ = paired_interval(harmful, helpful, len(truth), ONE_SIDED)
+    return _Change(harmful, helpful, (harmful + helpful) / len(truth), lower)
 
 
 def foresee(changed: float, gain: float, texts: int, z: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,20 @@ from trainer.text.encoding import Encoded, Encoder
 from trainer.text.texts import Text, parts_of
 from trainer.text.tokenizing import PIECE_CHARACTERS
 
-Sure = npt.NDArray[np.bool_]
+Which = npt.NDArray[np.bool_]
+
+
+class _Said(NamedTuple):
+    """What the first stage says of texts: a row each."""
+
+    logits: FloatArray
+    usual: Which
+    sure: Which
+    """Which of the logits are answers."""
 
 
 class CascadeEngine:
-    """Answers texts by the first stage where that is sure, else by the model; each text is tokenised once.
+    """Answers texts by the first stage where that is sure, else by the model or both; each text is tokenised once.
 
     Args:
         engine: of the model.
@@ -46,7 +55,12 @@ class CascadeEngine:
 
     def stages(self, texts: Sequence[Text]) -> list[Stage]:
         """Return which stage answers each text, without asking the model."""
-        return _named(self._read(texts)[2])
+        return self._named(self._read(texts)[1])
+
+    def combine(self, texts: Sequence[Text], model: FloatArray) -> FloatArray:
+        """Return the logits of texts that go on, of which the model's are given, [len(texts), classes]."""
+        own = self._read(texts)[1]
+        return self.first.cascade.combine(own.logits, own.usual, model)
 
     def answer_all(
         self, texts: Sequence[Text], batching: Batching | None = None
@@ -61,33 +75,39 @@ class CascadeEngine:
             Whether the stage that answered left out a part of the text, which the first never does; the logits,
             [len(texts), classes]; and the stages.
         """
-        rows, answered, found = [], [], []
+        said, found = [], []
         gone, asked = list[Encoded](), 0  # what went on to the model, and of how much it was asked
-        for logits, sure, going_on in ahead(self._ask_first, self.engine.blocks(texts, batching or self.engine.bulk)):
-            rows.append(logits)
-            answered.append(sure)
+        for own, going_on in ahead(self._ask_first, self.engine.blocks(texts, batching or self.engine.bulk)):
+            said.append(own)
             gone += going_on
             if len(gone) - asked >= self.engine.block:
                 found.append(self._ask_model(gone[asked:], batching))
                 asked = len(gone)
         if asked < len(gone):
             found.append(self._ask_model(gone[asked:], batching))
-        logits, sure = np.concatenate(rows), np.concatenate(answered)
-        truncated = np.zeros(len(texts), np.bool_)
+        logits, usual, sure = (np.concatenate(own) for own in zip(*said, strict=True))
+        truncated, goes_on = np.zeros(len(texts), np.bool_), ~sure
         if found:
-            logits[~sure], truncated[~sure] = np.concatenate(found), [e.truncated for e in gone]
-        return truncated.tolist(), logits, _named(sure)
+            of_model = np.concatenate(found)
+            logits[goes_on] = self.first.cascade.combine(logits[goes_on], usual[goes_on], of_model)
+            truncated[goes_on] = [e.truncated for e in gone]
+        return truncated.tolist(), logits, self._named(_Said(logits, usual, sure))
 
-    def _ask_first(self, texts: Sequence[Text]) -> tuple[FloatArray, Sure, list[Encoded]]:
-        """Return the first stage's logits, which of them are answers, and the other texts as the model reads them."""
-        tokens, logits, sure = self._read(texts)
-        return logits, sure, [self.encoder.fit(parts) for parts in compress(tokens, ~sure)]
+    def _ask_first(self, texts: Sequence[Text]) -> tuple[_Said, list[Encoded]]:
+        """Return what the first stage says, and what it is not sure of as the model reads it."""
+        tokens, own = self._read(texts)
+        return own, [self.encoder.fit(parts) for parts in compress(tokens, ~own.sure)]
 
-    def _read(self, texts: Sequence[Text]) -> tuple[list[tuple[list[int], ...]], FloatArray, Sure]:
-        """Return the tokens of texts, the first stage's logits, and which of them are answers."""
+    def _read(self, texts: Sequence[Text]) -> tuple[list[tuple[list[int], ...]], _Said]:
+        """Return the tokens of texts, and what the first stage says."""
         tokens = self.encoder.tokens(texts)
-        logits, sure = self.first.answer(tokens)
-        return tokens, logits, sure & are_whole(texts)
+        logits, usual = self.first.read(tokens)
+        usual &= are_whole(texts)
+        return tokens, _Said(logits, usual, usual & self.first.is_sure(logits))
+
+    def _named(self, said: _Said) -> list[Stage]:
+        going_on: list[Stage] = ["both" if usual and self.first.cascade.stack else "model" for usual in said.usual]
+        return ["lexical" if sure else stage for sure, stage in zip(said.sure, going_on, strict=True)]
 
     def _ask_model(self, encoded: Sequence[Encoded], batching: Batching | None) -> FloatArray:
         return self.engine.run_all(encoded, batching or self.engine.for_list(len(encoded)))
@@ -105,7 +125,3 @@ def ask_both(cascade: CascadeEngine, texts: Sequence[Text], batching: Batching) 
     """Return logits, [texts, classes], and the share that the first stage answers; runs in the engine's process."""
     _, logits, stages = cascade.answer_all(texts, batching)
     return logits, stages.count("lexical") / len(texts)
-
-
-def _named(sure: Sure) -> list[Stage]:
-    return ["lexical" if is_sure else "model" for is_sure in sure]

@@ -51,6 +51,8 @@ class Gate:
     tried: int
     """How many candidates are judged on the evaluation texts, the cascade among them."""
     time: TimeBoth = time_both
+    stacked: bool = False
+    """Whether the logits of both stages are added where the first does not answer alone."""
 
     def try_cascade(self, ready: Ready, folder: Path, scratch: Path) -> CascadeTrial:
         """Choose, judge and time a cascade before a sealed bundle, which takes it in where it passes.
@@ -89,7 +91,8 @@ class Gate:
         )
         if not is_cheaper(speed):
             return replace(trial, reason=f"it is not cheaper here: {beside}")
-        write_text(made / CARD, tell_cascade((made / CARD).read_text(encoding="utf-8"), judged, speed))
+        card = (made / CARD).read_text(encoding="utf-8")
+        write_text(made / CARD, tell_cascade(card, judged, speed, stacked=trial.stacked_score is not None))
         write_checksums(made)
         shutil.rmtree(folder)
         made.rename(folder)
@@ -114,9 +117,10 @@ class Gate:
         subject, examples = self.subject, ready.calibration
         task, evaluation = subject.task, subject.evaluation
         truth, truth_there = task.truth(examples.labels), task.truth(evaluation.labels)
-        model = task.answers(alone.logits(examples.texts, usual_batching(self.workers.threads)))
+        logits = alone.logits(examples.texts, usual_batching(self.workers.threads))
+        model = task.answers(logits)
         tokens = subject.encoder.tokens(examples.texts)
-        texts = Calibrated.of(ready.lexical, tokens, are_whole(examples.texts), model, truth)
+        texts = Calibrated.of(ready.lexical, tokens, are_whole(examples.texts), logits, truth)
         trial = CascadeTrial(
             shipped=False,
             reason="",
@@ -128,13 +132,14 @@ class Gate:
         first = (task.answers(texts.lexical), task.answers(there))
         if reason := find_suspicion(first, (model, task.answers(self.fp32_logits)), (truth, truth_there)):
             return replace(trial, reason=reason)
-        found = choose_cascade(texts, self.max_drop / 100, len(evaluation), self.tried)
+        found = choose_cascade(texts, self.max_drop / 100, len(evaluation), self.tried, stacked=self.stacked)
+        trial = replace(trial, curve=found.curve, stacked_score=found.stacked_score, chosen=found.cascade)
         reason = (
             f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of "
             f"the budget of {self.max_drop:g} points, and changes no more answers than {len(evaluation):,} texts "
             "can judge"
         )
-        return replace(trial, reason="" if found.cascade else reason, curve=found.curve, chosen=found.cascade)
+        return replace(trial, reason="" if found.cascade else reason)
 
     def _measure(self, alone: Worker, made: Path) -> tuple[CascadeJudged, CascadeSpeed | None]:
         """Judge both stages together on the evaluation texts, and time them where they are within the budget."""

@@ -63,7 +63,8 @@ def _check(folder: Path, artifact: Artifact, both: CascadeEngine, *, on_gpu: boo
             f"the first stage in `{folder}` answers differently here than where it was exported",
             "copy or export the artifact again; `cascade=False`, or `--no-cascade`, asks the model alone",
         )
-    going_on = (i for i, stage in enumerate(both.stages(golden.asked())) if stage == "model")
+    going_on = (i for i, stage in enumerate(both.stages(golden.asked())) if stage != "lexical")
     if (i := next(going_on, None)) is not None:
-        found = both.answer_all([golden.asked()[i]])[1]
-        compare(folder, golden, [golden.logits[i]], found, artifact.meaning(), on_gpu=on_gpu)
+        text, model = [golden.asked()[i]], np.array([golden.logits[i]], np.float32)
+        found = both.answer_all(text)[1]
+        compare(folder, golden, both.combine(text, model), found, artifact.meaning(), on_gpu=on_gpu)

@@ -12,11 +12,20 @@ import numpy.typing as npt
 from trainer.lexical.model import Lexical
 from trainer.tasks import FloatArray
 
-Stage = Literal["lexical", "model"]
-"""What answered a text: the linear classifier of the first stage, or the model."""
+Stage = Literal["lexical", "model", "both"]
+"""What answered a text: the linear classifier of the first stage, the model, or their logits, added."""
 
 LEXICAL = "lexical.safetensors"
 """Its file in a bundle."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """By what the logits of both stages are multiplied before they are added, for texts that the first leaves."""
+
+    first: float
+    """Those of the first stage, after the temperature."""
+    model: float
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,30 @@ class Cascade:
     """A text with fewer tokens of its own goes on."""
     most_tokens: int
     """A text with more goes on."""
+    stack: Stack | None = None
+    """None where the model alone answers what goes on."""
+
+    def is_usual(self, known: FloatArray, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which texts the first stage is asked about, [texts].
+
+        Args:
+            known: see `Lexical.known`, [texts].
+            tokens: how many of its own each has, [texts].
+        """
+        return (known >= self.least_known) & (tokens >= self.fewest_tokens) & (tokens <= self.most_tokens)
+
+    def combine(self, first: FloatArray, usual: npt.NDArray[np.bool_], model: FloatArray) -> FloatArray:
+        """Return the logits of texts that go on, [texts, classes]; the first stage has no part in unusual ones.
+
+        Args:
+            first: those of the first stage, after the temperature, [texts, classes].
+            usual: which of the texts are, [texts].
+            model: those of the model, [texts, classes].
+        """
+        if self.stack is None:
+            return model
+        own = np.float32(self.stack.first) * usual[:, None] * first
+        return own + np.float32(self.stack.model) * model
 
 
 @dataclass(frozen=True)
@@ -42,18 +75,24 @@ class FirstStage:
     lexical: Lexical
     cascade: Cascade
 
-    def answer(self, tokens: Sequence[Sequence[Sequence[int]]]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Return calibrated logits, [texts, classes], and which of them are answers, [texts].
+    def read(self, tokens: Sequence[Sequence[Sequence[int]]]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Return calibrated logits, [texts, classes], and which texts are usual, [texts].
 
         Args:
             tokens: of each text, or of both of a pair, all tokens of its own: see `Encoder.tokens`.
         """
-        logits, shares = self.lexical.read(tokens)
-        logits = logits / np.float32(self.cascade.temperature)
+        logits, known = self.lexical.read(tokens)
         sizes = np.array([sum(map(len, parts)) for parts in tokens])
-        usual = (sizes >= self.cascade.fewest_tokens) & (sizes <= self.cascade.most_tokens)
-        known = shares >= self.cascade.least_known
-        return logits, usual & known & (surest(logits) >= self.cascade.threshold)
+        return logits / np.float32(self.cascade.temperature), self.cascade.is_usual(known, sizes)
+
+    def answer(self, tokens: Sequence[Sequence[Sequence[int]]]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Return calibrated logits, [texts, classes], and which of them are answers, [texts]; see `read`."""
+        logits, usual = self.read(tokens)
+        return logits, usual & self.is_sure(logits)
+
+    def is_sure(self, logits: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return which of its logits are answers, if the text is usual, [texts]."""
+        return surest(logits) >= self.cascade.threshold
 
 
 def surest(logits: FloatArray) -> FloatArray:

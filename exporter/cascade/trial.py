@@ -19,10 +19,10 @@ class CurvePoint:
     score: float
     """Of both stages together."""
     harmful: int
-    """Answers of the model that were right and are wrong."""
+    """Answers that would be right without the first stage's own, and are wrong."""
     helpful: int
     lower: float
-    """Of the change of the score against the model alone: its lower bound, one-sided, 95 %."""
+    """Of the change of the score by the first stage's own answers: its lower bound, one-sided, 95 %."""
     foreseen: float
     """The lower end of the interval that the gate would find, or better, 19 times in 20."""
 
@@ -64,6 +64,8 @@ class CascadeTrial:
     """Those that temperature, guards and threshold were chosen on."""
     calibration_score: float | None = None
     """Of the artifact alone on them."""
+    stacked_score: float | None = None
+    """Of both stages on all of them, with their logits added; None where they are not."""
     curve: tuple[CurvePoint, ...] = ()
     """The thresholds tried, the most careful one first."""
     chosen: Cascade | None = None
