@@ -43,10 +43,12 @@ from trainer.student.layers import evenly, take_layers
 from trainer.student.lessons import Lessons, read_unlabelled
 from trainer.student.loss import LABEL_SHARE, make_loss
 from trainer.student.teacher import Teacher, finite
+from trainer.training.hardware import Hardware
 from trainer.training.resume import begin
 from trainer.training.train import train
 
 TOPICS = ("food", "money", "music", "sport")
+FP32 = Hardware("cpu", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,10 @@ def test_the_gradient_of_the_loss_hardly_depends_on_the_temperature() -> None:
 def test_a_teachers_logits_are_those_of_its_run(trained: RunDir) -> None:
     texts = [text for text, _ in make_texts(20, seed=9)]
     teacher = Teacher.open(trained.path, Path("elsewhere"))
-    assert np.allclose(teacher.logits(texts, "cpu"), answers(trained, texts), atol=1e-5)
+    assert np.allclose(teacher.logits(texts, FP32), answers(trained, texts), atol=1e-5)
+    fast = teacher.logits(texts, Hardware("cpu", "bf16"))
+    assert not np.array_equal(fast, teacher.logits(texts, FP32))
+    assert np.allclose(fast, answers(trained, texts), atol=0.1)
 
 
 def test_answers_that_half_precision_cannot_hold_are_asked_for_again() -> None:
@@ -205,12 +210,12 @@ def test_a_teacher_is_asked_once_for_a_run_and_what_it_says_is_kept(
     trained: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lessons = make_lessons(trained, tmp_path)
-    lessons.ask("cpu")
+    lessons.ask(FP32)
     assert [*tmp_path.iterdir()] == [lessons.answers]
     assert np.allclose(np.load(lessons.answers), answers(trained, [*lessons.labelled, *lessons.unlabelled]), atol=1e-5)
     assert "answers 40 texts" in capsys.readouterr().err
     before = lessons.answers.stat().st_mtime_ns
-    make_lessons(trained, tmp_path).ask("cpu")
+    make_lessons(trained, tmp_path).ask(FP32)
     assert "has answered 40 texts" in capsys.readouterr().err
     assert lessons.answers.stat().st_mtime_ns == before
     other = replace(lessons, labelled=lessons.unlabelled, unlabelled=lessons.labelled)

@@ -27,6 +27,7 @@ from trainer.student.teacher import Teacher
 from trainer.tasks import Task
 from trainer.text.encoding import Encoder
 from trainer.text.texts import Text
+from trainer.training.hardware import Hardware
 from trainer.training.loop import Collator
 
 Row = dict[str, Any]
@@ -55,7 +56,7 @@ class Lessons:
         """The file of its logits, to the labelled texts and then the unlabelled ones, [texts, classes]."""
         return self.folder / f"teacher-{self.sha256()}.npy"
 
-    def ask(self, device: str) -> None:
+    def ask(self, hardware: Hardware) -> None:
         """Ask the teacher, once: the first process does, the others wait, and a resumed run has the answers already."""
         texts, path, where = [*self.labelled, *self.unlabelled], self.answers, self.teacher.run.path
         if not is_first_process():
@@ -68,7 +69,7 @@ class Lessons:
         say(f"the teacher in `{where}` answers {len(texts):,} texts")
         unfinished = path.with_suffix(".tmp")
         with unfinished.open("wb") as file:
-            np.save(file, self.teacher.logits(texts, device), allow_pickle=False)
+            np.save(file, self.teacher.logits(texts, hardware), allow_pickle=False)
         unfinished.replace(path)
 
     def facts(self) -> Teaching:

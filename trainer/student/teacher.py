@@ -24,7 +24,7 @@ from trainer.records import file_sha256
 from trainer.run import RunDir, TrainRecord
 from trainer.tasks import FloatArray
 from trainer.text.texts import Text
-from trainer.training.hardware import has_bf16
+from trainer.training.hardware import Hardware, has_bf16
 
 TOKENS = {"cpu": 8_192, "mps": 8_192, "cuda": 65_536}
 """In a batch at most, padding included."""
@@ -96,20 +96,21 @@ class Teacher:
         model = load_adapter(self.run, self.record)
         return merge_adapter(model) if self.run.has_adapter() else model
 
-    def logits(self, texts: Sequence[Text], device: str) -> FloatArray:
-        """Return its answers, [texts, classes]: in fp32 on a CPU, in half precision on a GPU where that is enough.
+    def logits(self, texts: Sequence[Text], hardware: Hardware) -> FloatArray:
+        """Return its answers, [texts, classes], in half precision where that is faster and enough.
 
         Texts of similar length share a batch, so that little of it is padding. How far it is, is said now and then.
 
         Raises:
             UserError: an answer is not a finite number.
         """
+        device = hardware.device
         model, encoder = self.classifier().eval().to(device), adapter_encoder(self.run, self.record)
         inputs, encoded, pace = inputs_of(model), encoder.encode(texts), _Pace(len(texts))
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found = np.empty((len(encoded), len(self.record.label_names)), dtype=np.float32)
         size = max(1, TOKENS[device] // encoder.max_length)
-        fast = torch.float32 if device != "cuda" else torch.bfloat16 if has_bf16(device) else torch.float16
+        fast = _fast_dtype(hardware)
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             batch = encoder.pad([encoded[i] for i in chosen])
@@ -123,6 +124,13 @@ class Teacher:
             found[chosen] = finite(ask, fast).numpy()
             pace.say(start + len(chosen))
         return found
+
+
+def _fast_dtype(hardware: Hardware) -> torch.dtype:
+    """Return the precision to answer in: on a CPU that of the training, for which both were timed."""
+    if hardware.device == "cuda":
+        return torch.bfloat16 if has_bf16("cuda") else torch.float16
+    return torch.bfloat16 if hardware.precision == "bf16" else torch.float32
 
 
 def finite(ask: Callable[[torch.dtype], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:

@@ -119,7 +119,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
         begin(run, given)
     if lessons:
         accelerate.PartialState().wait_for_everyone()  # the first process has removed what an earlier run left
-        lessons.ask(hardware.device)
+        lessons.ask(hardware)
     trainer = make_trainer(config, model, encoder, splits, task, hardware, lessons)
     run_loop(trainer, last_checkpoint(run.checkpoints) if config.resume else None)
     trainer.accelerator.wait_for_everyone()  # the first process removes the checkpoints, which the others read
