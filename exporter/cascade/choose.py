@@ -192,9 +192,12 @@ def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> 
         answered = usual & (sure >= threshold)
         whole = np.where(answered, first, second)
         own, all_ = (_compare(texts.truth, before, whole) for before in (second, texts.model.argmax(axis=1)))
+        lower = own.lower
+        if guards.stack:  # the sum is likelier to be right, so that a gain over it is luck, and will not be seen again
+            lower, _ = paired_interval(own.harmful + own.helpful, 0, len(texts.truth), ONE_SIDED)
         foreseen = foresee(all_.changed, all_.lower, evaluated, z)
         shares = float(answered.mean()), float((whole == texts.truth).mean())
-        points.append(CurvePoint(threshold, *shares, own.harmful, own.helpful, own.lower, foreseen))
+        points.append(CurvePoint(threshold, *shares, own.harmful, own.helpful, lower, foreseen))
     return tuple(points)
 
 

@@ -22,7 +22,8 @@ class CurvePoint:
     """Answers that would be right without the first stage's own, and are wrong."""
     helpful: int
     lower: float
-    """Of the change of the score by the first stage's own answers: its lower bound, one-sided, 95 %."""
+    """Of the change of the score by the first stage's own answers: its lower bound, one-sided, 95 %. Where logits are
+    added, as if every answer that changes became wrong."""
     foreseen: float
     """The lower end of the interval that the gate would find, or better, 19 times in 20."""
 
