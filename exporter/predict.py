@@ -251,9 +251,10 @@ def _folder(args: argparse.Namespace) -> Path:
         return Path(args.artifact)
     run = RunDir(args.run_dir or TrainConfig.run_dir)
     export = load_export(run)
-    is_first_stage_asked_for = args.explain  # the artifact for OpenVINO has none
-    takes_openvino = args.engine != "onnxruntime" and is_installed("openvino") and not is_first_stage_asked_for
-    with_openvino = export.with_openvino if takes_openvino else None
+    needs_first_stage = args.explain  # the artifact for OpenVINO has none
+    takes_openvino = args.engine != "onnxruntime" and is_installed("openvino") and not needs_first_stage
+    both = not args.no_cascade  # which may be faster than the artifact for OpenVINO
+    with_openvino = (export.with_openvino if both else export.for_openvino) if takes_openvino else None
     return run.export / (with_openvino or export.chosen)
 
 

@@ -251,8 +251,11 @@ class ExportRecord:
     def with_openvino(self) -> str | None:
         """The artifact to ship where OpenVINO is installed, None where `chosen` is as fast there."""
         beside = self.cascade.beside_openvino if self.cascade else None
-        if beside and beside.high >= 1:
-            return None
+        return None if beside and beside.high >= 1 else self.for_openvino
+
+    @property
+    def for_openvino(self) -> str | None:
+        """The artifact that was made for OpenVINO, None without one."""
         return next((artifact.name for artifact in self.artifacts if artifact.engine == "openvino"), None)
 
 

@@ -455,6 +455,18 @@ def test_what_is_explained_is_the_first_stage_also_where_openvino_is_recommended
         assert ("[lexical]" in out) == bool(flags)
 
 
+def test_without_the_first_stage_that_beats_it_the_artifact_for_openvino_is_taken(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(exported)
+    shutil.move(run.export / "onnx-int8", run.export / "for-openvino")
+    record = SimpleNamespace(chosen="onnx-int8", with_openvino=None, for_openvino="for-openvino")
+    monkeypatch.setattr("exporter.predict.load_export", lambda _: record)
+    monkeypatch.setattr("exporter.predict.is_installed", lambda _: True)
+    assert command(main, "--run-dir", run.path, "--no-cascade", "soup")[0] == 0
+    assert command(main, "--run-dir", run.path, "soup")[0] == 2
+
+
 def test_answers_in_files_say_their_stage_only_where_there_are_two(
     bundle: Path, command: Command, tmp_path: Path
 ) -> None:
