@@ -474,7 +474,7 @@ def greedy(toy_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_calibration_texts_are_apart_if_the_teacher_was_not_trained_on_them(
-    student_config: TrainConfig, greedy: RunDir, tmp_path: Path
+    student_config: TrainConfig, greedy: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of 320 texts its student is trained on 50, and 120 are left over by both."""
     record, run = greedy.load(), RunDir(tmp_path / "run")
@@ -483,6 +483,7 @@ def test_calibration_texts_are_apart_if_the_teacher_was_not_trained_on_them(
     texts = {*read_examples(run.calibration, record.label_names).texts}
     assert run.load().calibration_is_apart
     assert len(texts) == 120
+    assert "was trained on 150 of these 270 texts for calibration" in capsys.readouterr().err
     assert not texts & {*reload_splits(record).train.texts}
     assert not texts & {*reload_splits(run.load()).train.texts}
 

@@ -38,6 +38,9 @@ def check_unseen(teacher: TrainRecord, splits: Splits, seed: int) -> list[Text] 
         say(f"note: whether evaluation texts are among the {unlabelled:,} that the teacher learnt from without labels "
             "cannot be checked")  # fmt: skip
         return None
+    own = splits.calibration or splits.left_over
+    if own and (known := len(own) - len(without(own.texts, seen))):
+        say(f"the teacher was trained on {known:,} of these {len(own):,} texts for calibration: they are left out")
     return seen
 
 
