@@ -13,9 +13,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from toys import INTERRUPTED, TOKENIZER_FILES, make_texts, start, write_csv
 
@@ -25,7 +28,9 @@ from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir, Training, TrainRecord, reload_splits
+from trainer.tasks import MultiLabel, SingleLabel, Task
 from trainer.training.hardware import choose_device, choose_hardware, choose_precision, gain_of_bf16
+from trainer.training.loop import CheckpointKeeper, scores_of
 from trainer.training.train import train
 
 Command = Callable[..., tuple[int, str, str]]
@@ -330,3 +335,61 @@ def test_batches_on_a_cpu_have_few_widths(toy_config: TrainConfig, tmp_path: Pat
     finally:
         hook.remove()
     assert seen == {16, toy_config.max_length}
+
+
+# --- which epoch is kept
+
+
+def ranked(
+    task: Task, rows: list[list[float]], truth: list[int] | list[list[int]], *, is_balanced: bool = False
+) -> float:
+    prediction = transformers.EvalPrediction(np.array(rows, np.float32), np.array(truth, np.float32))
+    rank: float = scores_of(task, is_balanced=is_balanced)(prediction)["rank"]
+    return rank
+
+
+def test_an_epoch_ranks_by_what_it_gets_right_and_by_its_loss_only_where_that_is_alike() -> None:
+    truth = [0, 0, 0, 1]
+    careful, sure = [[0.1, 0], [0.1, 0], [0, 0.1], [0.1, 0]], [[9, 0], [9, 0], [0, 9], [0, 9]]
+    task = SingleLabel(2)
+    assert task.loss(np.array(careful), np.array(truth)) < task.loss(np.array(sure), np.array(truth))
+    assert ranked(task, sure, truth) > ranked(task, careful, truth)
+    assert ranked(task, sure[:2], truth[:2]) > ranked(task, careful[:2], truth[:2]), "both are right: the loss decides"
+    majority = [[1.0, 0.0]] * 4
+    one_more = [[1, 0], [0, 1], [0, 1], [0, 1]]  # wrong twice, but not about the rare label
+    assert ranked(task, majority, truth) > ranked(task, one_more, truth)
+    assert ranked(task, majority, truth, is_balanced=True) < ranked(task, one_more, truth, is_balanced=True)
+    several = [[1, 0], [0, 1]]
+    right_order = [[-3.0, -4.0], [-4.0, -3.0]]  # below the threshold of any label, but in order
+    assert ranked(MultiLabel(2, (0.5, 0.5)), right_order, several) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_epoch_of_the_highest_rank_is_kept(
+    toy_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks, weights = iter([0.1, 0.9, 0.5]), []
+
+    def scores(task: Task, *, is_balanced: bool) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
+        score = scores_of(task, is_balanced=is_balanced)
+        return lambda prediction: score(prediction) | {"rank": next(ranks)}
+
+    save = CheckpointKeeper.on_save
+
+    def on_save(self: CheckpointKeeper, *arguments: Any, **values: Any) -> None:
+        weights.append({name: w.detach().clone() for name, w in values["model"].named_parameters() if w.requires_grad})
+        save(self, *arguments, **values)
+
+    monkeypatch.setattr("trainer.training.train.scores_of", scores)
+    monkeypatch.setattr(CheckpointKeeper, "on_save", on_save)
+    run = RunDir(tmp_path / "run")
+    train(replace(toy_config, epochs=3, run_dir=run.path))
+    training = run.load().training
+    assert training
+    assert (training.best_epoch, training.best.epoch, len(training.epochs)) == (2, 2, 3)
+    kept = {name.replace(".weight", ""): w for name, w in load_file(run.adapter / "adapter_model.safetensors").items()}
+    second, third = (
+        {n.replace(".default", "").replace(".weight", ""): w for n, w in own.items()} for own in weights[1:]
+    )
+    name = next(name for name in kept if name.endswith("lora_B") and name in second)
+    assert torch.equal(kept[name], second[name])
+    assert not torch.equal(kept[name], third[name])

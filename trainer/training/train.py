@@ -129,7 +129,7 @@ def _train(config: TrainConfig, run: RunDir) -> TrainResult | None:
     new = run.new_results()
     start.save(model, config, new.adapter)
     examples = _predict_examples(trainer, encoder, splits, task)
-    training = _describe(config, splits, model, scores, hardware, choice, started)
+    training = _describe(config, splits, model, scores, _kept_epoch(trainer.state), hardware, choice, started)
     versions, taught = installed_versions(PACKAGES), lessons.facts() if lessons else None
     write_run(
         new,
@@ -229,7 +229,7 @@ def make_trainer(
         # By length, so that little of a batch is padding; no score depends on the order.
         eval_dataset=sorted(encode_rows(encoder, task, splits.evaluation), key=lambda row: len(row["input_ids"])),
         data_collator=with_lessons(collate) if lessons else collate,
-        compute_metrics=scores_of(task),
+        compute_metrics=scores_of(task, is_balanced=is_balanced),
         compute_loss_func=task.training_loss(labels) if is_balanced else None,
         callbacks=[EpochReport(task, splits.label_names, labels, hint), CheckpointKeeper()],
     )
@@ -257,8 +257,8 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
         save_strategy="epoch",
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,  # the count of early stopping
-        metric_for_best_model="loss",
-        greater_is_better=False,
+        metric_for_best_model="rank",
+        greater_is_better=True,
     )
 
 
@@ -275,6 +275,13 @@ def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
             "lower `--learning-rate`, or train with `--precision fp32`",
         )
     return scores
+
+
+def _kept_epoch(state: transformers.TrainerState) -> int:
+    entries = [entry for entry in state.log_history if "eval_loss" in entry]
+    (epoch,) = (entry["epoch"] for entry in entries if entry["step"] == state.best_global_step)
+    kept: int = round(epoch)
+    return kept
 
 
 def _predict_examples(
@@ -303,6 +310,7 @@ def _describe(
     splits: Splits,
     model: Trained,
     scores: tuple[EpochScores, ...],
+    best_epoch: int,
     hardware: Hardware,
     choice: TruncationChoice | None,
     started: float,
@@ -315,7 +323,7 @@ def _describe(
         trainable_parameters=trainable,
         total_parameters=total,
         epochs=scores,
-        best_epoch=min(scores, key=lambda epoch: epoch.loss).epoch,
+        best_epoch=best_epoch,
         device=hardware.name,
         precision=hardware.precision,
         duration_s=time.monotonic() - started,
