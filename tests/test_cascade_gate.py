@@ -248,8 +248,8 @@ def test_another_run_is_compared_with_what_ships(
         return compare(*arguments)
 
     monkeypatch.setattr("exporter.int8.select.FASTER", 0.0)
-    monkeypatch.setattr("exporter.export.Gate", partial(Gate, time=lambda *_: FASTER))
-    monkeypatch.setattr("exporter.export.compare", spy)
+    monkeypatch.setattr("exporter.steps.cascade.Gate", partial(Gate, time=lambda *_: FASTER))
+    monkeypatch.setattr("exporter.steps.against.compare", spy)
     config = config_of(run, accept_undecided=True, against_run=exported.path)
     record = export(config, LocalWorker, recipes=[recipe for recipe in RECIPES if recipe.family == "dynamic"][:1])
     assert record.cascade

@@ -26,6 +26,7 @@ from exporter.half.device import usable_gpu
 from exporter.half.ladder import Halves, Made
 from exporter.half.recipes import HALF_RECIPES
 from exporter.int8.paired import pair
+from exporter.proof.reference import load_trained, open_merged
 from exporter.records import ExportRecord, Variation, load_export
 from exporter.report import summary
 from exporter.runtime import Classifier
@@ -48,9 +49,9 @@ def stand_in() -> Any:
         patch.setitem(PROVIDERS, "cuda", "CPUExecutionProvider")
         patch.setattr("exporter.export.usable_gpu", lambda: "a card")
         patch.setattr("exporter.engines.plan.gpu_name", lambda: "a card")
-        for name in ("open_merged", "load_trained"):
-            function = getattr(__import__("exporter.export").export, name)
-            patch.setattr(f"exporter.export.{name}", on_the_cpu(function))
+        patch.setattr("exporter.steps.fp32.load_trained", on_the_cpu(load_trained))
+        for step in ("fp32", "half"):
+            patch.setattr(f"exporter.steps.{step}.open_merged", on_the_cpu(open_merged))
         yield
 
 

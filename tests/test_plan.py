@@ -394,7 +394,7 @@ def test_an_export_is_kept_if_no_plan_can_be_made(
     def fail(*_: object) -> Plan:
         raise UserError("out of memory", "")
 
-    monkeypatch.setattr("exporter.export.plan_of", fail)
+    monkeypatch.setattr("exporter.steps.plan.plan_of", fail)
     run = copy_of(trained)
     export(ExportConfig(run_dir=run.path, verify_samples=4), LocalWorker, plan_seconds=0.2)
     assert "no plan was made: out of memory" in capsys.readouterr().err

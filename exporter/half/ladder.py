@@ -16,10 +16,9 @@ import numpy as np
 
 from exporter.bundle.artifact import ONNX_FP32
 from exporter.bundle.golden import write_golden
-from exporter.convert.merge import copy_around_model
 from exporter.engines.engine import ONE_BY_ONE, Engine
 from exporter.engines.onnxruntime import GPU_BATCHING
-from exporter.half.recipes import HalfRecipe
+from exporter.half.recipes import MODEL, HalfRecipe, Source
 from exporter.int8.budget import judge, texts_to_decide
 from exporter.int8.ladder import Baseline
 from exporter.int8.paired import Paired, pair
@@ -35,7 +34,6 @@ from trainer.text.texts import Text
 ALONE_CALLS, ALONE_WARMUP = 100, 30
 """One text a call. The first call of each width is slow."""
 BULK_CALLS, BULK_WARMUP, BULK_TEXTS = 7, 2, 1024
-MODEL = "model.onnx"
 Load = Callable[[], Engine]
 Times = Mapping[str, Sequence[float]]
 
@@ -102,81 +100,81 @@ class Halves:
 
 def try_halves(
     recipes: Sequence[HalfRecipe],
-    unfused: Path,
-    checkpoint: Path,
+    source: Source,
     opening: Callable[[Path], Load],
     baseline: Baseline,
     peers: Mapping[str, Load],
     workers: Workers,
-    *,
-    shortened: bool,
-    pairs: bool,
 ) -> Halves:
-    """Try recipes in their order; each that works leaves a folder of its name beside `unfused`.
+    """Try recipes in their order; each that works leaves its folder beside the source.
 
     Args:
         recipes: what to try.
-        unfused: the folder of the model to convert, and the name of its step in the proof.
-        checkpoint: what that was converted from.
+        source: what they convert.
         opening: returns what loads a recipe's folder on the GPU.
         baseline: what to compare with, on the GPU.
         peers: what else is timed, by name.
         workers: starts a process for each.
-        shortened: whether the last layer works for the first token alone.
-        pairs: whether it reads pairs of texts.
     """
-    texts, made, failed = baseline.evaluation.texts, [], []
+    made, failed, timed = [], [], {ONNX_FP32: baseline.fp32}
     with ExitStack() as stack:
         say(f"converting to half precision: {', '.join(recipe.name for recipe in recipes)}")
 
         def start(recipe: HalfRecipe) -> Worker:
-            folder = unfused.with_name(recipe.name)
-            copy_around_model(unfused, folder)
-            make = partial(_make, recipe, unfused / MODEL, folder / MODEL, checkpoint, shortened=shortened)
-            return stack.enter_context(workers.opening(recipe.name, make))
+            return stack.enter_context(workers.opening(recipe.name, partial(_make, source.prepare(recipe))))
 
         has_cores = workers.threads >= MANY_CORES
         makers = {recipe.name: start(recipe) for recipe in recipes if has_cores}
         comparing = {n: stack.enter_context(workers.opening(n, load)) for n, load in peers.items() if has_cores}
-        workers_of = {ONNX_FP32: baseline.fp32}
         for recipe in recipes:
-            folder = unfused.with_name(recipe.name)
-            try:
-                fused = _made(makers.get(recipe.name) or start(recipe))
-                say(f"proving {recipe.name}")
-                proved = baseline.chain.proved(folder, opening(folder), after=unfused.name, tolerance=SAME_HALVES)
-                worker = stack.enter_context(proved)
-                measured = _measure(recipe, folder, worker, baseline, fused)
-                write_golden(folder, worker.logits, "fp16", pairs=pairs)
-            except OSError:  # a full disk, for one, is no fault of the recipe
-                raise
-            except Exception as error:  # the converter raises whatever it pleases
-                if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
-                    raise
-                reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                say(f"{recipe.name} failed: {reason}")
-                failed.append(FailedRecipe(recipe.name, reason))
-                continue
-            made.append(measured)
-            workers_of[recipe.name] = worker
+            found = _try(recipe, lambda r: makers.get(r.name) or start(r), source, opening, baseline, stack)
+            if isinstance(found, FailedRecipe):
+                failed.append(found)
+            else:
+                timed[recipe.name], measured = found
+                made.append(measured)
         for name, load in peers.items():
             try:
                 worker = comparing.get(name) or stack.enter_context(workers.opening(name, load))
                 worker.wait()
-                workers_of[name] = worker
+                timed[name] = worker
             except UserError as error:  # it is there for comparison alone
                 say(f"{name} is not timed: {error.message}")
-        say(f"timing {len(workers_of)} ways to answer on the GPU")
-        alone, bulk = _time(workers_of, texts)
-    return Halves(tuple(made), tuple(failed), alone, bulk, min(len(texts), BULK_TEXTS))
+        return Halves(tuple(made), tuple(failed), *_time(timed, baseline.evaluation.texts))
 
 
-def _make(
-    recipe: HalfRecipe, model: Path, output: Path, checkpoint: Path, *, shortened: bool
-) -> dict[str, int] | OSError:
+def _try(
+    recipe: HalfRecipe,
+    maker_of: Callable[[HalfRecipe], Worker],
+    source: Source,
+    opening: Callable[[Path], Load],
+    baseline: Baseline,
+    stack: ExitStack,
+) -> tuple[Worker, Made] | FailedRecipe:
+    """Prove and measure one recipe, whose process `stack` will end; one that breaks does not end the search."""
+    folder = source.folder_of(recipe)
+    try:
+        fused = _made(maker_of(recipe))
+        say(f"proving {recipe.name}")
+        proved = baseline.chain.proved(folder, opening(folder), after=source.unfused.name, tolerance=SAME_HALVES)
+        worker = stack.enter_context(proved)
+        measured = _measure(recipe, folder, worker, baseline, fused)
+        write_golden(folder, worker.logits, "fp16", pairs=source.pairs)
+    except OSError:  # a full disk, for one, is no fault of the recipe
+        raise
+    except Exception as error:  # the converter raises whatever it pleases
+        if not baseline.fp32.is_alive():  # without a baseline, every other recipe would seem to fail, too
+            raise
+        reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        say(f"{recipe.name} failed: {reason}")
+        return FailedRecipe(recipe.name, reason)
+    return worker, measured
+
+
+def _make(write: Callable[[], dict[str, int]]) -> dict[str, int] | OSError:
     """Make a recipe in a process of its own, and return what was fused, or an error that is no fault of the recipe."""
     try:
-        return recipe.make(model, output, checkpoint, shortened=shortened)
+        return write()
     except OSError as error:
         return error
 
@@ -211,7 +209,10 @@ def _measure(recipe: HalfRecipe, folder: Path, worker: Worker, baseline: Baselin
     )
 
 
-def _time(workers: Mapping[str, Worker], texts: Sequence[Text]) -> tuple[Times, Times]:
+def _time(workers: Mapping[str, Worker], texts: Sequence[Text]) -> tuple[Times, Times, int]:
+    """Return the times of one text a call and of many, and how many those are."""
+    say(f"timing {len(workers)} ways to answer on the GPU")
+    bulk_texts = min(len(texts), BULK_TEXTS)
     alone = time_interleaved(
         {name: worker.time for name, worker in workers.items()},
         texts,
@@ -223,9 +224,9 @@ def _time(workers: Mapping[str, Worker], texts: Sequence[Text]) -> tuple[Times, 
     bulk = time_interleaved(
         {name: partial(worker.time, batching=GPU_BATCHING) for name, worker in workers.items()},
         texts,
-        batch_size=min(len(texts), BULK_TEXTS),
+        batch_size=bulk_texts,
         calls=BULK_CALLS,
         warmup=BULK_WARMUP,
         seed=0,
     )
-    return alone, bulk
+    return alone, bulk, bulk_texts

@@ -1,0 +1,1 @@
+"""The steps of an export, in the order that `exporter.export` gives them."""
