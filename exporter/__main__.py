@@ -109,7 +109,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stack",
         action="store_true",
-        help="texts that it is not sure of are answered by its logits and the model's, added: often more accurate",
+        help="add the logits of that classifier and of the model for usual texts that it is not sure of, and let it "
+        "answer fewer by itself",
     )
     parser.add_argument(
         "--shift",

@@ -40,10 +40,14 @@ def render(artifact: Artifact, train: TrainRecord, facts: Facts) -> str:
 def tell_cascade(card: str, judged: CascadeJudged, speed: CascadeSpeed, *, stacked: bool) -> str:
     """Return a card that tells of the artifact's cascade, too; `stacked` says that the logits of both are added."""
     change = judged.change
-    others = "both, by their logits, added," if stacked else "this model"
+    others = (
+        "For the others, its logits and those of this model are added; this model alone answers unusual texts."
+        if stacked
+        else "This model answers the others."
+    )
     told = (
         f"A linear classifier of words and pairs of words (`{LEXICAL}`) answers the texts that it is sure of, "
-        f"{judged.answered:.0%} of the evaluation texts, and {others} the others. Both together: {change.metric} "
+        f"{judged.answered:.0%} of the evaluation texts. {others} Both together: {change.metric} "
         f"{points(change.change)} points [{points(change.lower)}, {points(change.upper)}] against fp32, and "
         f"{speed.bulk.median:.2f}x the speed of this model alone with many texts, {speed.one.median:.2f}x one by one. "
         f"One text takes {speed.median:.0%} of the time of this model alone in the median, and {speed.p95:.0%} at the "

@@ -253,9 +253,8 @@ def _folder(args: argparse.Namespace) -> Path:
     export = load_export(run)
     needs_first_stage = args.explain  # the artifact for OpenVINO has none
     takes_openvino = args.engine != "onnxruntime" and is_installed("openvino") and not needs_first_stage
-    both = not args.no_cascade  # which may be faster than the artifact for OpenVINO
-    with_openvino = (export.with_openvino if both else export.for_openvino) if takes_openvino else None
-    return run.export / (with_openvino or export.chosen)
+    best = export.for_openvino if args.no_cascade else export.with_openvino  # which both stages may beat
+    return run.export / ((best if takes_openvino else None) or export.chosen)
 
 
 def _manifest(args: argparse.Namespace) -> Artifact | None:

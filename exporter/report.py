@@ -79,7 +79,8 @@ def cascade(record: ExportRecord) -> str:
     """Render what became of a first stage: the thresholds tried, the whole judged and timed, and other texts."""
     trial, lines = record.cascade, []
     if trial and trial.curve:
-        both = f", and {trial.stacked_score:.2%} with both stages' logits added" if trial.stacked_score else ""
+        stacked = trial.stacked_score
+        both = "" if stacked is None else f", and {stacked:.2%} with both stages' logits added"
         lines += [
             f"cascade before {trial.artifact}, which alone has {record.metric} {trial.calibration_score:.2%} on "
             f"{trial.calibration_texts:,} calibration texts{both}:",
@@ -92,6 +93,8 @@ def cascade(record: ExportRecord) -> str:
                 f"{p.answered:<28.0%}{p.threshold:>18.4f}{p.score:>12.2%}{f'{p.harmful}/{p.helpful}':>14}"
                 f"{points(p.lower):>18}{points(p.foreseen):>14}" + "   <- chosen" * _is_chosen(trial, p)
             )
+        if stacked is not None:
+            lines.append("  worse/better: than the sum of the logits; at least: as if every such answer were wrong")
     if trial and trial.judged:
         c = trial.judged.change
         lines.append(

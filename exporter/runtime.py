@@ -86,8 +86,7 @@ class Source:
         )
         if not self.cascade:
             return Loaded(artifact, engine, None)
-        on_gpu = self.device == "cuda"
-        return Loaded(artifact, engine, load_cascade(self.folder, artifact, engine, golden=self.golden, on_gpu=on_gpu))
+        return Loaded(artifact, engine, load_cascade(self.folder, artifact, engine, golden=self.golden))
 
 
 @dataclass(frozen=True)

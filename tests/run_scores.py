@@ -1,60 +1,48 @@
-"""How right a trained run is on a labelled file, its linear classifier, and both with their logits added.
+"""How right the model of a trained run is on a labelled file, in PyTorch, and beside that of another run.
 
-PYTHONPATH=. python tests/run_scores.py runs/default test.parquet [other-run]
-
-The weights of the sum come from the run's calibration texts. With another run, it shows how the model differs from that
-one's, with the interval.
+`PYTHONPATH=. python tests/run_scores.py RUN FILE [OTHER]`: a change is from the other run to this one.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
-import numpy as np
-
-from exporter.cascade.choose import fit_stack, fit_temperature
 from exporter.int8.paired import pair
 from exporter.subject import Subject
-from trainer.data import Columns, Examples
+from trainer.data import Columns
 from trainer.data.load import read_labelled
-from trainer.lexical.file import read_lexical
 from trainer.progress import show
 from trainer.run import RunDir
 from trainer.student.teacher import Teacher
-from trainer.tasks import Answers, FloatArray, SingleLabel
+from trainer.tasks import Answers
 from trainer.training.hardware import choose_hardware
 
 
-def ask(folder: Path, texts: Examples) -> FloatArray:
-    return Teacher.open(folder, Path()).logits(texts.texts, choose_hardware("auto", "auto"))
-
-
-def main(folder: Path, file: Path, other: Path | None = None) -> None:
-    subject = Subject.read(RunDir(folder), calibration=True)
-    train, task, calibration = subject.train, subject.task, subject.calibration
+def main() -> None:
+    """Print the score, and where there is another run, its score and the change."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("other", type=Path, nargs="?")
+    args = parser.parse_args()
+    subject = Subject.read(RunDir(args.run), calibration=False)
+    train, task, hardware = subject.train, subject.task, choose_hardware("auto", "auto")
     names = train.training.config.label_names if train.training else None
-    examples = read_labelled(file, train.label_names, Columns(texts=train.text_columns or None, names=names))
+    examples = read_labelled(args.file, train.label_names, Columns(texts=train.text_columns or None, names=names))
     truth = task.truth(examples.labels)
 
-    def score(name: str, answers: Answers) -> None:
-        show(f"{name:<24}{np.mean(answers == truth):8.2%} of {len(truth):,}")
+    def answers_of(folder: Path) -> Answers:
+        answers = task.answers(Teacher.open(folder, Path()).logits(examples.texts, hardware))
+        show(f"{(answers == truth).mean():.2%} of {len(truth):,}: {folder}")
+        return answers
 
-    model = ask(folder, examples)
-    score("the model", task.answers(model))
-    lexical = read_lexical(subject.run.lexical, len(train.label_names))
-    first, there = (lexical.logits(subject.encoder.tokens(texts.texts)) for texts in (examples, calibration))
-    score("the first stage", task.answers(first))
-    right = task.truth(calibration.labels)
-    temperature = fit_temperature(there, right)
-    stack = fit_stack(there / np.float32(temperature), ask(folder, calibration), right)
-    score("both, added", task.answers(stack.first / temperature * first + stack.model * model))
-    if other:
-        found = ask(other, examples)
-        score("the other run's model", task.answers(found))
-        kind = SingleLabel(len(train.label_names))
-        show(str(pair(kind, task.answers(found), task.answers(model), truth).change(1)))
+    answers = answers_of(args.run)
+    if args.other:
+        change = pair(task, answers_of(args.other), answers, truth).change(1)
+        bounds = f"[{100 * change.lower:+.2f}, {100 * change.upper:+.2f}]"
+        show(f"{100 * change.change:+.2f} points {bounds}, worse/better {change.harmful}/{change.helpful}")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main()

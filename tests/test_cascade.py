@@ -140,13 +140,13 @@ def test_where_logits_are_added_it_is_those_of_texts_that_are_usual_and_go_on(to
     _, logits, stages = both.answer_all(texts)
     own, _ = both.first.read(both.encoder.tokens(texts))
     models = np.array([[sum(e.ids), len(e), 0, 0] for e in both.encoder.encode(texts)], np.float32)
-    expected = {"lexical": own, "both": 0.5 * own + 0.25 * models, "model": 0.25 * models}
+    expected = {"lexical": own, "both": 0.5 * own + 0.25 * models, "model": models}
     assert set(stages) == set(expected)
     assert stages[-1] == "model"
     for i, stage in enumerate(stages):
         np.testing.assert_allclose(logits[i], expected[stage][i], rtol=1e-6)
     assert both.stages(texts) == stages
-    np.testing.assert_allclose(both.combine(texts[-2:], models[-2:])[-1], 0.25 * models[-1], rtol=1e-6)
+    np.testing.assert_array_equal(both.combine(texts[-2:], models[-2:])[-1], models[-1])
 
 
 def test_a_text_of_which_only_the_ends_are_tokenized_is_left_to_the_model(tokenizer: Path) -> None:
@@ -238,15 +238,31 @@ def test_a_classifier_adds_the_logits_of_both_and_says_so(own: Path) -> None:
             assert [*answer.probabilities.values()] == pytest.approx(row.tolist(), abs=1e-4)
 
 
-def test_a_model_that_answers_differently_is_found_where_logits_are_added(own: Path) -> None:
-    seal(own, replace(open_artifact(own), cascade=replace(USUAL, stack=Stack(2.0, 1.0))))
+@pytest.mark.parametrize("stack", [None, Stack(2.0, 1.0)])
+def test_what_goes_on_has_to_add_up(own: Path, stack: Stack | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal(own, replace(open_artifact(own), cascade=replace(USUAL, stack=stack)))
     artifact, engine = load_bundle(own, device="cpu", threads=1)
     assert load_cascade(own, artifact, engine)
-    golden = read_record(own / GOLDEN, Golden)
-    moved = tuple(tuple(logit + 0.1 for logit in row) for row in golden.logits)
-    write_record(own / GOLDEN, replace(golden, logits=moved))
-    with pytest.raises(IntegrityError, match=r"a logit differs by 0\.1"):
+    ask = CascadeEngine._ask_model
+    monkeypatch.setattr(CascadeEngine, "_ask_model", lambda *values: ask(*values)[:, ::-1])
+    with pytest.raises(IntegrityError, match="answers differently"):
         load_cascade(own, artifact, engine)
+
+
+def test_a_text_answered_by_both_is_asked_again_where_there_is_one(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most golden texts of the model are short, and may all be unusual."""
+    put_into(own, replace(USUAL, fewest_tokens=9, stack=Stack(2.0, 1.0)))
+    artifact, engine = load_bundle(own, device="cpu", threads=1)
+    asked: list[Text] = []
+    combine = CascadeEngine.combine
+    monkeypatch.setattr(
+        CascadeEngine, "combine", lambda both, texts, model: (asked.extend(texts), combine(both, texts, model))[1]
+    )
+    both = load_cascade(own, artifact, engine)
+    assert both
+    golden = read_record(own / GOLDEN, Golden).asked()
+    assert both.stages(golden)[0] == "model"
+    assert both.stages(asked) == ["both"]
 
 
 def test_another_process_has_both_stages(bundle: Path) -> None:
@@ -316,13 +332,19 @@ def test_the_first_stage_of_another_classifier_is_refused(own: Path) -> None:
         Classifier.load(own)
 
 
-def test_a_model_that_answers_differently_is_found_through_the_cascade(own: Path) -> None:
-    artifact, engine = load_bundle(own, device="cpu", threads=1)
+def test_what_the_first_stage_says_of_texts_that_go_on_is_checked_too(own: Path) -> None:
+    """Where logits are added, it enters their answers."""
     golden = read_record(own / GOLDEN, Golden)
-    moved = tuple(tuple(logit + 0.1 for logit in row) for row in golden.logits)
-    write_record(own / GOLDEN, replace(golden, logits=moved))
-    with pytest.raises(IntegrityError, match=r"a logit differs by 0\.1"):
-        load_cascade(own, artifact, engine)
+    first = golden.first_stage
+    assert first
+    assert not all(first.answered)
+    moved = tuple(
+        row if own_ else tuple(v + 0.1 for v in row) for row, own_ in zip(first.logits, first.answered, strict=True)
+    )
+    write_record(own / GOLDEN, replace(golden, first_stage=replace(first, logits=moved)))
+    write_checksums(own)
+    with pytest.raises(IntegrityError, match=r"the first stage in .* answers differently"):
+        Classifier.load(own)
 
 
 def test_golden_answers_that_say_nothing_of_the_first_stage_are_refused(own: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.cascade.choose import (
+    ONE_SIDED,
     SHARE_OF_BUDGET,
     Calibrated,
     choose_cascade,
@@ -17,6 +18,7 @@ from exporter.cascade.choose import (
 from exporter.cascade.speed import is_cheaper, speed_of
 from exporter.cascade.stage import Cascade, FirstStage, surest
 from exporter.cascade.suspicion import find_suspicion
+from exporter.int8.budget import critical_value, paired_interval
 from exporter.proof.timing import Spread
 from trainer.lexical.model import Lexical
 
@@ -92,10 +94,31 @@ def test_stages_whose_errors_are_unlike_are_right_more_often_together() -> None:
     changed = (chosen[1].harmful + chosen[1].helpful) / TEXTS
     assert chosen[1].lower < -changed, "an answer that changes counts as lost, also where it becomes right"
     assert chosen[1].lower > -SHARE_OF_BUDGET * BUDGET
-    stacked, unusual = added.cascade, np.arange(TEXTS) % 2 == 0
-    assert stacked.stack
-    found = stacked.combine(texts.lexical / np.float32(stacked.temperature), ~unusual, texts.model)
-    np.testing.assert_allclose(found[unusual], stacked.stack.model * texts.model[unusual], rtol=1e-6)
+
+
+def test_what_is_added_is_what_both_say_of_usual_texts_and_the_gate_sees_all_of_it() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, TEXTS)
+    first, model = (
+        rng.normal(0, 1, (TEXTS, 2)).astype(np.float32) + np.eye(2, dtype=np.float32)[truth] for _ in range(2)
+    )
+    usual, ones = np.arange(TEXTS) % 3 > 0, np.ones(TEXTS, dtype=np.int64)
+    first[~usual] = np.eye(2, dtype=np.float32)[1 - truth[~usual]] * 9  # which no text that is asked about shows
+    found = choose_cascade(
+        Calibrated(first, ones.astype(np.float32), ones, usual, model, truth), BUDGET, 4_000, 2, stacked=True
+    )
+    assert found.cascade
+    assert found.cascade.stack
+    assert found.cascade.stack.first == pytest.approx(found.cascade.stack.model * found.cascade.temperature, rel=0.2)
+    added = found.cascade.stack.first / found.cascade.temperature * first + found.cascade.stack.model * model
+    answers, alone = np.where(usual[:, None], added, model).argmax(1), model.argmax(1)
+    assert found.stacked_score == pytest.approx((answers == truth).mean())
+    careful = found.curve[0]
+    assert (careful.harmful, careful.helpful) == (0, 0)
+    worse, better = ((answers != truth) & (alone == truth)).sum(), ((answers == truth) & (alone != truth)).sum()
+    lower, _ = paired_interval(int(worse), int(better), TEXTS, ONE_SIDED)
+    z = critical_value(2) + ONE_SIDED
+    assert careful.foreseen == pytest.approx(foresee((worse + better) / TEXTS, lower, 4_000, z))
 
 
 def test_the_threshold_is_the_cheapest_before_the_first_that_may_lose_too_much() -> None:

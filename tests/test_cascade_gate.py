@@ -113,7 +113,7 @@ def test_stages_are_stacked_where_that_is_asked_for(run: RunDir) -> None:
     assert artifact.cascade
     assert artifact.cascade.stack
     assert trial.stacked_score
-    assert "both, by their logits, added, the others" in (folder / CARD).read_text()
+    assert "its logits and those of this model are added" in (folder / CARD).read_text()
 
 
 @pytest.mark.parametrize(

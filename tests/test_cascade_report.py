@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from bench_records import make_record as make_bench_record
 from bench.judge.summarise import summarise
 from exporter.card import tell_cascade
 from exporter.cascade.speed import speed_of
-from exporter.cascade.stage import Cascade
+from exporter.cascade.stage import Cascade, Stack
 from exporter.cascade.trial import CascadeJudged, CascadeTrial, CurvePoint, ShiftScore
 from exporter.int8.budget import accuracy_change
 from exporter.proof.timing import Spread
@@ -111,6 +112,26 @@ def test_the_page_shows_accuracy_by_the_share_answered_first_where_a_cascade_was
     assert "differs from that of <code>onnx-int8</code> alone by +1.80 points" in page
     table = page.split('<table id="cascade-table">')[1].split("</table>")[0]
     assert table.count("<tr>") == 1 + len(CURVE)
+
+
+STACKED = replace(TRIAL, stacked_score=0.9, chosen=Cascade(1.5, CURVE[6].threshold, 0.9, 10, 900, Stack(0.6, 0.4)))
+
+
+def test_it_says_that_logits_are_added_and_what_the_columns_are_then(record: ExportRecord) -> None:
+    text = summary(replace(record, cascade=STACKED, shift=(ShiftScore("d.csv", 9, 0.6, 0.7, 0.0),)))
+    assert "accuracy 87.50% on 1,500 calibration texts, and 90.00% with both stages' logits added:" in text
+    assert "worse/better: than the sum of the logits" in text
+    assert "worse/better: than" not in summary(replace(record, cascade=TRIAL))
+    assert "d.csv, 9 texts: accuracy of onnx-fp32 60.00%, 70.00% with its first stage, which answers 0%" in text
+
+
+def test_the_page_says_what_answers_of_a_stacked_cascade_differ_from() -> None:
+    pytest.importorskip("plotly", reason="the page's charts need plotly")
+    from bench.report.page.page import render_page
+
+    pages = [render_page(summarise(replace(make_bench_record(), cascade=trial))) for trial in (TRIAL, STACKED)]
+    for others, page in zip(("the model's", "those of both stages' logits, added"), pages, strict=True):
+        assert f"answers of the first stage that differ from {others}." in html.unescape(page)
 
 
 def test_it_says_why_there_is_none(record: ExportRecord) -> None:

@@ -135,7 +135,20 @@ def check_golden(folder: Path, ask: Ask, task: Task, *, pairs: bool, on_gpu: boo
     """
     golden = read_golden(folder, pairs=pairs)
     found = np.concatenate([ask([text]) for text in golden.asked()])
-    compare(folder, golden, golden.logits, found, task, on_gpu=on_gpu)
+    measure, tolerance = golden.measure, golden.tolerance
+    if on_gpu and measure == "logit":
+        measure, tolerance = TOLERANCES["fp16"]
+    expected = np.array(golden.logits, dtype=np.float32)
+    if measure == "probability":
+        expected, found = task.probabilities(expected), task.probabilities(found)
+    gap = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
+    if not gap <= tolerance:
+        raise IntegrityError(
+            f"`{folder}` answers differently here than where it was exported: a {measure} differs by {gap:.3g}, "
+            f"tolerance {tolerance:g}",
+            "export it on this machine, with `--target portable` for CPUs without VNNI; "
+            "`golden=False`, or `--no-golden`, loads it all the same",
+        )
 
 
 def read_golden(folder: Path, *, pairs: bool) -> Golden:
@@ -153,32 +166,6 @@ def read_golden(folder: Path, *, pairs: bool) -> Golden:
     if problem := _problem(golden, pairs=pairs):
         raise IntegrityError(f"`{folder / GOLDEN}` is damaged: {problem}", "copy or export the artifact again")
     return golden
-
-
-def compare(
-    folder: Path,
-    golden: Golden,
-    logits: Sequence[Sequence[float]] | FloatArray,
-    found: FloatArray,
-    task: Task,
-    *,
-    on_gpu: bool = False,
-) -> None:
-    """Raise an IntegrityError if the model in `folder` answers otherwise than with `logits`; see `check_golden`."""
-    measure, tolerance = golden.measure, golden.tolerance
-    if on_gpu and measure == "logit":
-        measure, tolerance = TOLERANCES["fp16"]
-    expected = np.array(logits, dtype=np.float32)
-    if measure == "probability":
-        expected, found = task.probabilities(expected), task.probabilities(found)
-    gap = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("nan")
-    if not gap <= tolerance:
-        raise IntegrityError(
-            f"`{folder}` answers differently here than where it was exported: a {measure} differs by {gap:.3g}, "
-            f"tolerance {tolerance:g}",
-            "export it on this machine, with `--target portable` for CPUs without VNNI; "
-            "`golden=False`, or `--no-golden`, loads it all the same",
-        )
 
 
 def _problem(golden: Golden, *, pairs: bool) -> str | None:

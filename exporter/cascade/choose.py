@@ -25,7 +25,7 @@ STEPS = 20
 UNUSUAL = 1.0
 """Per cent of the calibration texts beyond each guard."""
 WEIGHTS = 1 / 16, 16.0
-"""Between which those of logits are looked for."""
+"""The smallest and the largest that logits may be multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
     up to the first that fails, so that the bound is not corrected for their number. It is no guarantee, since
     temperature, guards, weights and thresholds come from the same texts: the gate, which judges on others, is. Of the
     thresholds before the first that fails, some may change more of the model's answers than the gate can judge: it has
-    to find the cascade within the budget, 19 times in 20, if as many answers change there as here, and for a gain of no
-    more than its own lower bound here.
+    to find the cascade within the budget, 19 times in 20, if as many answers change there as here, and the gain is no
+    larger than the lower bound of what is seen here.
 
     Args:
         texts: what both stages say of the calibration texts.
@@ -107,7 +107,8 @@ def choose_cascade(texts: Calibrated, max_drop: float, evaluated: int, tried: in
     guards = Cascade(temperature, 0.0, *choose_guards(texts.known, texts.tokens))
     score = None
     if stacked:
-        guards = replace(guards, stack=fit_stack(texts.lexical / np.float32(temperature), texts.model, texts.truth))
+        usual, first = _usual(texts, guards), texts.lexical / np.float32(temperature)
+        guards = replace(guards, stack=fit_stack(first[usual], texts.model[usual], texts.truth[usual]))
         score = float((_second(texts, guards) == texts.truth).mean())
     curve = draw_curve(texts, guards, evaluated, critical_value(tried) + ONE_SIDED)
     last = None
@@ -193,8 +194,8 @@ def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> 
         whole = np.where(answered, first, second)
         own, all_ = (_compare(texts.truth, before, whole) for before in (second, texts.model.argmax(axis=1)))
         lower = own.lower
-        if guards.stack:  # the sum is likelier to be right, so that a gain over it is luck, and will not be seen again
-            lower, _ = paired_interval(own.harmful + own.helpful, 0, len(texts.truth), ONE_SIDED)
+        if guards.stack:  # no more can be lost than changes, and what is gained over the likelier sum is mostly luck
+            lower, _ = paired_interval(int((whole != second).sum()), 0, len(texts.truth), ONE_SIDED)
         foreseen = foresee(all_.changed, all_.lower, evaluated, z)
         shares = float(answered.mean()), float((whole == texts.truth).mean())
         points.append(CurvePoint(threshold, *shares, own.harmful, own.helpful, lower, foreseen))

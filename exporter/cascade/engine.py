@@ -55,12 +55,13 @@ class CascadeEngine:
 
     def stages(self, texts: Sequence[Text]) -> list[Stage]:
         """Return which stage answers each text, without asking the model."""
-        return self._named(self._read(texts)[1])
+        said = self._read(texts)[1]
+        return self._named(said.usual, said.sure)
 
     def combine(self, texts: Sequence[Text], model: FloatArray) -> FloatArray:
         """Return the logits of texts that go on, of which the model's are given, [len(texts), classes]."""
-        own = self._read(texts)[1]
-        return self.first.cascade.combine(own.logits, own.usual, model)
+        said = self._read(texts)[1]
+        return self.first.cascade.combine(said.logits, said.usual, model)
 
     def answer_all(
         self, texts: Sequence[Text], batching: Batching | None = None
@@ -77,26 +78,26 @@ class CascadeEngine:
         """
         said, found = [], []
         gone, asked = list[Encoded](), 0  # what went on to the model, and of how much it was asked
-        for own, going_on in ahead(self._ask_first, self.engine.blocks(texts, batching or self.engine.bulk)):
-            said.append(own)
+        for of_block, going_on in ahead(self._ask_first, self.engine.blocks(texts, batching or self.engine.bulk)):
+            said.append(of_block)
             gone += going_on
             if len(gone) - asked >= self.engine.block:
                 found.append(self._ask_model(gone[asked:], batching))
                 asked = len(gone)
         if asked < len(gone):
             found.append(self._ask_model(gone[asked:], batching))
-        logits, usual, sure = (np.concatenate(own) for own in zip(*said, strict=True))
+        logits, usual, sure = map(np.concatenate, zip(*said, strict=True))
         truncated, goes_on = np.zeros(len(texts), np.bool_), ~sure
         if found:
             of_model = np.concatenate(found)
             logits[goes_on] = self.first.cascade.combine(logits[goes_on], usual[goes_on], of_model)
             truncated[goes_on] = [e.truncated for e in gone]
-        return truncated.tolist(), logits, self._named(_Said(logits, usual, sure))
+        return truncated.tolist(), logits, self._named(usual, sure)
 
     def _ask_first(self, texts: Sequence[Text]) -> tuple[_Said, list[Encoded]]:
         """Return what the first stage says, and what it is not sure of as the model reads it."""
-        tokens, own = self._read(texts)
-        return own, [self.encoder.fit(parts) for parts in compress(tokens, ~own.sure)]
+        tokens, said = self._read(texts)
+        return said, [self.encoder.fit(parts) for parts in compress(tokens, ~said.sure)]
 
     def _read(self, texts: Sequence[Text]) -> tuple[list[tuple[list[int], ...]], _Said]:
         """Return the tokens of texts, and what the first stage says."""
@@ -105,9 +106,9 @@ class CascadeEngine:
         usual &= are_whole(texts)
         return tokens, _Said(logits, usual, usual & self.first.is_sure(logits))
 
-    def _named(self, said: _Said) -> list[Stage]:
-        going_on: list[Stage] = ["both" if usual and self.first.cascade.stack else "model" for usual in said.usual]
-        return ["lexical" if sure else stage for sure, stage in zip(said.sure, going_on, strict=True)]
+    def _named(self, usual: Which, sure: Which) -> list[Stage]:
+        added: Stage = "both" if self.first.cascade.stack else "model"
+        return ["lexical" if own else added if may else "model" for may, own in zip(usual, sure, strict=True)]
 
     def _ask_model(self, encoded: Sequence[Encoded], batching: Batching | None) -> FloatArray:
         return self.engine.run_all(encoded, batching or self.engine.for_list(len(encoded)))

@@ -92,7 +92,7 @@ class Gate:
         if not is_cheaper(speed):
             return replace(trial, reason=f"it is not cheaper here: {beside}")
         card = (made / CARD).read_text(encoding="utf-8")
-        write_text(made / CARD, tell_cascade(card, judged, speed, stacked=trial.stacked_score is not None))
+        write_text(made / CARD, tell_cascade(card, judged, speed, stacked=self.stacked))
         write_checksums(made)
         shutil.rmtree(folder)
         made.rename(folder)
@@ -137,7 +137,7 @@ class Gate:
         reason = (
             f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of "
             f"the budget of {self.max_drop:g} points, and changes no more answers than {len(evaluation):,} texts "
-            "can judge"
+            "can judge" + "; `--stack` asks for more of them" * self.stacked
         )
         return replace(trial, reason="" if found.cascade else reason)
 

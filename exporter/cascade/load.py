@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,21 @@ from typing import Any
 import numpy as np
 
 from exporter.bundle.artifact import GOLDEN, Artifact
-from exporter.bundle.golden import compare, read_golden
+from exporter.bundle.golden import FirstAnswers, read_golden
 from exporter.cascade.engine import CascadeEngine
 from exporter.cascade.stage import LEXICAL, Cascade, FirstStage
 from exporter.checksums import IntegrityError
 from exporter.engines.engine import ModelEngine
 from trainer.lexical.file import read_lexical
+from trainer.tasks import FloatArray
+from trainer.text.texts import Text
 
 TOLERANCE = 1e-3
 """Of the first stage's logits: it computes in fp32 everywhere."""
 
 
 def load_cascade(
-    folder: Path, artifact: Artifact, engine: ModelEngine[Any], *, golden: bool = True, on_gpu: bool = False
+    folder: Path, artifact: Artifact, engine: ModelEngine[Any], *, golden: bool = True
 ) -> CascadeEngine | None:
     """Load the first stage of a bundle whose files were checked, None where it has none.
 
@@ -30,7 +33,6 @@ def load_cascade(
         artifact: what it is.
         engine: of its model.
         golden: whether to let it answer its golden texts.
-        on_gpu: whether the model is on a GPU.
 
     Raises:
         IntegrityError: the golden answers come out differently.
@@ -40,7 +42,8 @@ def load_cascade(
         return None
     both = CascadeEngine(engine, open_first_stage(folder, artifact, artifact.cascade))
     if golden:
-        _check(folder, artifact, both, on_gpu=on_gpu)
+        known = read_golden(folder, pairs=artifact.pairs)
+        _check(folder, both, known.first_stage, known.asked())
     return both
 
 
@@ -49,22 +52,39 @@ def open_first_stage(folder: Path, artifact: Artifact, cascade: Cascade) -> Firs
     return FirstStage(read_lexical(folder / LEXICAL, len(artifact.label_names)), cascade)
 
 
-def _check(folder: Path, artifact: Artifact, both: CascadeEngine, *, on_gpu: bool) -> None:
-    """Let the first stage answer its golden texts, and both together those that it answers and one of the others."""
-    golden = read_golden(folder, pairs=artifact.pairs)
-    if (expected := golden.first_stage) is None:
+def _check(folder: Path, both: CascadeEngine, expected: FirstAnswers | None, texts: Sequence[Text]) -> None:
+    """Let the first stage answer its golden texts, and both together those that it answers and a text that goes on.
+
+    Args:
+        folder: the bundle's.
+        both: what is in it; its model has answered its golden texts already.
+        expected: what the first stage has to say.
+        texts: the golden texts of the model.
+    """
+    if expected is None:
         raise IntegrityError(f"`{folder / GOLDEN}` says nothing of the first stage", "export the artifact again")
-    own = [*compress(expected.asked(), expected.answered)]
-    rows = np.array([*compress(expected.logits, expected.answered)], np.float32)
-    if [stage == "lexical" for stage in both.stages(expected.asked())] != [*expected.answered] or not (
-        rows.shape[-1] == len(artifact.label_names) and np.abs(both.answer_all(own)[1] - rows).max() <= TOLERANCE
+    own, logits = [*compress(expected.asked(), expected.answered)], np.array(expected.logits, np.float32)
+    rows = logits[np.array(expected.answered)]
+    said, _ = both.first.read(both.encoder.tokens(expected.asked()))
+    stages = both.stages(expected.asked())
+    if [stage == "lexical" for stage in stages] != [*expected.answered] or not (
+        _are_alike(said, logits) and _are_alike(both.answer_all(own)[1], rows) and _adds_up(both, texts)
     ):
         raise IntegrityError(
             f"the first stage in `{folder}` answers differently here than where it was exported",
             "copy or export the artifact again; `cascade=False`, or `--no-cascade`, asks the model alone",
         )
-    going_on = (i for i, stage in enumerate(both.stages(golden.asked())) if stage != "lexical")
-    if (i := next(going_on, None)) is not None:
-        text, model = [golden.asked()[i]], np.array([golden.logits[i]], np.float32)
-        found = both.answer_all(text)[1]
-        compare(folder, golden, both.combine(text, model), found, artifact.meaning(), on_gpu=on_gpu)
+
+
+def _adds_up(both: CascadeEngine, texts: Sequence[Text]) -> bool:
+    """Tell whether a text that goes on is answered by the model, or by both where their logits are added."""
+    going_on = [(stage, text) for stage, text in zip(both.stages(texts), texts, strict=True) if stage != "lexical"]
+    asked = [text for _, text in sorted(going_on, key=lambda each: each[0])[:1]]  # by both, if there is such a text
+    if not asked:
+        return True
+    _, model = both.engine.answer(asked, both.engine.for_list(1))
+    return _are_alike(both.answer_all(asked)[1], both.combine(asked, model))
+
+
+def _are_alike(found: FloatArray, expected: FloatArray) -> bool:
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= TOLERANCE)

@@ -21,7 +21,7 @@ LEXICAL = "lexical.safetensors"
 
 @dataclass(frozen=True)
 class Stack:
-    """By what the logits of both stages are multiplied before they are added, for texts that the first leaves."""
+    """By what the logits of both stages are multiplied before they are added, for usual texts that the first leaves."""
 
     first: float
     """Those of the first stage, after the temperature."""
@@ -55,7 +55,7 @@ class Cascade:
         return (known >= self.least_known) & (tokens >= self.fewest_tokens) & (tokens <= self.most_tokens)
 
     def combine(self, first: FloatArray, usual: npt.NDArray[np.bool_], model: FloatArray) -> FloatArray:
-        """Return the logits of texts that go on, [texts, classes]; the first stage has no part in unusual ones.
+        """Return the logits of texts that go on, [texts, classes]; of unusual ones they are the model's as they are.
 
         Args:
             first: those of the first stage, after the temperature, [texts, classes].
@@ -64,8 +64,8 @@ class Cascade:
         """
         if self.stack is None:
             return model
-        own = np.float32(self.stack.first) * usual[:, None] * first
-        return own + np.float32(self.stack.model) * model
+        added = np.float32(self.stack.first) * first + np.float32(self.stack.model) * model
+        return np.where(usual[:, None], added, model)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class CurvePoint:
     helpful: int
     lower: float
     """Of the change of the score by the first stage's own answers: its lower bound, one-sided, 95 %. Where logits are
-    added, as if every answer that changes became wrong."""
+    added, as if every answer that changes became wrong, since their sum is likelier to be right."""
     foreseen: float
     """The lower end of the interval that the gate would find, or better, 19 times in 20."""
 

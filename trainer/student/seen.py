@@ -40,7 +40,7 @@ def check_unseen(teacher: TrainRecord, splits: Splits, seed: int) -> list[Text] 
         return None
     own = splits.calibration or splits.left_over
     if own and (known := len(own) - len(without(own.texts, seen))):
-        say(f"the teacher was trained on {known:,} of these {len(own):,} texts for calibration: they are left out")
+        say(f"of {len(own):,} texts kept for calibration, the teacher was trained on {known:,}")
     return seen
 
 

@@ -127,10 +127,10 @@ class Teacher:
 
 
 def _fast_dtype(hardware: Hardware) -> torch.dtype:
-    """Return the precision to answer in: on a CPU that of the training, for which both were timed."""
+    """Return the precision to answer in: on a CPU bf16 if the training is in it, and the CPU multiplies it natively."""
     if hardware.device == "cuda":
         return torch.bfloat16 if has_bf16("cuda") else torch.float16
-    return torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+    return torch.bfloat16 if hardware.precision == "bf16" and has_bf16(hardware.device) else torch.float32
 
 
 def finite(ask: Callable[[torch.dtype], torch.Tensor], dtype: torch.dtype) -> torch.Tensor:

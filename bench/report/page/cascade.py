@@ -32,7 +32,7 @@ def cascade_section(summary: Summary) -> Section | None:
         "neither stage was trained. The further to the right, the more the first stage answers."
     )
     chart = Chart("cascade-chart", _lines(trial, chosen), _layout(metric))
-    others = "the model's" if trial.stacked_score is None else "those of both stages' logits, added"
+    others = "the model's" if trial.chosen.stack is None else "those of both stages' logits, added"
     caption = (
         f"Thresholds from the most careful one on; {metric} of both stages together. Turned wrong, turned right: "
         f"answers of the first stage that differ from {others}."
