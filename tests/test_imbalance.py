@@ -24,7 +24,9 @@ STATE = SimpleNamespace(is_world_process_zero=True, epoch=1.0, num_train_epochs=
 
 def report(labels: list[int], truth: list[int], answers: list[int], names: tuple[str, ...]) -> None:
     """Say what is said after an epoch."""
-    scores = scores_of(SingleLabel(len(names)))(EvalPrediction(np.eye(len(names))[answers], np.array(truth)))
+    scores = scores_of(SingleLabel(len(names)), is_balanced=False)(
+        EvalPrediction(np.eye(len(names))[answers], np.array(truth))
+    )
     said = EpochReport(SingleLabel(len(names)), names, labels, "; try this")
     said.on_evaluate(None, STATE, None, {f"eval_{key}": value for key, value in (scores | {"loss": 1.0}).items()})
 
