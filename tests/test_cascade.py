@@ -223,8 +223,7 @@ def test_a_classifier_says_which_stage_answered_and_its_logits_are_the_models(bu
 
 
 def test_a_classifier_adds_the_logits_of_both_and_says_so(own: Path) -> None:
-    artifact = open_artifact(own)
-    seal(own, replace(artifact, cascade=replace(USUAL, stack=Stack(2.0, 0.5))))
+    put_into(own, replace(USUAL, stack=Stack(2.0, 0.5)))
     classifier, alone = Classifier.load(own), Classifier.load(own, cascade=False)
     found = classifier.predict(TEXTS)
     assert {answer.stage for answer in found} == {"lexical", "both"}
@@ -240,7 +239,7 @@ def test_a_classifier_adds_the_logits_of_both_and_says_so(own: Path) -> None:
 
 @pytest.mark.parametrize("stack", [None, Stack(2.0, 1.0)])
 def test_what_goes_on_has_to_add_up(own: Path, stack: Stack | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    seal(own, replace(open_artifact(own), cascade=replace(USUAL, stack=stack)))
+    put_into(own, replace(USUAL, stack=stack))
     artifact, engine = load_bundle(own, device="cpu", threads=1)
     assert load_cascade(own, artifact, engine)
     ask = CascadeEngine._ask_model
@@ -307,7 +306,14 @@ def test_pairs_have_golden_texts_too(tokenizer: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"threshold": 0.6}, {"threshold": 0.999}, {"temperature": 3.1}, {"fewest_tokens": 30}, {"most_tokens": 8}],
+    [
+        {"threshold": 0.6},
+        {"threshold": 0.999},
+        {"temperature": 3.1},
+        {"fewest_tokens": 30},
+        {"most_tokens": 8},
+        {"stack": Stack(0.5, 0.5)},
+    ],
 )
 def test_another_threshold_than_it_was_proved_with_is_refused(own: Path, values: dict[str, Any]) -> None:
     artifact = open_artifact(own)

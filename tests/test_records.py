@@ -42,7 +42,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     ExportRecord: (8, "578360bcb25154965396928bf1212797d74d6781e4e8e7afb2337c392375c950"),
     Artifact: (6, "a973c93e3d8d1fbb41d75db43d1da3b8f4a04eec456a97fdce9c75527d5f6c6f"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
-    Golden: (3, "488dd9b6b1b21ed117091aa53a8d93626e75bc54fb79df8f41528fa9543a8c11"),
+    Golden: (4, "3c0b6e1f37b4b80a1439d0c342f7275e58ddefab18e9a8f9120ecd93184ec6ea"),
     BenchRecord: (8, "c1afad656f6f837afb0aea0007e285dca037d6bd1fb60bdeb7d67ae0b05a29e1"),
     TrainingSpeed: (1, "3ba68cf38978c6c9207e028bf25bf8f21b893ce58991dbd6cb6e68240f08768e"),
 }

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from exporter.bundle.artifact import GOLDEN, EngineName
+from exporter.cascade.stage import Stack
 from exporter.checksums import IntegrityError
 from trainer.limits import MAX_GOLDEN_CHARACTERS, MAX_GOLDEN_TEXTS
 from trainer.records import Upgrade, read_record, write_record
@@ -65,6 +66,8 @@ class FirstAnswers:
     """Its own, calibrated, for each text."""
     answered: tuple[bool, ...]
     """Whether these are the answer to each text; the others go on to the model."""
+    stack: Stack | None = None
+    """The weights that the cascade was judged with: no answer of one stage alone would show others."""
 
     def asked(self) -> list[Text]:
         """Return what the cascade is asked."""
@@ -75,7 +78,7 @@ class FirstAnswers:
 class Golden:
     """Texts, or pairs of texts, and a classifier's logits for each, asked alone."""
 
-    SCHEMA: ClassVar[int] = 3
+    SCHEMA: ClassVar[int] = 4
     UPGRADES: ClassVar[Mapping[int, Upgrade]] = {}
     MADE_BY: ClassVar[str] = "python -m exporter"
 

@@ -44,6 +44,7 @@ def add_cascade(folder: Path, artifact: Artifact, lexical_bytes: bytes, cascade:
         second_texts=tuple(own[1] for own in parts) if artifact.pairs else (),
         logits=tuple(tuple(map(float, row)) for row in logits),
         answered=tuple(map(bool, sure)),
+        stack=cascade.stack,
     )
     golden = read_golden(folder, pairs=artifact.pairs)
     write_record(folder / GOLDEN, replace(golden, first_stage=answers))

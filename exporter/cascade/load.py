@@ -66,9 +66,10 @@ def _check(folder: Path, both: CascadeEngine, expected: FirstAnswers | None, tex
     own, logits = [*compress(expected.asked(), expected.answered)], np.array(expected.logits, np.float32)
     rows = logits[np.array(expected.answered)]
     said, _ = both.first.read(both.encoder.tokens(expected.asked()))
-    stages = both.stages(expected.asked())
-    if [stage == "lexical" for stage in stages] != [*expected.answered] or not (
-        _are_alike(said, logits) and _are_alike(both.answer_all(own)[1], rows) and _adds_up(both, texts)
+    is_own = [stage == "lexical" for stage in both.stages(expected.asked())]
+    is_same = is_own == [*expected.answered] and both.first.cascade.stack == expected.stack
+    if not (
+        is_same and _are_alike(said, logits) and _are_alike(both.answer_all(own)[1], rows) and _adds_up(both, texts)
     ):
         raise IntegrityError(
             f"the first stage in `{folder}` answers differently here than where it was exported",
