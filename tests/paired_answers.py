@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("file", type=Path)
     args = parser.parse_args()
-    (names, before), (_, after) = read(args.before), read(args.after)
+    (names, before), (others, after) = read(args.before), read(args.after)
+    if names != others:
+        parser.error("the two files have other labels")
     task = SingleLabel(len(names))
     truth = task.truth(read_labelled(args.file, names, Columns(names=names)).labels)
     change = pair(task, before, after, truth).change(1)

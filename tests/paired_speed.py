@@ -1,7 +1,7 @@
 """How many times as fast one artifact scores many texts as another, asked in turns in processes of their own.
 
 `PYTHONPATH=. python tests/paired_speed.py SLOW FAST FILE`: two artifacts' folders, with their first stages where they
-have one and `--no-cascade` is not given, and a file with texts.
+have one and `--no-cascade` is not given, and a file with single texts.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from exporter.int8.paired import pair
+from exporter.int8.paired import pair, ratio_of
 from exporter.subject import Subject
 from trainer.data import Columns
 from trainer.data.load import read_labelled
@@ -16,7 +16,7 @@ from trainer.progress import show
 from trainer.run import RunDir
 from trainer.student.teacher import Teacher
 from trainer.tasks import Answers
-from trainer.training.hardware import choose_hardware
+from trainer.training.hardware import Hardware
 
 
 def main() -> None:
@@ -25,16 +25,21 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("other", type=Path, nargs="?")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     args = parser.parse_args()
     subject = Subject.read(RunDir(args.run), calibration=False)
-    train, task, hardware = subject.train, subject.task, choose_hardware("auto", "auto")
+    train, task = subject.train, subject.task
     names = train.training.config.label_names if train.training else None
     examples = read_labelled(args.file, train.label_names, Columns(texts=train.text_columns or None, names=names))
     truth = task.truth(examples.labels)
 
     def answers_of(folder: Path) -> Answers:
-        answers = task.answers(Teacher.open(folder, Path()).logits(examples.texts, hardware))
-        show(f"{(answers == truth).mean():.2%} of {len(truth):,}: {folder}")
+        teacher = Teacher.open(folder, Path())
+        if teacher.record.label_names != train.label_names:
+            parser.error(f"{folder} has other labels")
+        answers = task.answers(teacher.logits(examples.texts, Hardware("cpu", args.precision)))
+        score = ratio_of(task.parts(answers, truth))
+        show(f"{task.metric} {score:.2%} of {len(truth):,} in {args.precision}: {folder}")
         return answers
 
     answers = answers_of(args.run)

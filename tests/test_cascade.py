@@ -23,12 +23,10 @@ from exporter.bundle.golden import Golden
 from exporter.cascade.bundle import add_cascade
 from exporter.cascade.engine import CascadeEngine
 from exporter.cascade.explain import reasons
-from exporter.cascade.load import load_cascade
 from exporter.cascade.stage import LEXICAL, Cascade, FirstStage, Stack, surest
 from exporter.cascade.synthetic import make_texts as make_golden_texts
 from exporter.checksums import CHECKSUMS, IntegrityError, write_checksums
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine
-from exporter.engines.onnxruntime import load_bundle
 from exporter.predict import main
 from exporter.runtime import Classifier
 from trainer.errors import UserError
@@ -146,7 +144,6 @@ def test_where_logits_are_added_it_is_those_of_texts_that_are_usual_and_go_on(to
     for i, stage in enumerate(stages):
         np.testing.assert_allclose(logits[i], expected[stage][i], rtol=1e-6)
     assert both.stages(texts) == stages
-    np.testing.assert_array_equal(both.combine(texts[-2:], models[-2:])[-1], models[-1])
 
 
 def test_a_text_of_which_only_the_ends_are_tokenized_is_left_to_the_model(tokenizer: Path) -> None:
@@ -235,33 +232,6 @@ def test_a_classifier_adds_the_logits_of_both_and_says_so(own: Path) -> None:
     for answer, row in zip(found, shares, strict=True):
         if answer.stage == "both":
             assert [*answer.probabilities.values()] == pytest.approx(row.tolist(), abs=1e-4)
-
-
-@pytest.mark.parametrize("stack", [None, Stack(2.0, 1.0)])
-def test_what_goes_on_has_to_add_up(own: Path, stack: Stack | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_into(own, replace(USUAL, stack=stack))
-    artifact, engine = load_bundle(own, device="cpu", threads=1)
-    assert load_cascade(own, artifact, engine)
-    ask = CascadeEngine._ask_model
-    monkeypatch.setattr(CascadeEngine, "_ask_model", lambda *values: ask(*values)[:, ::-1])
-    with pytest.raises(IntegrityError, match="answers differently"):
-        load_cascade(own, artifact, engine)
-
-
-def test_a_text_answered_by_both_is_asked_again_where_there_is_one(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most golden texts of the model are short, and may all be unusual."""
-    put_into(own, replace(USUAL, fewest_tokens=9, stack=Stack(2.0, 1.0)))
-    artifact, engine = load_bundle(own, device="cpu", threads=1)
-    asked: list[Text] = []
-    combine = CascadeEngine.combine
-    monkeypatch.setattr(
-        CascadeEngine, "combine", lambda both, texts, model: (asked.extend(texts), combine(both, texts, model))[1]
-    )
-    both = load_cascade(own, artifact, engine)
-    assert both
-    golden = read_record(own / GOLDEN, Golden).asked()
-    assert both.stages(golden)[0] == "model"
-    assert both.stages(asked) == ["both"]
 
 
 def test_another_process_has_both_stages(bundle: Path) -> None:

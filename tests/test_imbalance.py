@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from transformers import EvalPrediction
 
 from trainer.config import TrainConfig
 from trainer.errors import UserError
-from trainer.tasks import SingleLabel
+from trainer.tasks import SingleLabel, Task
 from trainer.training.loop import EpochReport, scores_of
 from trainer.training.resume import check_same
 from trainer.training.train import train
@@ -65,14 +66,22 @@ def test_balanced_weights_make_labels_count_alike() -> None:
 
 
 def test_balanced_weights_let_a_rare_label_be_answered(
-    toy_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [(text, "rare" if topic == "food" else "usual") for text, topic in make_texts(240)]
     kept = [row for i, row in enumerate(rows) if row[1] == "usual" or i % 12 == 0]
     config = replace(toy_config, dataset=str(write_csv(tmp_path / "a.csv", kept)), run_dir=tmp_path / "equal", epochs=1)
     train(config)
     assert "class `rare` is never answered; `--class-weights balanced` may help" in capsys.readouterr().err
+    asked = []
+
+    def spy(task: Task, *, is_balanced: bool) -> Any:
+        asked.append(is_balanced)
+        return scores_of(task, is_balanced=is_balanced)
+
+    monkeypatch.setattr("trainer.training.train.scores_of", spy)
     result = train(replace(config, class_weights="balanced", run_dir=tmp_path / "balanced", epochs=8))
+    assert asked == [True]
     said = capsys.readouterr().err
     assert "never answered" not in said.split("epoch 8/8")[1]
     assert [line.endswith(" left") for line in said.splitlines() if line.startswith("epoch ")] == [True] * 7 + [False]

@@ -31,6 +31,7 @@ from trainer.run import RunDir, Training, TrainRecord, reload_splits
 from trainer.tasks import MultiLabel, SingleLabel, Task
 from trainer.training.hardware import choose_device, choose_hardware, choose_precision, gain_of_bf16
 from trainer.training.loop import CheckpointKeeper, scores_of
+from trainer.training.resume import STATE, last_checkpoint, seal_checkpoint
 from trainer.training.train import train
 
 Command = Callable[..., tuple[int, str, str]]
@@ -340,38 +341,56 @@ def test_batches_on_a_cpu_have_few_widths(toy_config: TrainConfig, tmp_path: Pat
 # --- which epoch is kept
 
 
-def ranked(
+@pytest.mark.parametrize(
+    ("best", "entry", "is_refused"), [(5, {}, True), (5, {"eval_merit": 0.9}, False), (None, {}, False)]
+)
+def test_a_run_whose_best_epoch_was_chosen_otherwise_is_not_resumed(
+    tmp_path: Path, best: int | None, entry: dict[str, float], is_refused: bool
+) -> None:
+    checkpoint = tmp_path / "checkpoint-5"
+    checkpoint.mkdir()
+    state = {"best_global_step": best, "log_history": [{"loss": 1.0}, {"eval_loss": 0.3, "step": 5, **entry}]}
+    (checkpoint / STATE).write_text(json.dumps(state))
+    seal_checkpoint(checkpoint)
+    if is_refused:
+        with pytest.raises(UserError, match="kept the epoch of the lowest loss, as older versions did"):
+            last_checkpoint(tmp_path)
+    else:
+        assert last_checkpoint(tmp_path) == str(checkpoint)
+
+
+def merit(
     task: Task, rows: list[list[float]], truth: list[int] | list[list[int]], *, is_balanced: bool = False
 ) -> float:
     prediction = transformers.EvalPrediction(np.array(rows, np.float32), np.array(truth, np.float32))
-    rank: float = scores_of(task, is_balanced=is_balanced)(prediction)["rank"]
-    return rank
+    found: float = scores_of(task, is_balanced=is_balanced)(prediction)["merit"]
+    return found
 
 
-def test_an_epoch_ranks_by_what_it_gets_right_and_by_its_loss_only_where_that_is_alike() -> None:
+def test_the_merit_of_an_epoch_is_what_it_gets_right_and_by_its_loss_only_where_that_is_alike() -> None:
     truth = [0, 0, 0, 1]
     careful, sure = [[0.1, 0], [0.1, 0], [0, 0.1], [0.1, 0]], [[9, 0], [9, 0], [0, 9], [0, 9]]
     task = SingleLabel(2)
     assert task.loss(np.array(careful), np.array(truth)) < task.loss(np.array(sure), np.array(truth))
-    assert ranked(task, sure, truth) > ranked(task, careful, truth)
-    assert ranked(task, sure[:2], truth[:2]) > ranked(task, careful[:2], truth[:2]), "both are right: the loss decides"
+    assert merit(task, sure, truth) > merit(task, careful, truth)
+    assert merit(task, sure[:2], truth[:2]) > merit(task, careful[:2], truth[:2]), "both are right: the loss decides"
     majority = [[1.0, 0.0]] * 4
     one_more = [[1, 0], [0, 1], [0, 1], [0, 1]]  # wrong twice, but not about the rare label
-    assert ranked(task, majority, truth) > ranked(task, one_more, truth)
-    assert ranked(task, majority, truth, is_balanced=True) < ranked(task, one_more, truth, is_balanced=True)
+    assert merit(task, majority, truth) > merit(task, one_more, truth)
+    assert merit(task, majority, truth, is_balanced=True) < merit(task, one_more, truth, is_balanced=True)
     several = [[1, 0], [0, 1]]
     right_order = [[-3.0, -4.0], [-4.0, -3.0]]  # below the threshold of any label, but in order
-    assert ranked(MultiLabel(2, (0.5, 0.5)), right_order, several) == pytest.approx(1, abs=1e-4)
+    assert merit(MultiLabel(2, (0.5, 0.5)), right_order, several) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_epoch_of_the_highest_rank_is_kept(
+def test_the_epoch_of_the_highest_merit_is_kept(
     toy_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranks, weights = iter([0.1, 0.9, 0.5]), []
+    merits, weights = iter([0.1, 0.9, 0.5]), []
 
     def scores(task: Task, *, is_balanced: bool) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
         score = scores_of(task, is_balanced=is_balanced)
-        return lambda prediction: score(prediction) | {"rank": next(ranks)}
+        return lambda prediction: score(prediction) | {"merit": next(merits)}
 
     save = CheckpointKeeper.on_save
 

@@ -170,5 +170,5 @@ def _problem_of(cascade: Cascade) -> str | None:
     if not 0 <= cascade.fewest_tokens <= cascade.most_tokens < 2**31:
         return "`fewest_tokens` and `most_tokens` of `cascade` are not the ends of a range"
     if cascade.stack and not all(0 < weight <= 100 for weight in (cascade.stack.first, cascade.stack.model)):
-        return "the weights in `stack` of `cascade` are not from 0 to 100"
+        return "the weights in `stack` of `cascade` are not above 0 and at most 100"
     return None

@@ -75,7 +75,7 @@ class Chosen:
     """None where no threshold will do."""
     curve: tuple[CurvePoint, ...]
     stacked_score: float | None = None
-    """Of both stages on all texts, with their logits added; None where they are not."""
+    """Of both stages' logits, added for usual texts; None where they are not added."""
 
 
 def can_choose(texts: int, max_drop: float) -> bool:
@@ -192,11 +192,11 @@ def draw_curve(texts: Calibrated, guards: Cascade, evaluated: int, z: float) -> 
     for threshold in thresholds:
         answered = usual & (sure >= threshold)
         whole = np.where(answered, first, second)
-        own, all_ = (_compare(texts.truth, before, whole) for before in (second, texts.model.argmax(axis=1)))
+        own, in_all = (_compare(texts.truth, before, whole) for before in (second, texts.model.argmax(axis=1)))
         lower = own.lower
         if guards.stack:  # no more can be lost than changes, and what is gained over the likelier sum is mostly luck
             lower, _ = paired_interval(int((whole != second).sum()), 0, len(texts.truth), ONE_SIDED)
-        foreseen = foresee(all_.changed, all_.lower, evaluated, z)
+        foreseen = foresee(in_all.changed, in_all.lower, evaluated, z)
         shares = float(answered.mean()), float((whole == texts.truth).mean())
         points.append(CurvePoint(threshold, *shares, own.harmful, own.helpful, lower, foreseen))
     return tuple(points)

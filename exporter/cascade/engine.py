@@ -1,4 +1,4 @@
-"""An engine of two stages: what the first is not sure of is cut, batched and answered by the model, as without it."""
+"""An engine of two stages: what the first is not sure of is cut and batched for the model, as without it."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ class CascadeEngine:
         """Return which stage answers each text, without asking the model."""
         said = self._read(texts)[1]
         return self._named(said.usual, said.sure)
-
-    def combine(self, texts: Sequence[Text], model: FloatArray) -> FloatArray:
-        """Return the logits of texts that go on, of which the model's are given, [len(texts), classes]."""
-        said = self._read(texts)[1]
-        return self.first.cascade.combine(said.logits, said.usual, model)
 
     def answer_all(
         self, texts: Sequence[Text], batching: Batching | None = None

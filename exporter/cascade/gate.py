@@ -137,7 +137,7 @@ class Gate:
         reason = (
             f"no threshold keeps the loss on {len(examples):,} calibration texts within {SHARE_OF_BUDGET:.0%} of "
             f"the budget of {self.max_drop:g} points, and changes no more answers than {len(evaluation):,} texts "
-            "can judge" + "; `--stack` asks for more of them" * self.stacked
+            "can judge" + "; with `--stack` more answers change, which takes more evaluation texts" * self.stacked
         )
         return replace(trial, reason="" if found.cascade else reason)
 

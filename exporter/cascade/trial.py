@@ -66,7 +66,7 @@ class CascadeTrial:
     calibration_score: float | None = None
     """Of the artifact alone on them."""
     stacked_score: float | None = None
-    """Of both stages on all of them, with their logits added; None where they are not."""
+    """Of both stages' logits, added for usual texts, on all of them; None where they are not added."""
     curve: tuple[CurvePoint, ...] = ()
     """The thresholds tried, the most careful one first."""
     chosen: Cascade | None = None

@@ -23,12 +23,13 @@ import transformers
 from torch.nn.attention import sdpa_kernel
 
 from trainer.data.load import NAMES_SHOWN, Examples, abridged
+from trainer.errors import UserError
 from trainer.progress import left_text, say
 from trainer.tasks import Label, Task, as_set
 from trainer.text.encoding import Encoded, Encoder
 from trainer.training.graphs import KERNELS
 from trainer.training.hardware import Hardware
-from trainer.training.resume import STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
+from trainer.training.resume import MERIT, STATE, checkpoint_path, keep_checkpoints, seal_checkpoint
 
 UNEVEN = 2
 """How many times more texts than the rarest label the most frequent has, where the scores of single labels are said."""
@@ -201,23 +202,30 @@ def full_batches(rows: Sequence[dict[str, Any]], collate: Collator, size: int) -
     return [collate([row] * size) for row in by_width.values()]
 
 
+CALMER = "lower `--learning-rate`, or train with `--precision fp32`"
+"""What may help where a training diverges."""
 TIE = 1e-6
-"""By which the loss counts among epochs: one answer more of 100,000 counts more than a loss of 10."""
+"""By which the loss counts in it: a loss that is lower by 10 is worth one right answer more of 100,000."""
 
 
 def scores_of(task: Task, *, is_balanced: bool) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
     """Return a function that scores the answers of a task, to be logged beside the evaluation loss.
 
-    The epoch of the highest `rank` is kept: of the highest accuracy, or macro F1 where rare labels are to weigh as much
-    (`is_balanced`), or of several labels the highest average precision, which depends on no threshold. Where two are
-    alike, it is the one of the lower loss. By loss alone, the first epoch would often be kept: later ones are right
-    more often, but too sure where they are wrong.
+    The epoch of the highest merit is kept: of the highest accuracy, or macro F1 where rare labels are to weigh as much
+    (`is_balanced`), or of several labels the highest average precision, which depends on no threshold. Ties go to the
+    lower loss, in which all texts weigh the same. By loss alone, the first epoch would often be kept: later ones are
+    right more often, but too sure where they are wrong.
+
+    Raises:
+        UserError: by the function that is returned, where an answer is not a finite number.
     """
     name = "average_precision" if task.name == "multi-label" else "f1_macro" if is_balanced else "accuracy"
 
     def compute_metrics(prediction: transformers.EvalPrediction) -> dict[str, Any]:
         logits, truth = prediction.predictions, prediction.label_ids.astype(np.int64)
+        if not np.isfinite(logits).all():
+            raise UserError("training diverged: an answer to an evaluation text is not a finite number", CALMER)
         scores = task.scores(logits, truth)
-        return scores | {"rank": scores[name] - TIE * task.loss(logits, truth)}
+        return scores | {MERIT: scores[name] - TIE * task.loss(logits, truth)}
 
     return compute_metrics

@@ -17,6 +17,8 @@ from trainer.run import RunDir, UnfinishedRun, discard
 
 STATE = "trainer_state.json"
 """What transformers calls the state of its loop in a checkpoint."""
+MERIT = "merit"
+"""By which the best checkpoint is chosen: see `trainer.training.loop.scores_of`."""
 WHOLE = "whole.json"
 """Written last into a checkpoint."""
 
@@ -101,11 +103,22 @@ def keep_checkpoints(checkpoints: Path, steps: Container[int | None]) -> None:
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """Return the newest checkpoint that is whole, as is the best one before it, which training returns to."""
+    """Return the newest checkpoint that is whole, as is the best one before it, which training returns to.
+
+    Raises:
+        UserError: an older version chose that one, by another measure.
+    """
     whole = {step: path for step, path in _by_step(checkpoints).items() if _is_whole(path)}
     for checkpoint in reversed(whole.values()):
-        best = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("best_global_step")
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        best = state.get("best_global_step")
         if best is None or best in whole:
+            unmeasured = (e for e in state["log_history"] if "eval_loss" in e and f"eval_{MERIT}" not in e)
+            if best is not None and any(unmeasured):
+                raise UserError(
+                    "the interrupted run kept the epoch of the lowest loss, as older versions did",
+                    "start again with `--overwrite`",
+                )
             return str(checkpoint)
     say("no complete checkpoint to resume from: training starts at the beginning")
     return None

@@ -36,6 +36,7 @@ from trainer.training.frozen import DTYPES, settle_frozen, shorten_last_layer
 from trainer.training.graphs import GraphTrainer, takes_wide_mask
 from trainer.training.hardware import Hardware, choose_hardware
 from trainer.training.loop import (
+    CALMER,
     CPU_WIDTHS,
     PACKAGES,
     CheckpointKeeper,
@@ -49,7 +50,7 @@ from trainer.training.loop import (
     training_arguments,
     width_step,
 )
-from trainer.training.resume import begin, check_run_dir, check_writable, last_checkpoint
+from trainer.training.resume import MERIT, begin, check_run_dir, check_writable, last_checkpoint
 from trainer.training.start import Start, Trained, count_parameters
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _arguments(config: TrainConfig, hardware: Hardware) -> transformers.Training
         save_strategy="epoch",
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,  # the count of early stopping
-        metric_for_best_model="rank",
+        metric_for_best_model=MERIT,
         greater_is_better=True,
     )
 
@@ -271,8 +272,7 @@ def _epoch_scores(log: list[dict[str, Any]]) -> tuple[EpochScores, ...]:
     )
     if diverged := [epoch for epoch in scores if not math.isfinite(epoch.loss)]:
         raise UserError(
-            f"training diverged: the evaluation loss after epoch {diverged[0].epoch} is {diverged[0].loss}",
-            "lower `--learning-rate`, or train with `--precision fp32`",
+            f"training diverged: the evaluation loss after epoch {diverged[0].epoch} is {diverged[0].loss}", CALMER
         )
     return scores
 
