@@ -71,7 +71,8 @@ def make_record(
 
 
 def _shipped(export: ExportRecord) -> CascadeTrial | None:
-    return export.cascade if export.cascade and export.cascade.shipped else None
+    """Return the cascade that was shipped; of two, the one before the artifact in int8 for every machine."""
+    return next((trial for trial in export.cascades if trial.shipped), None)
 
 
 def _scores(
@@ -89,8 +90,8 @@ def _scores(
     # int8 is the best of all that the exporter judged on these texts: here, too, it is judged as one of them.
     export = workload.export
     rungs = Counter(candidate.engine for candidate in export.candidates)
-    rungs["onnxruntime"] += export.cascade is not None and export.cascade.judged is not None
     made_for = {a.name: a.engine for a in export.artifacts if a.precision in ("int8", "bf16")}
+    rungs.update(made_for[trial.artifact] for trial in export.cascades if trial.judged)
     tried = {s.name: max(compared, rungs[made_for[s.artifact]]) for s in engines if s.artifact in made_for}
     return tuple(
         score(

@@ -37,7 +37,7 @@ from exporter.proof.variations import variations
 from exporter.proof.worker import MANY_CORES, Spares, StartWorker, Worker, Workers
 from exporter.records import ExportRecord, OtherRun, Variation, settle_export
 from exporter.steps.against import compare_with
-from exporter.steps.cascade import try_cascade
+from exporter.steps.cascade import try_cascades
 from exporter.steps.fp32 import Fp32, make_fp32
 from exporter.steps.half import find_attention, make_half
 from exporter.steps.int8 import make_int8, recipes_to_try
@@ -74,6 +74,7 @@ class Sealed:
 
     artifacts: tuple[Artifact, ...]
     cascade: CascadeTrial
+    cascade_openvino: CascadeTrial | None
     against: OtherRun | None
     variations: tuple[Variation, ...]
     attention: tuple[str, ...]
@@ -144,7 +145,7 @@ def _export(
             outcome = make_int8(job, fp32, tried, cascades=int(isinstance(ready, Ready)))
         sealed = seal_all(job, fp32, outcome)
         check_sealed(job, sealed)
-        cascade = try_cascade(job, fp32, outcome, ready)
+        cascade, cascade_openvino = try_cascades(job, fp32, outcome, ready)
         against = compare_with(other, job, fp32, outcome, cascade) if other else None
         artifacts = tuple(open_artifact(job.folder / a.name) for a in sealed)
         chosen = job.folder / outcome.chosen
@@ -154,7 +155,7 @@ def _export(
             make_plans(job, served, plan_seconds)
         attention = find_attention(job, chosen)
         shift = score_shifts(shifts, subject, chosen, job.workers, job.device)
-        found = Sealed(artifacts, cascade, against, varied, attention, shift)
+        found = Sealed(artifacts, cascade, cascade_openvino, against, varied, attention, shift)
         record = _record(job, fp32, outcome, found, started)
         _put_in_place(job, record)
     return record
@@ -188,6 +189,7 @@ def _record(job: Job, fp32: Fp32, outcome: Outcome, sealed: Sealed, started: flo
         variations=sealed.variations,
         against=sealed.against,
         cascade=sealed.cascade,
+        cascade_openvino=sealed.cascade_openvino,
         shift=sealed.shift,
         duration_s=time.monotonic() - started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),

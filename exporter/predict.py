@@ -251,10 +251,12 @@ def _folder(args: argparse.Namespace) -> Path:
         return Path(args.artifact)
     run = RunDir(args.run_dir or TrainConfig.run_dir)
     export = load_export(run)
-    needs_first_stage = args.explain  # the artifact for OpenVINO has none
-    takes_openvino = args.engine != "onnxruntime" and is_installed("openvino") and not needs_first_stage
+    if args.engine == "onnxruntime" or not is_installed("openvino"):
+        return run.export / export.chosen
     best = export.for_openvino if args.no_cascade else export.with_openvino  # which both stages may beat
-    return run.export / ((best if takes_openvino else None) or export.chosen)
+    if args.explain and best not in [artifact.name for artifact in export.artifacts if artifact.cascade]:
+        best = None  # it has no first stage to explain; the other may have one
+    return run.export / (best or export.chosen)
 
 
 def _manifest(args: argparse.Namespace) -> Artifact | None:

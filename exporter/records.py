@@ -240,12 +240,19 @@ class ExportRecord:
     against: OtherRun | None = None
     """None where no other run was named."""
     cascade: CascadeTrial | None = None
-    """What became of a first stage; None in records older than schema 7."""
+    """What became of a first stage before the artifact in int8; None in records older than schema 7."""
+    cascade_openvino: CascadeTrial | None = None
+    """The same before the artifact for OpenVINO; None without one, or where no first stage was tried at all."""
     shift: tuple[ShiftScore, ...] = ()
     """On texts of other domains."""
     duration_s: float
     finished_at: str
     versions: dict[str, str]
+
+    @property
+    def cascades(self) -> tuple[CascadeTrial, ...]:
+        """What became of a first stage before each artifact."""
+        return tuple(trial for trial in (self.cascade, self.cascade_openvino) if trial)
 
     @property
     def with_openvino(self) -> str | None:

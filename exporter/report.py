@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from exporter.bundle.artifact import Artifact
 from exporter.cascade.trial import CascadeTrial, CurvePoint
 from exporter.config import ExportConfig
@@ -76,9 +78,14 @@ def ladder(record: ExportRecord) -> str:
 
 
 def cascade(record: ExportRecord) -> str:
-    """Render what became of a first stage: the thresholds tried, the whole judged and timed, and other texts."""
-    trial, lines = record.cascade, []
-    if trial and trial.curve:
+    """Render what became of a first stage before each artifact, and the scores on other texts."""
+    return "\n".join([*chain.from_iterable(_trial(record, trial) for trial in record.cascades), *_shift(record)])
+
+
+def _trial(record: ExportRecord, trial: CascadeTrial) -> list[str]:
+    """Render the thresholds tried, and the whole, judged and timed."""
+    lines = []
+    if trial.curve:
         stacked = trial.stacked_score
         both = "" if stacked is None else f", and {stacked:.2%} with both stages' logits added"
         lines += [
@@ -95,24 +102,28 @@ def cascade(record: ExportRecord) -> str:
             )
         if stacked is not None:
             lines.append("  worse/better: than the sum of the logits; at least: as if every such answer were wrong")
-    if trial and trial.judged:
+    if trial.judged:
         c = trial.judged.change
         lines.append(
             f"on {c.texts:,} evaluation texts it answers {trial.judged.answered:.0%} first; together: {c.metric} "
             f"{points(c.change)} points [{points(c.lower)}, {points(c.upper)}], worse/better {c.harmful}/{c.helpful}"
         )
-    if trial and trial.speed:
+    if trial.speed:
         s = trial.speed
         lines.append(
             f"{_times(s.bulk)} the speed of {trial.artifact} alone with many texts, and {_times(s.one)} one by one; "
             f"one text takes {s.median:.0%} of the time of {trial.artifact} alone in the median, and {s.p95:.0%} at "
             "the 95th percentile, because a text that goes on takes both stages"
         )
-    if trial and trial.beside_openvino:
-        lines.append(f"{_times(trial.beside_openvino)} the speed of the artifact for OpenVINO with many texts")
-    if trial:
-        lines.append(f"{'cascade' if trial.shipped else 'no cascade'}: {trial.reason}")
-    return "\n".join([*lines, *_shift(record)])
+    if trial.beside_openvino:
+        its = f"the artifact for OpenVINO{', first stage included,' * _has_first_stage(record, record.for_openvino)}"
+        lines.append(f"{_times(trial.beside_openvino)} the speed of {its} with many texts")
+    before = f" before {trial.artifact}" * bool(trial.artifact)
+    return [*lines, f"{'cascade' if trial.shipped else 'no cascade'}{before}: {trial.reason}"]
+
+
+def _has_first_stage(record: ExportRecord, name: str | None) -> bool:
+    return any(trial.shipped and trial.artifact == name for trial in record.cascades)
 
 
 def _times(speed: Spread) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from exporter.engines.engine import load_encoder
 from trainer.lexical.features import features_of
 from trainer.lexical.file import to_bytes
 from trainer.lexical.model import Lexical
+from trainer.run import RunDir
 
 USUAL = Cascade(temperature=3.0, threshold=0.9, least_known=0.2, fewest_tokens=2, most_tokens=40)
 BITS = 12
@@ -30,6 +33,13 @@ def learn(tokens: Sequence[Sequence[Sequence[int]]], labels: Sequence[int], clas
     weights -= weights.mean(axis=1, keepdims=True)
     columns = weights[:, 1:] - weights[:, :1] if classes == 2 else weights
     return Lexical(columns.astype(np.float16), np.zeros(columns.shape[1], np.float32))
+
+
+def give_openvino(run: RunDir) -> Artifact:
+    """Give an export the artifact for OpenVINO, a copy of that in int8."""
+    folder = Path(shutil.copytree(run.export / "onnx-int8", run.export / "onnx-int8-openvino"))
+    seal(folder, replace(open_artifact(folder), name=folder.name, engine="openvino"))
+    return open_artifact(folder)
 
 
 def put_into(folder: Path, cascade: Cascade = USUAL) -> Artifact:

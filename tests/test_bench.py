@@ -19,7 +19,7 @@ import pytest
 import torch
 import toy_engine
 from bench_records import REFERENCE
-from cascades import put_into
+from cascades import give_openvino, put_into
 from local_worker import LOCAL
 from toy_engine import Majority, failing, in_the_grid
 from toys import INTERRUPTED, QUICK_BENCH, start, write_csv
@@ -32,9 +32,13 @@ from bench.measure.instruments import Instruments
 from bench.report.tables import markdown
 from bench.results import BenchRecord, Skipped
 from bench.run import bench as run_bench
+from exporter.cascade.trial import CascadeJudged, CascadeTrial
 from exporter.checksums import CHECKSUMS, IntegrityError
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine, usual_batching
+from exporter.engines.onnxruntime import load_engine
 from exporter.engines.spec import EngineSpec
+from exporter.engines.table import LOAD
+from exporter.int8.budget import accuracy_change
 from exporter.records import ExportRecord
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record, write_record
@@ -130,6 +134,38 @@ def test_a_cascade_is_a_row_that_says_how_much_its_first_stage_answered(
     said = f"`cascade-int8-cpu` answered {share:.0%} of the texts. A cascade lowers the median and not the tail"
     assert said in run.bench_report.read_text()
     assert "lowers the median and not the tail" in run.bench_report.with_suffix(".html").read_text()
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_a_cascade_before_openvino_is_judged_with_the_candidates_for_that(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch, is_judged: bool
+) -> None:
+    monkeypatch.setattr("exporter.engines.spec.is_installed", lambda _: True)
+    monkeypatch.setattr("exporter.engines.openvino.load_engine", load_engine)
+    monkeypatch.setitem(LOAD, "openvino", load_engine)
+    run = copy_of(exported)
+    give_openvino(run)
+    artifact = put_into(run.export / "onnx-int8-openvino")
+    export, change = read_record(run.export_record, ExportRecord), accuracy_change(0, 0, 32)
+    judged = CascadeJudged(0.5, change, "within budget") if is_judged else None
+    trial = CascadeTrial(shipped=is_judged, reason="", artifact=artifact.name, judged=judged)
+    sha256 = export.artifact_sha256 | {artifact.name: file_sha256(run.export / artifact.name / CHECKSUMS)}
+    export = replace(
+        export,
+        artifacts=(*export.artifacts, artifact),
+        artifact_sha256=sha256,
+        candidates=(*export.candidates, *(replace(c, engine="openvino") for c in export.candidates[:3])),
+        cascade=CascadeTrial(shipped=False, reason="it is not cheaper here", artifact="onnx-int8"),
+        cascade_openvino=trial,
+    )
+    write_record(run.export_record, export)
+    names = ("onnx-int8-openvino", "cascade-int8-openvino", "onnx-int8-cpu")
+    run_bench(BenchConfig(run.path, engines=names, restarts=1, calls=4, soak_calls=0), LOCAL)
+    record = read_record(run.bench_record, BenchRecord)
+    tried = {a.engine: a.change.tried for a in record.accuracies if a.change}
+    assert record.reference == "onnx-int8-cpu"
+    assert tried == dict.fromkeys(names[:2], 3 + is_judged)
+    assert record.cascade == (trial if is_judged else None)
 
 
 def test_fewer_engines_and_texts_on_request_and_all_over_again(

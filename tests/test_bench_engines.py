@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cascades import put_into
+from cascades import give_openvino, put_into
 from toy_engine import Majority
 from toys import TOPICS
 
@@ -21,7 +21,9 @@ from bench.engines.table import ENGINES, choose_engines, reference_of
 from bench.measure.calls import first_stage_count, timed
 from exporter.cascade.engine import CascadeEngine
 from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine
+from exporter.engines.onnxruntime import load_engine
 from exporter.engines.shapes import FewShapes
+from exporter.engines.table import LOAD
 from exporter.proof.reference import TorchModel, load_merged
 from trainer.data import read_examples
 from trainer.errors import UserError
@@ -96,6 +98,28 @@ def test_a_cascade_is_measured_where_the_artifact_has_one(
     assert same.sum() == len(texts) - count
     call = timed(engine, texts[0], SingleLabel(4))
     assert (call.tokenise_s, call.run_s) == (None, None)
+
+
+def test_a_cascade_before_openvino_is_a_row_where_its_artifact_has_one(
+    exported: RunDir, copy_of: Callable[[RunDir], RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, artifacts = copy_of(exported), (*ARTIFACTS, "onnx-int8-openvino")
+    spec, installed = BY_NAME["cascade-int8-openvino"], {"onnxruntime", "openvino", "tokenizers"}
+    monkeypatch.setattr("exporter.engines.spec.is_installed", lambda name: name in installed)
+    monkeypatch.setitem(LOAD, "openvino", load_engine)
+    assert "`python -m exporter --quantize` makes it" in (spec.why_unusable(run, ARTIFACTS, None) or "")
+    give_openvino(run)
+    assert spec.why_unusable(run, artifacts, None) == "`onnx-int8-openvino` has no first stage"
+    put_into(run.export / "onnx-int8-openvino")
+    assert BY_NAME["cascade-int8-cpu"].why_unusable(run, artifacts, None) == "`onnx-int8` has no first stage"
+    assert spec.why_unusable(run, artifacts, None) is None
+    engine = spec.load(run, 1, tmp_path)
+    assert isinstance(engine, CascadeEngine)
+    assert first_stage_count(engine, read_examples(run.evaluation, run.load().label_names).texts)
+    assert spec in choose_engines(None)
+    installed.remove("openvino")
+    assert "`openvino` is not installed" in (spec.why_unusable(run, artifacts, None) or "")
+    assert spec not in choose_engines(None)
 
 
 def test_cuda_in_onnxruntime_is_refused_where_it_would_fall_back(exported: RunDir, tmp_path: Path) -> None:

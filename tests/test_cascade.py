@@ -27,7 +27,7 @@ from exporter.cascade.stage import LEXICAL, Cascade, FirstStage, Stack, surest
 from exporter.cascade.synthetic import make_texts as make_golden_texts
 from exporter.checksums import CHECKSUMS, IntegrityError, write_checksums
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine
-from exporter.predict import main
+from exporter.predict import _folder, main, make_parser
 from exporter.runtime import Classifier
 from trainer.errors import UserError
 from trainer.lexical.file import to_bytes
@@ -439,12 +439,35 @@ def test_predict_shows_stages_and_reasons(bundle: Path, command: Command) -> Non
     assert len(alone.splitlines()) == 2
 
 
+@pytest.mark.parametrize("cascades", [("onnx-int8",), ("for-openvino",), ("onnx-int8", "for-openvino"), ()])
+@pytest.mark.parametrize("is_faster", [True, False])
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_of_a_run_the_artifact_is_taken_that_is_faster_here_and_for_explaining_one_with_a_first_stage(
+    cascades: tuple[str, ...], is_faster: bool, is_installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = [SimpleNamespace(name=n, cascade=n in cascades) for n in ("onnx-fp32", "onnx-int8", "for-openvino")]
+    best = "for-openvino" if is_faster else None
+    record = SimpleNamespace(chosen="onnx-int8", with_openvino=best, for_openvino="for-openvino", artifacts=artifacts)
+    monkeypatch.setattr("exporter.predict.load_export", lambda _: record)
+    monkeypatch.setattr("exporter.predict.is_installed", lambda _: is_installed)
+
+    def taken(*flags: str) -> str:
+        return _folder(make_parser().parse_args(["--run-dir", "run", *flags])).name
+
+    for_openvino = is_installed and is_faster
+    assert taken() == taken("--engine", "openvino") == ("for-openvino" if for_openvino else "onnx-int8")
+    assert taken("--no-cascade") == ("for-openvino" if is_installed else "onnx-int8")
+    assert taken("--explain") == ("for-openvino" if for_openvino and "for-openvino" in cascades else "onnx-int8")
+    for flags in ((), ("--no-cascade",), ("--explain",)):
+        assert taken("--engine", "onnxruntime", *flags) == "onnx-int8"
+
+
 def test_what_is_explained_is_the_first_stage_also_where_openvino_is_recommended(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copy_of(exported)
     put_into(run.export / "onnx-int8")
-    record = SimpleNamespace(chosen="onnx-int8", with_openvino="onnx-fp32")  # which has no first stage either
+    record = SimpleNamespace(chosen="onnx-int8", with_openvino="onnx-fp32", artifacts=())  # of which none has one
     monkeypatch.setattr("exporter.predict.load_export", lambda _: record)
     monkeypatch.setattr("exporter.predict.is_installed", lambda _: True)
     for flags in ((), ("--explain",)):

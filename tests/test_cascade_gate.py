@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from toys import make_texts, write_csv
 
 from exporter.bundle.artifact import CARD, open_artifact, seal, with_size
 from exporter.cascade.bundle import add_cascade
+from exporter.cascade.engine import CascadeEngine
 from exporter.cascade.gate import Gate
 from exporter.cascade.ready import Ready, make_ready
 from exporter.cascade.shift import read_shifts, score_shifts
@@ -26,15 +27,18 @@ from exporter.cascade.trial import CascadeSpeed, CascadeTrial
 from exporter.checksums import IntegrityError
 from exporter.config import ExportConfig
 from exporter.engines.cascade import load_both
+from exporter.engines.engine import ALL_AT_ONCE, Batching, ModelEngine
 from exporter.engines.onnxruntime import load_engine
+from exporter.engines.table import LOAD, OPEN
 from exporter.export import export
 from exporter.int8.recipes import RECIPES
 from exporter.proof.against import compare
 from exporter.proof.timing import Spread
 from exporter.proof.verify import VerificationError
 from exporter.proof.worker import Worker, Workers
-from exporter.records import OtherRun, load_export
+from exporter.records import ExportRecord, OtherRun, load_export
 from exporter.report import summary
+from exporter.runtime import Classifier
 from exporter.subject import Subject
 from trainer.data import Examples
 from trainer.data.load import read_examples
@@ -209,11 +213,130 @@ def test_it_is_timed_beside_another_artifact(run: RunDir) -> None:
     assert gate_of(run, Dying)[0].time_beside(run.export / "onnx-fp32", run.export / "onnx-int8") is None
 
 
+class Noting(LocalWorker):
+    """Notes what is timed."""
+
+    timed: ClassVar[dict[str, type]] = {}
+
+    def time(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> float:
+        self.timed[self._name] = type(self._engine)
+        return super().time(texts, batching)
+
+
+@pytest.mark.parametrize(("has_own", "kind"), [(True, CascadeEngine), (False, ModelEngine)])
+def test_the_other_artifact_is_timed_as_it_is_served(run: RunDir, has_own: bool, kind: type) -> None:
+    others = ["onnx-fp32"] * has_own
+    for name in (*others, "onnx-int8"):
+        put(run.export / name, run.lexical.read_bytes(), Cascade(1.0, 0.9, 0.0, 1, 100))
+    assert gate_of(run, Noting)[0].time_beside(run.export / "onnx-fp32", run.export / "onnx-int8")
+    assert Noting.timed == {"onnx-fp32": kind, "cascade": CascadeEngine}
+
+
+class AsOpenVino(LocalWorker):
+    """A worker whose OpenVINO is fast."""
+
+    def time(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> float:  # noqa: ARG002
+        return 0.1 if self._name.endswith("-openvino") else 1.0
+
+
+@pytest.fixture
+def export_with_openvino(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExportRecord]:
+    """Exports the run with a recipe for either engine; onnxruntime stands in for OpenVINO."""
+    monkeypatch.setitem(OPEN, "openvino", OPEN["onnxruntime"])
+    monkeypatch.setitem(LOAD, "openvino", LOAD["onnxruntime"])
+    monkeypatch.setattr("exporter.int8.recipes.is_installed", lambda _: True)
+    usual = [recipe for recipe in RECIPES if recipe.name in ("dynamic-channel-int8", "dynamic-tensor-int8")]
+    recipes = [*usual, replace(usual[0], name="dynamic-channel-openvino", engine="openvino")]
+
+    def export_it(times: Callable[..., CascadeSpeed], start: type[Worker] = AsOpenVino, **values: Any) -> ExportRecord:
+        monkeypatch.setattr("exporter.steps.cascade.Gate", partial(Gate, time=times))
+        export(config_of(run, accept_undecided=True, **values), start, recipes=recipes)
+        return load_export(run)
+
+    return export_it
+
+
+def times_of(slower: Sequence[str]) -> Callable[..., CascadeSpeed]:
+    """Return what finds a first stage slower before some artifacts, and faster before all others."""
+    return lambda alone, *_: SLOWER if alone._name in slower else FASTER
+
+
+@pytest.mark.parametrize("slower", [(), ("onnx-int8",), ("onnx-int8-openvino",), ("onnx-int8", "onnx-int8-openvino")])
+def test_it_is_tried_before_the_artifact_for_openvino_too(
+    run: RunDir,
+    export_with_openvino: Callable[..., ExportRecord],
+    exported: RunDir,
+    slower: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = export_with_openvino(times_of(slower), against_run=exported.path)
+    trials = {"onnx-int8": record.cascade, "onnx-int8-openvino": record.cascade_openvino}
+    assert (record.chosen, record.for_openvino) == tuple(trials)
+    assert [(c.engine, c.change.tried) for c in record.candidates] == [("onnxruntime", 3)] * 2 + [("openvino", 2)]
+    artifacts = {artifact.name: artifact for artifact in record.artifacts}
+    for (name, trial), tried in zip(trials.items(), (3, 2), strict=True):
+        assert trial
+        assert trial.judged
+        assert (trial.artifact, trial.judged.change.tried, trial.shipped) == (name, tried, name not in slower)
+        assert artifacts[name] == open_artifact(run.export / name)
+        assert artifacts[name].cascade == (trial.chosen if trial.shipped else None)
+        assert (run.export / name / LEXICAL).exists() == trial.shipped
+        assert f"\n{'cascade' if trial.shipped else 'no cascade'} before {name}: {trial.reason}" in summary(record)
+        classifier = Classifier.load(run.export / name, engine="onnxruntime")
+        answered = classifier.predict([text for text, _ in make_texts(40, seed=9)])
+        assert ("lexical" in {answer.stage for answer in answered}) == trial.shipped
+    assert record.cascade
+    assert (record.cascade.beside_openvino is not None) == record.cascade.shipped
+    assert "was not timed" not in capsys.readouterr().err
+    assert record.with_openvino == "onnx-int8-openvino"  # which is faster even without a first stage
+    assert record.against
+    assert {v.change.tried for v in record.against.verdicts} == {1 + 2 + 1}
+
+
+def test_one_before_openvino_is_tried_where_fp32_is_chosen_for_onnxruntime(
+    run: RunDir, export_with_openvino: Callable[..., ExportRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.int8.select.FASTER", 1.5)
+    record = export_with_openvino(times_of(()))
+    assert record.chosen == "onnx-fp32"
+    assert record.cascade
+    assert record.cascade.reason == "it is not tried before `onnx-fp32`, which was chosen"
+    assert record.cascade_openvino
+    assert record.cascade_openvino.shipped
+    assert open_artifact(run.export / "onnx-int8").cascade is None
+    assert record.with_openvino == "onnx-int8-openvino"
+
+
+def test_none_is_tried_before_openvino_where_there_is_none_to_try(
+    export_with_openvino: Callable[..., ExportRecord],
+) -> None:
+    record = export_with_openvino(times_of(()), no_cascade=True)
+    assert record.for_openvino
+    assert record.cascade_openvino is None
+    assert [c.change.tried for c in record.candidates] == [2, 2, 1]
+
+
+def test_a_first_stage_that_breaks_before_openvino_is_a_reason(
+    run: RunDir, export_with_openvino: Callable[..., ExportRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(folder: Path, *arguments: Any) -> Any:
+        return add_cascade(folder, *arguments) if folder.name == "onnx-int8" else dies("cascade")
+
+    monkeypatch.setattr("exporter.cascade.gate.add_cascade", made)
+    record = export_with_openvino(times_of(()))
+    assert record.cascade
+    assert record.cascade_openvino
+    assert (record.cascade.shipped, record.cascade_openvino.shipped) == (True, False)
+    assert record.cascade_openvino.reason == "it failed: the process of `cascade` died with status -9"
+    assert open_artifact(run.export / "onnx-int8-openvino").cascade is None
+
+
 def test_none_is_tried_before_fp32(run: RunDir) -> None:
     never = export(config_of(run, max_drop=39.0), LocalWorker, recipes=[])
     assert (never.chosen, never.cascade and never.cascade.shipped) == ("onnx-fp32", False)
     assert never.cascade
-    assert "`onnx-int8` alone, which was not chosen" in never.cascade.reason
+    assert never.cascade.reason == "it is not tried before `onnx-fp32`, which was chosen"
+    assert never.cascade_openvino is None
 
 
 def test_an_export_tries_it_as_one_more_candidate(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

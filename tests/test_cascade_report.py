@@ -18,7 +18,7 @@ from exporter.cascade.trial import CascadeJudged, CascadeTrial, CurvePoint, Shif
 from exporter.int8.budget import accuracy_change
 from exporter.proof.timing import Spread
 from exporter.records import ExportRecord
-from exporter.report import summary
+from exporter.report import cascade, summary
 from trainer.records import read_record
 
 CURVE = tuple(CurvePoint(1 - i / 100, i / 20, 0.9 - i / 1000, i, 1, -i / 1000, -i / 500) for i in range(1, 21))
@@ -65,7 +65,7 @@ def test_it_shows_the_curve_the_verdict_the_speeds_and_other_texts(record: Expor
     assert "worse/better 3/12" in text
     assert "2.00x [1.90, 2.10] the speed of onnx-int8 alone with many texts, and 1.40x [1.40, 1.40] one by one" in text
     assert "5% of the time of onnx-int8 alone in the median, and 102% at the 95th percentile" in text
-    assert "\ncascade: within budget" in text
+    assert "\ncascade before onnx-int8: within budget" in text
     assert "a.csv, 40 texts: accuracy of onnx-fp32 80.00%, 75.00% with its first stage, which answers 50%" in text
     assert "b.csv, 9 texts: accuracy of onnx-fp32 60.00%, and its first stage answers none of them" in text
     assert "c.csv, 2 texts: accuracy of onnx-fp32 50.00%\n" in text
@@ -84,7 +84,22 @@ def test_openvino_is_recommended_only_where_it_is_faster_than_both_stages(record
         found = replace(both, cascade=replace(TRIAL, beside_openvino=beside))
         assert (found.with_openvino is not None) == recommended
         assert ("faster with `openvino` installed" in summary(found)) == recommended
-        assert ("the speed of the artifact for OpenVINO" in summary(found)) == (beside is not None)
+        assert ("the speed of the artifact for OpenVINO with many" in summary(found)) == (beside is not None)
+
+
+def test_it_shows_what_became_of_both_where_there_is_one_for_openvino_too(record: ExportRecord) -> None:
+    beside = replace(TRIAL, beside_openvino=Spread(0.5, 0.6, 0.9))
+    openvino = replace(record.artifacts[-1], name="onnx-int8-openvino", engine="openvino")
+    own = replace(TRIAL, artifact=openvino.name, reason="cheaper", calibration_score=0.8)
+    found = replace(record, artifacts=(*record.artifacts, openvino), cascade=beside, cascade_openvino=own)
+    text = cascade(found)
+    assert found.cascades == (beside, own)
+    assert "\ncascade before onnx-int8: within budget\ncascade before onnx-int8-openvino, which alone has" in text
+    assert text.endswith("\ncascade before onnx-int8-openvino: cheaper")
+    assert "0.60x [0.50, 0.90] the speed of the artifact for OpenVINO, first stage included, with many texts" in text
+    text = cascade(replace(found, cascade_openvino=replace(own, shipped=False)))
+    assert text.endswith("\nno cascade before onnx-int8-openvino: cheaper")
+    assert "the speed of the artifact for OpenVINO with many texts" in text
 
 
 def test_it_says_that_steadiness_is_that_of_the_model_alone(record: ExportRecord) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from bench_records import make_record
 
-from bench.judge.goals import Goal, goals, table
+from bench.judge.goals import PEER, Goal, goals, table
 from bench.judge.interval import Interval
+from bench.results import Bulk
 
-EXPORT: Any = SimpleNamespace(gpu=None, duration_s=80.0, cascade=None)
+EXPORT: Any = SimpleNamespace(gpu=None, duration_s=80.0, cascades=())
 TRAINING: Any = SimpleNamespace(ratios=(4.4, 4.0, 5.0))
 
 
@@ -58,7 +59,7 @@ def test_a_cascade_is_compared_with_its_model_and_its_rate_of_products_is_not_lo
         singles=(*record.singles, *singles),
         accuracies=(*record.accuracies, replace(own, engine="both", predicted=wrong)),
     )
-    export = SimpleNamespace(cascade=SimpleNamespace(added_bytes=400_000))
+    export = SimpleNamespace(cascades=(SimpleNamespace(artifact="onnx-int8", added_bytes=400_000),))
     before, found = goals(record, None, EXPORT, None), goals(both, None, export, None)  # type: ignore[arg-type]
     assert [goal for goal in found if "`both`" not in goal.what] == before
     many, _, one, tail, accuracy, size = [goal for goal in found if "`both`" in goal.what]
@@ -79,6 +80,39 @@ def test_a_cascade_is_compared_with_its_model_and_its_rate_of_products_is_not_lo
     assert one.found
     assert one.found.estimate == pytest.approx(1.2)
     assert not one.is_met
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_a_cascade_before_openvino_is_compared_with_that_model_and_does_not_stand_for_it(precision: str) -> None:
+    record = make_record()
+    (int8,) = [engine for engine in record.engines if engine.name == "onnx-int8-cpu"]
+    model, both = f"onnx-{precision}-openvino", f"cascade-{precision}-openvino"
+
+    def bulks(name: str, times: float, **values: Any) -> list[Bulk]:
+        own = [bulk for bulk in record.bulks if bulk.engine == int8.name]
+        return [replace(b, engine=name, seconds=tuple(s / times for s in b.seconds), **values) for b in own]
+
+    infos = [replace(int8, name=name, artifact=model, precision=precision) for name in (model, both)]
+    answered = (1,) * len(record.bulks[0].texts)
+    trials = [SimpleNamespace(artifact=name, added_bytes=n) for name, n in (("onnx-int8", 9), (model, 300_000))]
+    found = goals(
+        replace(
+            record,
+            engines=(*record.engines, *infos),
+            bulks=(*record.bulks, *bulks(model, 2), *bulks(both, 6, first_stage=answered)),
+        ),
+        None,
+        SimpleNamespace(cascades=trials),  # type: ignore[arg-type]
+        None,
+    )
+    many = {(goal.what, goal.against): goal for goal in found}
+    assert many[f"many texts, `{model}`", PEER].bound < 4
+    speed = many[f"many texts, `{both}`", model].found
+    assert speed
+    assert speed.estimate == pytest.approx(3)
+    size = many[f"size of the artifact, `{both}`", f"{model} without it"].found
+    assert size
+    assert size.estimate == pytest.approx(0.3)
 
 
 def test_what_was_not_measured_is_not_met(by_name: dict[str, Goal]) -> None:

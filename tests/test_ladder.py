@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from exporter.bundle.artifact import Artifact
+from exporter.bundle.artifact import Artifact, EngineName
 from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching
 from exporter.int8.ladder import Baseline, Ladder, Measured, measure, try_recipes
 from exporter.int8.paired import Paired, pair
@@ -163,6 +164,16 @@ def test_intervals_widen_with_the_recipes_judged_and_not_with_those_only_planned
     )
     assert (alone.change.tried, first.change.tried) == (1, 2)
     assert first.change.lower < alone.change.lower < alone.change.upper < first.change.upper
+
+
+def test_intervals_hold_for_the_candidates_of_one_engine_and_the_cascade_beside_them() -> None:
+    def measured(name: str, engine: EngineName) -> Measured:
+        same = vary("", np.eye(2), np.eye(2), TASK)
+        return Measured(replace(recipe(name), engine=engine), 1, changed(3, 1, of=1000), 0.0, Spread(1, 2, 3), same)
+
+    ladder = Ladder((measured("a", "onnxruntime"), measured("b", "openvino"), measured("c", "onnxruntime")))
+    assert [c.change.tried for c in ladder.judged(0.5)] == [2, 1, 2]
+    assert [c.change.tried for c in ladder.judged(0.5, cascades=1)] == [3, 2, 3]
 
 
 def test_a_search_that_outlasts_the_time_is_skipped_and_a_dead_baseline_ends_it(search: Search) -> None:

@@ -8,46 +8,56 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cascade_toys import fit_on, give_first_stage, topic_texts
 from local_worker import LocalWorker
+from toys import TOPICS as WORDS_OF
 from toys import make_texts
 
 import exporter.predict
 import exporter.runtime
 from bench.engines.table import ENGINES, choose_engines
 from exporter.bundle.artifact import open_artifact
+from exporter.cascade.engine import CascadeEngine
+from exporter.cascade.gate import Gate
+from exporter.cascade.speed import speed_of
 from exporter.checksums import IntegrityError, manifest_sha256
 from exporter.config import ExportConfig
 from exporter.engines.cores import cpu_kind
-from exporter.engines.engine import ONE_BY_ONE, Batching, ModelEngine, usual_batching
+from exporter.engines.engine import ALL_AT_ONCE, ONE_BY_ONE, Batching, ModelEngine, usual_batching
 from exporter.engines.plan import Plan, Way, engine_versions, plan_path
 from exporter.engines.spec import EngineSpec
 from exporter.engines.table import OPEN
 from exporter.export import export
 from exporter.int8.recipes import RECIPES, of_family
+from exporter.proof.timing import Spread
 from exporter.records import load_export
 from exporter.report import summary
 from exporter.runtime import Classifier
 from exporter.tune.tune import tune
+from trainer.data import read_examples
 from trainer.errors import UserError
 from trainer.records import read_record, write_record
 from trainer.run import RunDir
 from trainer.tasks import SingleLabel
 
+TOPICS = tuple(sorted(WORDS_OF))
+FASTER = speed_of([1, 1], [0.5, 0.5], Spread(2.0, 2.0, 2.0))
 TEXTS = [text for text, _ in make_texts(150, seed=3)]
 ROWS = [spec for spec in ENGINES if spec.name.endswith("-openvino")]
+MODELS = [spec for spec in ROWS if not spec.has_first_stage]
 installed = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
 
 class Timed(LocalWorker):
     """A worker beside whose OpenVINO everything else is slow."""
 
-    def time(self, texts: Sequence[str]) -> float:  # noqa: ARG002
+    def time(self, texts: Sequence[str], batching: Batching = ALL_AT_ONCE) -> float:  # noqa: ARG002
         return 0.1 if self._name.endswith("-openvino") else 1.0
 
 
@@ -112,6 +122,60 @@ def test_an_artifact_of_its_own_is_made_beside_the_usual_one(
 
 
 @installed
+@pytest.mark.parametrize("recipe", ["static-minmax-openvino", "bf16-openvino"])
+def test_it_answers_through_both_stages_where_a_first_one_was_shipped_before_it(
+    laddered: Callable[[str], RunDir],
+    recipe: str,
+    copy_of: Callable[[RunDir], RunDir],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: Callable[..., tuple[int, str, str]],
+) -> None:
+    run = copy_of(laddered(recipe))
+    evaluated, rest = {*read_examples(run.evaluation, TOPICS).texts}, topic_texts(800, 5, TOPICS)
+    free = [i for i, text in enumerate(rest.texts) if text not in evaluated]
+    give_first_stage(run, fit_on(run, rest.take(free[:300])), rest.take(free[300:700]))
+    monkeypatch.setattr("exporter.steps.cascade.Gate", partial(Gate, time=lambda *_: FASTER))
+    config = ExportConfig(run_dir=run.path, quantize="auto", max_drop=40.0, accept_undecided=True, verify_samples=8)
+    export(config, Timed, [r for r in RECIPES if r.name in ("dynamic-channel-int8", recipe)], 0.1)
+    record = load_export(run)
+    trial, name = record.cascade_openvino, record.for_openvino
+    assert trial
+    assert trial.judged
+    assert name
+    assert (trial.artifact, trial.shipped, trial.judged.change.tried) == (name, True, 2)
+    assert record.cascade
+    assert record.cascade.shipped
+    assert record.cascade.beside_openvino
+    assert record.with_openvino == name
+
+    folder = run.export / name
+    assert read_record(plan_path(folder), Plan).artifact_sha256 == manifest_sha256(folder)
+    classifier, alone = Classifier.load(folder, threads=2), Classifier.load(folder, threads=2, cascade=False)
+    assert type(classifier.engine.model).__name__ == "OpenVinoModel"
+    texts = ["soup", "the a of", *TEXTS, "goal"]  # so short texts go on
+    whole, model = classifier.predict(texts), alone.predict(texts)
+    assert {answer.stage for answer in whole} == {"lexical", "model"}
+    assert {answer.stage for answer in model} == {"model"}
+    assert [answer for _, answer in classifier.stream(iter(texts))] == whole
+    gaps = [
+        max(abs(share - its.probabilities[label]) for label, share in answer.probabilities.items())
+        for answer, its in zip(whole, model, strict=True)
+        if answer.stage == "model"
+    ]
+    assert max(gaps) < 0.06  # in other batches than beside the others
+    precision = open_artifact(folder).precision
+    (row,) = [spec for spec in ROWS if spec.name == f"cascade-{precision}-openvino"]
+    assert row.why_unusable(run, [artifact.name for artifact in record.artifacts], None) is None
+    both = row.load(run, 2, tmp_path)
+    assert isinstance(both, CascadeEngine)
+    assert both.stages(texts) == [answer.stage for answer in whole]
+    status, out, _ = command(exporter.predict.main, "--run-dir", run.path, "--explain", "goal race team ball coach")
+    assert status == 0
+    assert "[lexical]" in out
+
+
+@installed
 def test_a_file_that_changes_while_a_plan_is_made_is_no_fault_of_the_engine(
     exported: RunDir, copy_of: Callable[[RunDir], RunDir], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +195,7 @@ def test_a_file_that_changes_while_a_plan_is_made_is_no_fault_of_the_engine(
 def test_without_it_nothing_changes(exported: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name))
-    assert len(ROWS) == 3
+    assert (len(ROWS), len(MODELS)) == (5, 3)
     assert {recipe.engine for recipe in of_family(RECIPES, "auto", reduce_range=False)} == {"onnxruntime"}
     assert not {*ROWS} & {*choose_engines(None)}
     assert choose_engines([ROWS[0].name]) == ROWS[:1]  # and whoever names it is told what is missing
@@ -214,7 +278,7 @@ def test_a_plan_chooses_the_engine(
 
 
 @installed
-@pytest.mark.parametrize("spec", ROWS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
 def test_every_row_answers(laddered: Callable[[str], RunDir], tmp_path: Path, spec: EngineSpec) -> None:
     run = laddered("bf16-openvino" if spec.precision == "bf16" else "static-minmax-openvino")
     assert spec.why_unusable(run, [artifact.name for artifact in load_export(run).artifacts], None) is None

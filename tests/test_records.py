@@ -39,7 +39,7 @@ FINGERPRINTS: dict[type[Any], tuple[int, str]] = {
     UnfinishedRun: (4, "2da16281f258921bdc0f58682b36d34b4983d0998196100f28661741e2993cf7"),
     PretrainRecord: (2, "2338422bcb33119d94874c828de192286db40fff8bd880a7f869bded62b8714d"),
     UnfinishedPretraining: (2, "d400e44e3a58c0280d8dd297bfa05ac8326ae59a490e733f96d6a59cc8c66e8d"),
-    ExportRecord: (8, "578360bcb25154965396928bf1212797d74d6781e4e8e7afb2337c392375c950"),
+    ExportRecord: (8, "cd8d90e169e4b00578efaa46397a14f77136cdfdc61b7acf13fedee81b50afb7"),
     Artifact: (6, "a973c93e3d8d1fbb41d75db43d1da3b8f4a04eec456a97fdce9c75527d5f6c6f"),
     Plan: (1, "c7bde7e3e1b3b4998ae48ce2b226e44d1a0b1af2389281a5a41476254f18dca6"),
     Golden: (4, "3c0b6e1f37b4b80a1439d0c342f7275e58ddefab18e9a8f9120ecd93184ec6ea"),

@@ -70,12 +70,12 @@ def _on_a_cpu(record: BenchRecord) -> Iterator[Goal]:
     has_amx = "AMX" in record.environment.instruction_sets
     singles, bulks = singles_by_restart(record), bulks_by_restart(record)
     ours, engines = f"{record.chosen}-cpu", [engine.name for engine in record.engines]
-    by_openvino = _fastest(bulks, [name for name in engines if name.endswith("-openvino")])
+    cascades = {bulk.engine for bulk in record.bulks if bulk.first_stage}
+    by_openvino = _fastest(bulks, [name for name in engines if name.endswith("-openvino") and name not in cascades])
     yield Goal(f"many texts, `{ours}`", PEER, "at least", 1.6 if has_amx else 1.3, _speed(bulks, PEER, ours))
     bound, name = 2.5 if has_amx else 1.6, by_openvino or "openvino"
     yield Goal(f"many texts, `{name}`", PEER, "at least", bound, _speed(bulks, PEER, by_openvino))
     yield Goal(f"one text, `{ours}`", PEER, "at most", 0.8, _inverse(_speed(singles, PEER, ours)))
-    cascades = {bulk.engine for bulk in record.bulks if bulk.first_stage}
     best = _fastest(bulks, [engine.name for engine in _int8(record) if engine.name not in cascades])
     rate = "onnxruntime's fastest int8 products here"
     yield Goal(f"many texts, `{best or 'int8'}`", rate, "at least", 0.7, _share_of_rate(record, best))
@@ -90,8 +90,8 @@ def _of_cascades(record: BenchRecord, export: ExportRecord) -> Iterator[Goal]:
     singles, bulks = singles_by_restart(record), bulks_by_restart(record)
     cascades = {bulk.engine for bulk in record.bulks if bulk.first_stage}
     for both in (engine for engine in record.engines if engine.name in cascades):
-        others = [e.name for e in _int8(record) if e.artifact == both.artifact and e.name not in cascades]
-        alone = next(iter(others), "its model")
+        ours = [e for e in record.engines if not e.is_peer and e.name not in cascades]
+        alone = next((e.name for e in ours if e.artifact == both.artifact), "its model")
         name = f"`{both.name}`"
         yield Goal(f"many texts, {name}", alone, "at least", 2.5, _speed(bulks, alone, both.name))
         yield Goal(f"many texts, {name}", PEER, "at least", 4, _speed(bulks, PEER, both.name))
@@ -99,7 +99,7 @@ def _of_cascades(record: BenchRecord, export: ExportRecord) -> Iterator[Goal]:
         yield Goal(f"one text, 95th percentile, {name}", alone, "at most", 1.05, _tails(record, both.name, alone))
         change = _change(record, alone, both.name)
         yield Goal(f"accuracy, {name}", alone, "at least", -0.5, change, " points")
-        added = export.cascade.added_bytes if export.cascade else None
+        added = next((trial.added_bytes for trial in export.cascades if trial.artifact == both.artifact), None)
         megabytes = None if added is None else added / 1e6
         yield Goal(
             f"size of the artifact, {name}", f"{alone} without it", "at most", 1, _exactly(megabytes), " MB more"

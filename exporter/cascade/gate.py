@@ -21,7 +21,7 @@ from exporter.cascade.stage import Cascade
 from exporter.cascade.suspicion import find_suspicion
 from exporter.cascade.trial import CascadeJudged, CascadeSpeed, CascadeTrial
 from exporter.checksums import IntegrityError, write_checksums
-from exporter.engines.cascade import load_both
+from exporter.engines.cascade import load_both, load_served
 from exporter.engines.engine import usual_batching
 from exporter.engines.table import LOAD
 from exporter.int8.budget import judge
@@ -49,7 +49,7 @@ class Gate:
     max_drop: float
     """The budget, in percentage points."""
     tried: int
-    """How many candidates are judged on the evaluation texts, the cascade among them."""
+    """How many candidates for the same engine are judged on the evaluation texts, the cascade among them."""
     time: TimeBoth = time_both
     stacked: bool = False
     """Whether the logits of both stages are added where the first does not answer alone."""
@@ -99,15 +99,17 @@ class Gate:
         return replace(trial, shipped=True, reason=f"{self._describe(judged)}; {beside}")
 
     def time_beside(self, other: Path, folder: Path) -> Spread | None:
-        """Return how many times as fast as another artifact a cascade is with many texts, None where that fails."""
+        """Return how many times as fast as another artifact a cascade is with many texts, None where that fails.
+
+        Both are asked as they are served: the other one through its first stage, too, where it has one.
+        """
         threads, texts = self.workers.threads, self.subject.evaluation.texts
-        load = partial(LOAD[open_artifact(other).engine], other, threads=threads)
         try:
             with (
-                self.workers.opened(other.name, load) as alone,
+                self.workers.opened(other.name, partial(load_served, other, threads=threads)) as its,
                 self.workers.opened("cascade", partial(load_both, folder, threads=threads)) as whole,
             ):
-                return time_many(alone, whole, texts, usual_batching(threads))
+                return time_many(its, whole, texts, usual_batching(threads))
         except UserError as error:  # nothing depends on it but which of two artifacts is recommended
             say(f"{other.name} was not timed beside the cascade: {error.message}")
             return None

@@ -38,7 +38,7 @@ def time_both(alone: Worker, whole: Worker, texts: Sequence[Text], batching: Bat
 
 
 def time_many(alone: Worker, whole: Worker, texts: Sequence[Text], batching: Batching) -> Spread:
-    """Return how many times as fast both stages are with many texts at a time; see `time_both`."""
+    """Return how many times as fast both stages are as something else with many texts at a time; see `time_both`."""
     engines = {name: partial(worker.time, batching=batching) for name, worker in (("alone", alone), ("whole", whole))}
     size = min(len(texts), BULK_TEXTS)
     many = time_interleaved(engines, texts, batch_size=size, calls=BULK_CALLS, warmup=BULK_WARMUP, seed=0)

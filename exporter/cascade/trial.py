@@ -76,7 +76,8 @@ class CascadeTrial:
     added_bytes: int | None = None
     """To what has to be on disk to answer."""
     beside_openvino: Spread | None = None
-    """How many times as fast as the artifact for OpenVINO with many texts; None without one, or where not shipped."""
+    """How many times as fast as the artifact for OpenVINO with many texts, both as they are served. None without one,
+    where this is not shipped, and for the cascade before that artifact itself."""
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,10 @@ class Ladder:
         """Judge what was measured by a budget of `max_drop` percentage points.
 
         Only now is it known how many were tried, and so how wide their intervals have to be. One is chosen for each
-        engine, among those for it; `cascades` will be judged beside those of onnxruntime.
+        engine, among those for it, and `cascades` will be judged beside those for each.
         """
         tried = Counter(m.recipe.engine for m in self.measured)
-        tried["onnxruntime"] += cascades
-        return [_judged(m, max_drop / 100, tried=tried[m.recipe.engine]) for m in self.measured]
+        return [_judged(m, max_drop / 100, tried=tried[m.recipe.engine] + cascades) for m in self.measured]
 
 
 def try_recipes(

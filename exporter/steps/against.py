@@ -34,7 +34,7 @@ def compare_with(other: Other, job: Job, fp32: Fp32, outcome: Outcome, cascade: 
     answers, tried = {job.fp32: fp32.logits}, 1
     if outcome.chosen != ONNX_FP32:
         path = job.folder / outcome.chosen
-        tried += outcome.rivals + (cascade.judged is not None)
+        tried += outcome.rivals("onnxruntime") + (cascade.judged is not None)
         with job.workers.opened(path.name, job.opening_sealed(path)) as worker:
             answers[path] = worker.logits(texts, job.batching)
     found = compare(job.subject, other, logits, size_bytes, answers, job.config.max_drop, tried)

@@ -34,7 +34,7 @@ def make_int8(job: Job, fp32: Fp32, recipes: Sequence[Recipe], *, cascades: int)
         job: the export.
         fp32: what to compare with.
         recipes: those of `recipes_to_try`.
-        cascades: how many cascades will be judged beside them.
+        cascades: how many cascades will be judged beside those for each engine.
     """
     if job.config.quantize is None:
         return Outcome(ONNX_FP32, "int8 was not asked for; `--quantize` tries it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from exporter.bundle.artifact import Precision
+from exporter.bundle.artifact import EngineName, Precision
 from exporter.records import Candidate, FailedRecipe, GpuSpeed
 
 
@@ -34,10 +34,9 @@ class Outcome:
     failed: tuple[FailedRecipe, ...] = ()
     skipped: tuple[str, ...] = ()
 
-    @property
-    def rivals(self) -> int:
-        """How many candidates the artifact to ship was chosen among: those for OpenVINO are chosen among apart."""
-        return sum(candidate.engine == "onnxruntime" for candidate in self.candidates)
+    def rivals(self, engine: EngineName) -> int:
+        """Return how many candidates there were for an engine: one is chosen among those for each."""
+        return sum(candidate.engine == engine for candidate in self.candidates)
 
     def recipe_of(self, *artifacts: str) -> str | None:
         """Return the recipe of the artifact that is called so, None where there is none."""
