@@ -69,7 +69,7 @@ PLAN_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
-class Sealed:
+class Findings:
     """The sealed artifacts, and what was measured of the one to ship."""
 
     artifacts: tuple[Artifact, ...]
@@ -155,13 +155,13 @@ def _export(
             make_plans(job, served, plan_seconds)
         attention = find_attention(job, chosen)
         shift = score_shifts(shifts, subject, chosen, job.workers, job.device)
-        found = Sealed(artifacts, cascade, cascade_openvino, against, varied, attention, shift)
+        found = Findings(artifacts, cascade, cascade_openvino, against, varied, attention, shift)
         record = _record(job, fp32, outcome, found, started)
         _put_in_place(job, record)
     return record
 
 
-def _record(job: Job, fp32: Fp32, outcome: Outcome, sealed: Sealed, started: float) -> ExportRecord:
+def _record(job: Job, fp32: Fp32, outcome: Outcome, found: Findings, started: float) -> ExportRecord:
     return ExportRecord(
         config=job.config,
         run_sha256=file_sha256(job.subject.run.record),
@@ -172,8 +172,8 @@ def _record(job: Job, fp32: Fp32, outcome: Outcome, sealed: Sealed, started: flo
         texts=len(job.subject.evaluation),
         metric=job.subject.task.metric,
         score=fp32.score,
-        artifacts=sealed.artifacts,
-        artifact_sha256={a.name: file_sha256(job.folder / a.name / CHECKSUMS) for a in sealed.artifacts},
+        artifacts=found.artifacts,
+        artifact_sha256={a.name: file_sha256(job.folder / a.name / CHECKSUMS) for a in found.artifacts},
         chosen=outcome.chosen,
         reason=outcome.reason,
         comparisons=tuple(job.chain.comparisons),
@@ -185,12 +185,12 @@ def _record(job: Job, fp32: Fp32, outcome: Outcome, sealed: Sealed, started: flo
         fp16_recipe=outcome.recipe_of(ONNX_FP16),
         gpu=job.gpu,
         gpu_speeds=outcome.gpu_speeds,
-        attention=sealed.attention,
-        variations=sealed.variations,
-        against=sealed.against,
-        cascade=sealed.cascade,
-        cascade_openvino=sealed.cascade_openvino,
-        shift=sealed.shift,
+        attention=found.attention,
+        variations=found.variations,
+        against=found.against,
+        cascade=found.cascade,
+        cascade_openvino=found.cascade_openvino,
+        shift=found.shift,
         duration_s=time.monotonic() - started,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=installed_versions(PACKAGES),

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from exporter.bundle.artifact import Artifact, Precision
+from exporter.bundle.artifact import MODEL, Artifact, Precision
 from exporter.int8.paired import ratio_of
 from exporter.proof.verify import choose_examples
 from exporter.thresholds import choose_thresholds
@@ -57,7 +57,7 @@ class Subject:
         thresholds = choose_thresholds(self.task.probabilities(logits), truth)
         return replace(self, task=task_of(self.task.name, len(self.train.label_names), thresholds))
 
-    def artifact(self, name: str, precision: Precision, model_file: str = "model.onnx") -> Artifact:
+    def artifact(self, name: str, precision: Precision, model_file: str = MODEL) -> Artifact:
         """Describe an artifact of this classifier; its size is known when it is whole."""
         train = self.train
         return Artifact(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.engines.peers import calibration_texts, own_best
-from exporter.bundle.artifact import MERGED, open_artifact
-from exporter.convert.to_onnx import MODEL, convert
+from exporter.bundle.artifact import MERGED, MODEL, open_artifact
+from exporter.convert.to_onnx import convert
 from exporter.engines.engine import load_encoder
 from exporter.engines.openvino import open_engine
 from exporter.engines.spec import EngineSpec

@@ -30,6 +30,8 @@ NEEDED = ("tokenizer.json", "config.json")
 EXPLAINS = (MANIFEST, CHECKSUMS, GOLDEN, CARD)
 """What an artifact holds beside what it takes to answer."""
 
+MODEL = "model.onnx"
+"""The model file of every artifact but the merged checkpoint."""
 MERGED = "pytorch-fp32"
 ONNX_FP32 = "onnx-fp32"
 ONNX_FP16 = "onnx-fp16"

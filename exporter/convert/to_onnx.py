@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.bundle.artifact import MODEL
 from exporter.config import Exporter
 from exporter.convert.merge import copy_around_model
 from trainer.errors import UserError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel
 
-MODEL = "model.onnx"
 OPSET = 18
 BATCH, LENGTH = "batch_size", "sequence_length"
 """The axes of the inputs, called as optimum calls them."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.bundle.artifact import ONNX_FP32
+from exporter.bundle.artifact import MODEL, ONNX_FP32
 from exporter.bundle.golden import write_golden
 from exporter.engines.engine import ONE_BY_ONE, Engine
 from exporter.engines.onnxruntime import GPU_BATCHING
-from exporter.half.recipes import MODEL, HalfRecipe, Source
+from exporter.half.recipes import HalfRecipe, Source
 from exporter.int8.budget import judge, texts_to_decide
 from exporter.int8.ladder import Baseline
 from exporter.int8.paired import Paired, pair

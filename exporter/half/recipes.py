@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from exporter.bundle.artifact import MODEL
 from exporter.convert.graph import to_half
 from exporter.convert.merge import copy_around_model
-
-MODEL = "model.onnx"
 
 NORMALISATIONS = ("LayerNormalization", "SkipLayerNormalization")
 """They sum squares, which is where half precision overflows first."""

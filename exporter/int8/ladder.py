@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.bundle.artifact import Artifact
+from exporter.bundle.artifact import MODEL, Artifact
 from exporter.bundle.golden import write_golden
 from exporter.convert.merge import copy_around_model
 from exporter.engines.engine import ONE_BY_ONE, usual_batching
@@ -181,9 +181,9 @@ def make(recipe: Recipe, unfused: Path, folder: Path, ingredients: Ingredients) 
         VerificationError: its numbers are others.
     """
     copy_around_model(unfused, folder)
-    models = (unfused / "model.onnx", folder / "model.onnx")
+    models = (unfused / MODEL, folder / MODEL)
     leave = recipe.make(*models, ingredients)
-    check_quantized(folder / "model.onnx", leave)
+    check_quantized(folder / MODEL, leave)
     if recipe.keeps_weights:
         check_weights(*models, recipe.name)
         if recipe.family == "static":
@@ -203,7 +203,7 @@ def measure(recipe: Recipe, folder: Path, worker: Worker, baseline: Baseline, th
     times = time_interleaved(engines, texts, batch_size=1, calls=CALLS, warmup=WARMUP, seed=0)
     return Measured(
         recipe=recipe,
-        size_bytes=(folder / "model.onnx").stat().st_size,
+        size_bytes=(folder / MODEL).stat().st_size,
         paired=pair(task, before, after, task.truth(baseline.evaluation.labels)),
         mean_divergence=task.divergence(baseline.fp32_logits, logits),
         speed=speed_ratio(times["fp32"], times["candidate"]),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.bundle.artifact import MODEL
 from exporter.engines.engine import ModelEngine
 from exporter.int8.budget import judge, texts_to_decide
 from exporter.int8.paired import pair
@@ -107,7 +108,7 @@ def compare(
         verdicts.append(
             Verdict(
                 artifact=folder.name,
-                smaller=size_bytes / (folder / "model.onnx").stat().st_size,
+                smaller=size_bytes / (folder / MODEL).stat().st_size,
                 change=change,
                 judgement=judgement,
                 texts_to_decide=texts_to_decide(change, max_drop / 100) if judgement == "undecided" else None,

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 
-from exporter.bundle.artifact import MERGED
+from exporter.bundle.artifact import MERGED, MODEL
 from exporter.bundle.golden import write_golden
 from exporter.convert.graph import finish_conversion, fuse
 from exporter.convert.merge import copy_around_model, merge
@@ -16,7 +16,7 @@ from exporter.convert.to_onnx import convert
 from exporter.int8.ladder import Baseline
 from exporter.proof.reference import load_trained, open_merged
 from exporter.proof.worker import Worker
-from exporter.steps.job import MODEL, Job
+from exporter.steps.job import Job
 from exporter.steps.trained import TRAINED
 from trainer.progress import say
 from trainer.tasks import FloatArray

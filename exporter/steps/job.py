@@ -18,8 +18,6 @@ from exporter.proof.worker import Workers
 from exporter.records import PARTIAL
 from exporter.subject import Subject
 
-MODEL = "model.onnx"
-
 
 @dataclass(frozen=True)
 class Job:

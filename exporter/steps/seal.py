@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from exporter.bundle.artifact import CARD, MERGED, ONNX_FP32, Artifact, open_artifact, seal, with_size
+from exporter.bundle.artifact import CARD, MERGED, MODEL, ONNX_FP32, Artifact, open_artifact, seal, with_size
 from exporter.card import Facts, render
 from exporter.engines.table import LOAD
 from exporter.steps.fp32 import Fp32
-from exporter.steps.job import MODEL, Job
+from exporter.steps.job import Job
 from exporter.steps.outcome import Outcome
 from trainer.records import write_text
 
