@@ -1,7 +1,7 @@
 """How many times as fast one artifact scores many texts as another, asked in turns in processes of their own.
 
-`PYTHONPATH=. python tests/paired_speed.py SLOW FAST FILE`: two artifacts' folders, with their first stages where they
-have one and `--no-cascade` is not given, and a file with single texts.
+`PYTHONPATH=. python tests/paired_speed.py SLOW FAST FILE`: two artifacts' folders, each with its first stage where it
+has one and `--alone` does not name it, and a file with single texts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exporter.bundle.artifact import open_artifact
 from exporter.cascade.speed import time_many
-from exporter.engines.cascade import load_both
+from exporter.engines.cascade import load_served
 from exporter.engines.cores import usable_cores
 from exporter.engines.engine import Engine, usual_batching
 from exporter.engines.table import LOAD
@@ -20,7 +20,7 @@ from exporter.proof.worker import Workers
 from trainer.data import read_texts
 from trainer.progress import show
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def main() -> None:
@@ -29,16 +29,18 @@ def main() -> None:
     parser.add_argument("slow", type=Path)
     parser.add_argument("fast", type=Path)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--no-cascade", action="store_true")
+    parser.add_argument("--alone", nargs="*", choices=("slow", "fast"), default=(), help="without its first stage")
     args = parser.parse_args()
     workers, texts = Workers(usable_cores()), read_texts(args.file, None)
 
-    def opening(folder: Path) -> partial[Engine]:
-        artifact = open_artifact(folder)
-        has_both = artifact.cascade and not args.no_cascade
-        return partial(load_both if has_both else LOAD[artifact.engine], folder, threads=workers.threads)
+    def opening(name: str, folder: Path) -> partial[Engine]:
+        load = LOAD[open_artifact(folder).engine] if name in args.alone else load_served
+        return partial(load, folder, threads=workers.threads)
 
-    with workers.opened("slow", opening(args.slow)) as slow, workers.opened("fast", opening(args.fast)) as fast:
+    with (
+        workers.opened("slow", opening("slow", args.slow)) as slow,
+        workers.opened("fast", opening("fast", args.fast)) as fast,
+    ):
         for _ in range(ROUNDS):
             speed = time_many(slow, fast, texts, usual_batching(workers.threads))
             show(f"{speed.median:.2f} [{speed.low:.2f}, {speed.high:.2f}]")

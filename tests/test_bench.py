@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from bench.config import BenchConfig
 from bench.engines.table import ENGINES
 from bench.judge.summarise import summarise
 from bench.measure.instruments import Instruments
+from bench.measure.restart import _gap
 from bench.report.tables import markdown
 from bench.results import BenchRecord, Skipped
 from bench.run import bench as run_bench
@@ -43,7 +45,7 @@ from exporter.records import ExportRecord
 from trainer.errors import UserError
 from trainer.records import file_sha256, read_record, write_record
 from trainer.run import RunDir
-from trainer.tasks import FloatArray
+from trainer.tasks import FloatArray, SingleLabel
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["adapter-fp32-cpu", "pytorch-fp32-cpu", "onnx-fp32-cpu", "onnx-int8-cpu"]
@@ -247,6 +249,19 @@ def test_what_is_timed_has_to_answer_as_what_was_scored(exported: RunDir, copy_o
     with pytest.raises(UserError, match="no engine can be used") as error:
         run_bench(config, with_engines(fickle))
     assert "answers differently when timed than when scored" in error.value.hint
+
+
+def test_a_text_that_its_batch_changes_more_than_others_is_timed_all_the_same() -> None:
+    """Dynamic int8 rounds a text by the largest activation of its batch: one of 40 differed by 0.0502."""
+    task, scored = SingleLabel(2), np.zeros((40, 2), np.float32)
+    probabilities = np.full((40, 2), 0.5)
+    probabilities[7] = 0.3, 0.7
+    calls = [SimpleNamespace(probabilities=tuple(row)) for row in probabilities]
+    assert _gap("x", task, scored, calls) == pytest.approx(0.2)  # type: ignore[arg-type]
+    for row, call in zip(probabilities + np.array([-0.06, 0.06]), calls, strict=True):
+        call.probabilities = tuple(row)
+    with pytest.raises(UserError, match=r"differ by 0\.0"):
+        _gap("x", task, scored, calls)  # type: ignore[arg-type]
 
 
 TWO: dict[str, Any] = {

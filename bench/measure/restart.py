@@ -69,7 +69,8 @@ PILOT = 5
 WARMING: dict[Device, int] = {"cpu": 2, "cuda": 256}
 """Texts scored before any that are timed; on a card, libraries prepare for every new shape."""
 MAX_GAP = 0.05
-"""By which a timed answer's probability may differ from the accuracy pass's: dynamic int8 depends on its batch."""
+"""By which the probabilities of timed answers may differ from the accuracy pass's, on average: dynamic int8 depends on
+its batch, so that a few may differ by more."""
 SECOND = " (again)"
 """Ends the name of the reference's second process, which shows the noise."""
 
@@ -453,13 +454,13 @@ def _failures_of(name: str) -> Iterator[None]:
 
 
 def _gap(name: str, task: Task, logits: Any, calls: Sequence[Call]) -> float:
-    """Return how far timed probabilities are from those of the accuracy pass.
+    """Return how far timed probabilities are from those of the accuracy pass, at most.
 
     Raises:
-        EngineFailedError: further than batching explains: what was timed is not what was scored.
+        EngineFailedError: further on average than batching explains: what was timed is not what was scored.
     """
-    gap = float(np.abs(task.probabilities(logits) - np.array([call.probabilities for call in calls])).max())
-    if not gap <= MAX_GAP:
-        message = f"`{name}` answers differently when timed than when scored: a probability differs by {gap:.3g}"
+    gaps = np.abs(task.probabilities(logits) - np.array([call.probabilities for call in calls])).max(axis=1)
+    if not (usual := gaps.mean()) <= MAX_GAP:
+        message = f"`{name}` answers differently when timed than when scored: probabilities differ by {usual:.3g}"
         raise EngineFailedError(name, UserError(message, "its answers depend on the batch"))
-    return gap
+    return float(gaps.max())
