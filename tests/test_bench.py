@@ -258,9 +258,12 @@ def test_a_text_that_its_batch_changes_more_than_others_is_timed_all_the_same() 
     probabilities[7] = 0.3, 0.7
     calls = [SimpleNamespace(probabilities=tuple(row)) for row in probabilities]
     assert _gap("x", task, scored, calls) == pytest.approx(0.2)  # type: ignore[arg-type]
-    for row, call in zip(probabilities + np.array([-0.06, 0.06]), calls, strict=True):
-        call.probabilities = tuple(row)
-    with pytest.raises(UserError, match=r"differ by 0\.0"):
+    calls[7].probabilities = (0.2, 0.8)
+    with pytest.raises(UserError, match=r"differs by 0\.3, on average by 0\.0075"):
+        _gap("x", task, scored, calls)  # type: ignore[arg-type]
+    for call in calls:
+        call.probabilities = (0.44, 0.56)
+    with pytest.raises(UserError, match=r"differs by 0\.06, on average by 0\.06"):
         _gap("x", task, scored, calls)  # type: ignore[arg-type]
 
 

@@ -68,9 +68,9 @@ PILOT = 5
 """Calls of each engine that tell how much it can be asked; they do not count."""
 WARMING: dict[Device, int] = {"cpu": 2, "cuda": 256}
 """Texts scored before any that are timed; on a card, libraries prepare for every new shape."""
-MAX_GAP = 0.05
-"""By which the probabilities of timed answers may differ from the accuracy pass's, on average: dynamic int8 depends on
-its batch, so that a few may differ by more."""
+MEAN_GAP, MAX_GAP = 0.05, 0.25
+"""By which the probabilities of timed answers may differ from the accuracy pass's, on average and at most: dynamic int8
+depends on its batch, and exports saw it move a text by 0.13. A wrong answer that was sure moves by more."""
 SECOND = " (again)"
 """Ends the name of the reference's second process, which shows the noise."""
 
@@ -457,10 +457,12 @@ def _gap(name: str, task: Task, logits: Any, calls: Sequence[Call]) -> float:
     """Return how far timed probabilities are from those of the accuracy pass, at most.
 
     Raises:
-        EngineFailedError: further on average than batching explains: what was timed is not what was scored.
+        EngineFailedError: further than batching explains: what was timed is not what was scored.
     """
     gaps = np.abs(task.probabilities(logits) - np.array([call.probabilities for call in calls])).max(axis=1)
-    if not (usual := gaps.mean()) <= MAX_GAP:
-        message = f"`{name}` answers differently when timed than when scored: probabilities differ by {usual:.3g}"
+    mean, largest = float(gaps.mean()), float(gaps.max())
+    if not (mean <= MEAN_GAP and largest <= MAX_GAP):
+        how = f"a probability differs by {largest:.3g}, on average by {mean:.3g}"
+        message = f"`{name}` answers differently when timed than when scored: {how}"
         raise EngineFailedError(name, UserError(message, "its answers depend on the batch"))
-    return float(gaps.max())
+    return largest

@@ -205,7 +205,7 @@ def full_batches(rows: Sequence[dict[str, Any]], collate: Collator, size: int) -
 CALMER = "lower `--learning-rate`, or train with `--precision fp32`"
 """What may help where a training diverges."""
 TIE = 1e-6
-"""By which the loss counts in it: a loss that is lower by 10 is worth one right answer more of 100,000."""
+"""By which the loss counts in the merit of an epoch: 10 less are worth one right answer more of 100,000."""
 
 
 def scores_of(task: Task, *, is_balanced: bool) -> Callable[[transformers.EvalPrediction], dict[str, Any]]:
