@@ -383,6 +383,12 @@ def test_the_merit_of_an_epoch_is_what_it_gets_right_and_by_its_loss_only_where_
     assert merit(MultiLabel(2, (0.5, 0.5)), right_order, several) == pytest.approx(1, abs=1e-4)
 
 
+def test_answers_that_are_no_numbers_end_a_training_of_several_labels_in_words() -> None:
+    """The library that scores them would speak first."""
+    with pytest.raises(UserError, match="training diverged"):
+        merit(MultiLabel(2, (0.5, 0.5)), [[float("nan"), 0.0], [0.0, 1.0]], [[1, 0], [0, 1]])
+
+
 def test_the_epoch_of_the_highest_merit_is_kept(
     toy_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
